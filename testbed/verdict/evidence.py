@@ -1,0 +1,110 @@
+"""What the verdict is given and what it gives back, as frozen values.
+
+A run fills one `VariantEvidence` per variant: the facts of the workload, one `TapEvidence` per tap (what the observer
+read from the capture file plus the file's own octets), the control taps, and the sites' logs. Nothing here reads a file;
+`parse_site_log` takes the octets of one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from testbed.facts import Fact, Sighting
+from testbed.result import ActionRecord, Exposure, ExpectationResult
+from testbed.scenario.values import TunnelSpec
+
+
+class CapturedFrame(Protocol):
+    """One frame of a capture file. `number` is 1-based; `time` in Unix seconds; `data` is what was kept of the frame."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def time(self) -> float: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def wire_octets(self) -> int: ...
+
+
+class CapturedStream(Protocol):
+    """One direction of a reassembled TCP connection.
+
+    Shape: `segments` are (offset in data, frame number), ascending by offset: the octets from that offset on came in
+        that frame.
+    """
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def segments(self) -> Sequence[tuple[int, int]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TapEvidence:
+    """One capture: what the observer made of it, and its octets for the search.
+
+    `damage` says why the capture may lack frames or octets although the tap counted no drop (a file cut short, say);
+    empty means it is whole. `before_tunnel_server` is False for vantage points behind the VPN server, where the
+    client's traffic is meant to be in clear: nothing seen there is a leak of the tunnel.
+    """
+
+    name: str
+    file: str  # relative to the run directory
+    packets: int  # as the tap counted them
+    dropped: int
+    sightings: tuple[Sighting, ...]
+    frames: Sequence[CapturedFrame]
+    streams: Sequence[CapturedStream] = ()
+    damage: str = ""
+    before_tunnel_server: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLog:
+    """What a site's own log recorded. The n-th entry is line n of the file; None where a line is not a JSON object."""
+
+    site: str
+    file: str  # relative to the run directory
+    records: tuple[Mapping[str, Any] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VariantEvidence:
+    """Everything one variant left behind. `client_tun` is the control tap on the client's tun device, if there was one."""
+
+    variant: str
+    tunnel: TunnelSpec | None
+    tunnel_endpoint: str | None  # the VPN server's outer address
+    facts: tuple[Fact, ...]
+    actions: tuple[ActionRecord, ...]
+    taps: tuple[TapEvidence, ...]
+    client_tun: TapEvidence | None = None
+    logs: tuple[SiteLog, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdicts of a run, by variant, and what became of each expectation of the variants that ran."""
+
+    exposures: dict[str, tuple[Exposure, ...]]
+    leaks: dict[str, tuple[dict[str, Any], ...]]
+    expectations: tuple[ExpectationResult, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def parse_site_log(site: str, file: str, untrusted: bytes) -> SiteLog:
+    """The records of a log file of JSON lines; a line that is no JSON object is kept as None, so that numbers stay."""
+    records: list[Mapping[str, Any] | None] = []
+    for line in untrusted.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        records.append(value if isinstance(value, dict) else None)
+    return SiteLog(site, file, tuple(records))
