@@ -1,0 +1,1 @@
+"""Keys, derivations, protection of control packets, replay windows."""

@@ -1,0 +1,1 @@
+"""Octets on the wire to values and back; no state, no crypto."""
