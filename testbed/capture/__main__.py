@@ -1,0 +1,65 @@
+"""`python -m testbed.capture`: one tap, drained into an inherited file until SIGTERM or until its parent is gone.
+
+    --socket FD            socket that `tap.open_ring` prepared
+    --output FD            open, empty file
+    --interface-name NAME  as it shall stand in the file, such as isp:client
+    --ring-octets N        as given to `open_ring`
+    --snap-octets N        as given to `open_ring`; 0 for whole packets
+
+When it ends it prints one line of JSON: {"packets", "octets", "dropped", "frozen", "unfinished_checksums"}.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from testbed.capture import tap
+
+REQUIRED = ("--socket", "--output", "--interface-name")
+DEFAULTS = {"--ring-octets": str(tap.DEFAULT_RING_OCTETS), "--snap-octets": "0"}
+USAGE_ERROR = 2
+HOST_ERROR = 3
+
+
+def main(arguments: list[str]) -> int:
+    names, values = arguments[::2], arguments[1::2]
+    options = {**DEFAULTS, **dict(zip(names, values, strict=False))}
+    if len(arguments) % 2 or set(options) != {*REQUIRED, *DEFAULTS}:
+        sys.stderr.write(f"testbed.capture takes pairs of {', '.join((*REQUIRED, *DEFAULTS))}\n")
+        return USAGE_ERROR
+    stops = [_signal_descriptor(), os.pidfd_open(os.getppid())]  # SIGTERM, or the parent's end
+    try:
+        ring = tap.record(
+            socket.socket(fileno=int(options["--socket"])),
+            int(options["--output"]),
+            interface_name=options["--interface-name"],
+            ring_octets=int(options["--ring-octets"]),
+            snap_octets=int(options["--snap-octets"]),
+            stops=stops,
+        )
+    except OSError as error:
+        sys.stderr.write(f"tap {options['--interface-name']}: {error}\n")
+        return HOST_ERROR
+    sys.stdout.write(
+        f'{{"packets": {ring.packets}, "octets": {ring.octets}, "dropped": {ring.dropped}, '
+        f'"frozen": {ring.frozen}, "unfinished_checksums": {ring.unfinished_checksums}}}\n'
+    )
+    sys.stdout.flush()
+    return 0
+
+
+def _signal_descriptor() -> int:
+    """A descriptor that becomes readable when SIGTERM or SIGINT arrives."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # the wake-up descriptor needs a Python handler to be written to
+    return readable
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""The pcapng file format: what a tap writes, block by block, and the door to the reader of capture files.
+
+    section header | interface description | enhanced packet … | interface statistics
+
+A block is `type, total length, body, total length`, padded to four octets. Times are nanoseconds since 1970
+(`if_tsresol` 9). Every packet carries its direction as the interface saw it. The functions build octets and do no
+I/O; this module imports next to nothing, because a tap's process must be recording within milliseconds.
+
+Source: draft-ietf-opsawg-pcapng
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import's milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from testbed.capture.reader import Frame
+
+SECTION_HEADER = 0x0A0D0D0A
+INTERFACE_DESCRIPTION = 1
+SIMPLE_PACKET = 3
+INTERFACE_STATISTICS = 5
+ENHANCED_PACKET = 6
+BYTE_ORDER_MAGIC = 0x1A2B3C4D
+
+LINKTYPE_NULL = 0
+LINKTYPE_ETHERNET = 1
+LINKTYPE_PPP = 9
+LINKTYPE_RAW = 101
+LINKTYPE_LOOP = 108
+LINKTYPE_LINUX_SLL = 113
+LINKTYPE_IPV4 = 228
+LINKTYPE_IPV6 = 229
+LINKTYPE_LINUX_SLL2 = 276
+
+INBOUND = 1
+OUTBOUND = 2
+
+_END_OF_OPTIONS = struct.pack("=HH", 0, 0)
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+_PACKET_HEAD = struct.Struct("=IIIIIII")
+_PACKET_TAIL = struct.Struct("=HHIHHI")
+_PACKET_FRAME_OCTETS = _PACKET_HEAD.size + _PACKET_TAIL.size
+
+
+def _block(block_type: int, body: bytes) -> bytes:
+    length = 12 + len(body)
+    return struct.pack("=II", block_type, length) + body + struct.pack("=I", length)
+
+
+def _option(code: int, value: bytes) -> bytes:
+    return struct.pack("=HH", code, len(value)) + value + _PADDING[len(value) & 3]
+
+
+def build_section_header(application: str) -> bytes:
+    """The block a file starts with; its length is left open, since a tap cannot know it."""
+    head = struct.pack("=IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)
+    return _block(SECTION_HEADER, head + _option(4, application.encode()) + _END_OF_OPTIONS)
+
+
+def build_interface(name: str, link_type: int, snap_octets: int = 0) -> bytes:
+    """An interface with nanosecond times. Shape: `snap_octets` 0 means whole packets."""
+    options = _option(2, name.encode()) + _option(9, b"\x09") + _END_OF_OPTIONS
+    return _block(INTERFACE_DESCRIPTION, struct.pack("=HHI", link_type, 0, snap_octets) + options)
+
+
+def packet_pieces(
+    interface: int, time_ns: int, data: bytes | memoryview, original_octets: int, direction: int
+) -> tuple[bytes, bytes | memoryview, bytes, bytes]:
+    """One packet's block in four pieces, so that a tap can join a whole ring block without copying packets twice."""
+    captured = len(data)
+    padding = _PADDING[captured & 3]
+    total = _PACKET_FRAME_OCTETS + captured + len(padding)
+    head = _PACKET_HEAD.pack(
+        ENHANCED_PACKET, total, interface, time_ns >> 32, time_ns & 0xFFFFFFFF, captured, original_octets
+    )
+    return head, data, padding, _PACKET_TAIL.pack(2, 4, direction, 0, 0, total)
+
+
+def build_packet(interface: int, time_ns: int, data: bytes, original_octets: int, direction: int = 0) -> bytes:
+    return b"".join(packet_pieces(interface, time_ns, data, original_octets, direction))
+
+
+def build_statistics(interface: int, started_ns: int, ended_ns: int, received: int, dropped: int) -> bytes:
+    """How many packets the interface delivered and how many the kernel dropped for want of room."""
+    options = (
+        _option(2, struct.pack("=II", started_ns >> 32, started_ns & 0xFFFFFFFF))
+        + _option(3, struct.pack("=II", ended_ns >> 32, ended_ns & 0xFFFFFFFF))
+        + _option(4, struct.pack("=Q", received))
+        + _option(5, struct.pack("=Q", dropped))
+        + _END_OF_OPTIONS
+    )
+    body = struct.pack("=III", interface, ended_ns >> 32, ended_ns & 0xFFFFFFFF)
+    return _block(INTERFACE_STATISTICS, body + options)
+
+
+def read(path: Path | str) -> Iterator[Frame]:
+    """The frames of a pcapng or pcap file, whatever state it is in; `testbed.capture.reader` has the warnings too."""
+    from testbed.capture.reader import CaptureReader
+
+    with CaptureReader(path) as reader:
+        yield from reader

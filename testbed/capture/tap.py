@@ -1,0 +1,243 @@
+"""The tap: a packet ring that the kernel fills and one process that drains it into a pcapng file.
+
+    conductor: open_ring(socket)  ── the kernel records from here on, also before anybody reads ──┐
+    tap process: drain()          blocks of the mapped ring -> pcapng, until SIGTERM ─────────────┘
+
+The socket is bound to one interface, so every packet is there once per direction of the wire, outgoing ones included.
+It may be bound while the interface is down: the kernel reports ENETDOWN once and records from the first packet after
+the link comes up. The ring is split in blocks that change hands: the kernel retires a block to us when it is full or
+`RETIRE_MS` old, we write it out and give it back. What finds no room is dropped and counted by the kernel.
+
+To end without losing anything, the socket is first detached from the interface and then drained until the block the
+kernel was filling has been retired too.
+
+Only octets as the kernel gives them are written; nothing is interpreted. Imports are few on purpose: they are start-up
+time of every tap's process.
+
+Source: Linux Documentation/networking/packet_mmap.rst, include/uapi/linux/if_packet.h
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import socket
+import struct
+import time
+from array import array
+
+from testbed.capture import pcapng
+
+DEFAULT_RING_OCTETS = 16 << 20
+RETIRE_MS = 10
+
+SOL_PACKET = 263
+PACKET_RX_RING = 5
+PACKET_STATISTICS = 6
+PACKET_VERSION = 10
+PACKET_IGNORE_OUTGOING = 23
+TPACKET_V3 = 2
+ETH_P_ALL = 3
+SO_ATTACH_FILTER = 26
+BPF_RETURN_CONSTANT = 0x06
+
+TP_STATUS_USER = 1
+TP_STATUS_CSUMNOTREADY = 8
+TP_STATUS_VLAN_VALID = 16
+TP_STATUS_VLAN_TPID_VALID = 64
+PACKET_OUTGOING = 4
+ETHERTYPE_VLAN = 0x8100
+
+ARPHRD_ETHERNET = 1
+ARPHRD_LOOPBACK = 772
+ARPHRD_NONE = 0xFFFE
+LINK_TYPES = {
+    ARPHRD_ETHERNET: pcapng.LINKTYPE_ETHERNET,
+    ARPHRD_LOOPBACK: pcapng.LINKTYPE_ETHERNET,
+    ARPHRD_NONE: pcapng.LINKTYPE_RAW,
+}
+
+_BLOCK = struct.Struct("=IIIIII")  # version, offset to private area; status, packets, offset of the first, length
+_STATUS_OFFSET = 8
+_PACKET = struct.Struct("=IIIIIIHHIIH")  # next, sec, nsec, snaplen, len, status, mac, net; rxhash, vlan tci, tpid
+_PACKET_TYPE_OFFSET = 48 + 10  # in the link-layer address that follows the header
+_COUNTERS = struct.Struct("=III")  # packets (drops included), drops, times the queue froze
+
+
+class TapError(Exception):
+    """The host refused a part of the tap. Says which operation, on what, and the likely cause."""
+
+
+def ring_shape(ring_octets: int) -> tuple[int, int]:
+    """Block size and number of blocks for a ring of about `ring_octets`; both ends of the ring derive the same."""
+    page = mmap.PAGESIZE
+    block_octets = max(page, min(1 << 20, ring_octets // 16) // page * page)
+    return block_octets, max(2, ring_octets // block_octets)
+
+
+def open_ring(
+    packet_socket: socket.socket, interface: str, *, ring_octets: int = DEFAULT_RING_OCTETS, snap_octets: int = 0
+) -> None:
+    """Make the socket record everything on `interface`, up or still down, from the moment this returns.
+
+    Shape:   the socket is `socket(AF_PACKET, SOCK_RAW, 0)`, made in the node's network namespace: with protocol 0 it
+             hears nothing before it is bound; `snap_octets` 0 keeps whole packets
+    Errors:  TapError, naming the operation
+    """
+    block_octets, block_count = ring_shape(ring_octets)
+    frame_octets = 2048  # only has to divide a block: version 3 packs frames of any length
+    frame_count = block_octets // frame_octets * block_count
+    request = struct.pack("=IIIIIII", block_octets, block_count, frame_octets, frame_count, RETIRE_MS, 0, 0)
+    try:
+        packet_socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
+        packet_socket.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
+        if snap_octets:
+            _limit_octets(packet_socket, snap_octets)
+        packet_socket.bind((interface, ETH_P_ALL))
+        # Bound while down, the socket carries ENETDOWN as its pending error: take it, or the first poll returns it.
+        packet_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        hardware_type = packet_socket.getsockname()[3]
+        if hardware_type == ARPHRD_LOOPBACK:  # where every packet goes out and comes in again
+            packet_socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    except OSError as error:
+        raise TapError(f"cannot open a ring of {ring_octets} octets on {interface}: {error.strerror}") from error
+    if hardware_type not in LINK_TYPES:
+        raise TapError(f"cannot tap {interface}: its link type (ARPHRD {hardware_type}) is neither Ethernet nor raw IP")
+
+
+def _limit_octets(packet_socket: socket.socket, snap_octets: int) -> None:
+    """Cut packets at `snap_octets` in the kernel, with a one-line filter program that returns the length to keep."""
+    program = array("B", struct.pack("=HBBI", BPF_RETURN_CONSTANT, 0, 0, snap_octets))
+    address, _ = program.buffer_info()
+    packet_socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, address))
+
+
+class Ring:
+    """The drained side of a socket that `open_ring` has prepared."""
+
+    def __init__(self, packet_socket: socket.socket, ring_octets: int) -> None:
+        self.block_octets, self.block_count = ring_shape(ring_octets)
+        self._socket = packet_socket
+        self._map = mmap.mmap(
+            packet_socket.fileno(),
+            self.block_octets * self.block_count,
+            mmap.MAP_SHARED,
+            mmap.PROT_READ | mmap.PROT_WRITE,
+        )
+        self._next = 0
+        self.packets = 0
+        self.octets = 0
+        self.dropped = 0
+        self.frozen = 0
+        self.unfinished_checksums = 0
+
+    def drain(self) -> list[bytes]:
+        """Every block the kernel has retired, as pcapng packet blocks; each goes back to the kernel at once."""
+        out = []
+        for _ in range(self.block_count):
+            start = self._next * self.block_octets
+            _, _, status, count, first, _ = _BLOCK.unpack_from(self._map, start)
+            if not status & TP_STATUS_USER:
+                break
+            out.append(self._read_block(start + first, count))
+            # Status and packet count in one write: a count of 0 lets `filling` tell an empty block from a used one.
+            self._map[start + _STATUS_OFFSET : start + _STATUS_OFFSET + 8] = b"\0\0\0\0\0\0\0\0"
+            self._next = (self._next + 1) % self.block_count
+        return out
+
+    def filling(self) -> bool:
+        """Whether the kernel holds packets in a block that it has not retired yet."""
+        _, _, status, count, _, _ = _BLOCK.unpack_from(self._map, self._next * self.block_octets)
+        return bool(status & TP_STATUS_USER or count)
+
+    def _read_block(self, at: int, count: int) -> bytes:
+        ring = self._map
+        pieces: list[bytes | memoryview] = []
+        for _ in range(count):
+            following, sec, nsec, kept, length, status, mac, _, _, tci, tpid = _PACKET.unpack_from(ring, at)
+            start = at + mac
+            data = ring[start : start + kept]
+            if status & TP_STATUS_VLAN_VALID:  # the kernel took the tag out of the frame: put it back as it was
+                tag = tpid if status & TP_STATUS_VLAN_TPID_VALID else ETHERTYPE_VLAN
+                data = data[:12] + struct.pack("!HH", tag, tci & 0xFFFF) + data[12:]
+                length += 4
+            if status & TP_STATUS_CSUMNOTREADY:
+                self.unfinished_checksums += 1
+            outgoing = ring[at + _PACKET_TYPE_OFFSET] == PACKET_OUTGOING
+            direction = pcapng.OUTBOUND if outgoing else pcapng.INBOUND
+            pieces += pcapng.packet_pieces(0, sec * 1_000_000_000 + nsec, data, length, direction)
+            self.octets += length
+            at += following
+        self.packets += count
+        return b"".join(pieces)
+
+    def detach(self) -> None:
+        """Stop recording; what is in the ring stays there. Returns once no packet is on its way into the ring."""
+        self._socket.bind((self._socket.getsockname()[0], 0))
+
+    def count_drops(self) -> None:
+        """Add what the kernel counted since the last call: it forgets when asked."""
+        raw = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _COUNTERS.size)
+        _, dropped, frozen = _COUNTERS.unpack(raw)
+        self.dropped += dropped
+        self.frozen += frozen
+
+
+def record(
+    packet_socket: socket.socket,
+    output: int,
+    *,
+    interface_name: str,
+    ring_octets: int,
+    snap_octets: int,
+    stops: list[int],
+) -> Ring:
+    """Drain the ring into the file `output` until one of `stops` becomes readable; returns the final counters."""
+    ring = Ring(packet_socket, ring_octets)
+    link_type = LINK_TYPES[packet_socket.getsockname()[3]]
+    started_ns = time.time_ns()
+    _write(output, pcapng.build_section_header("vpn-testbed tap"))
+    _write(output, pcapng.build_interface(interface_name, link_type, snap_octets))
+    poll = select.poll()
+    poll.register(packet_socket.fileno(), select.POLLIN | select.POLLERR)
+    for stop in stops:
+        poll.register(stop, select.POLLIN)
+    while not _drain_once(ring, output, poll, packet_socket, stops):
+        pass
+    _finish(ring, output)
+    _write(output, pcapng.build_statistics(0, started_ns, time.time_ns(), ring.packets + ring.dropped, ring.dropped))
+    return ring
+
+
+def _drain_once(ring: Ring, output: int, poll: select.poll, packet_socket: socket.socket, stops: list[int]) -> bool:
+    """Wait, then write out what is there; true when it is time to stop."""
+    events = dict(poll.poll())
+    if events.get(packet_socket.fileno(), 0) & select.POLLERR:
+        # The link went down (or away). The error is taken by asking for it; recording goes on when the link is back.
+        packet_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    for block in ring.drain():
+        _write(output, block)
+    return any(stop in events for stop in stops)
+
+
+def _finish(ring: Ring, output: int) -> None:
+    """Write out the rest, the block the kernel is still filling included: it retires it within `RETIRE_MS`."""
+    try:
+        ring.detach()
+    except OSError:
+        pass  # the interface is gone: nothing can arrive any more
+    give_up_at = time.monotonic() + 100 * RETIRE_MS / 1000
+    while True:
+        for block in ring.drain():
+            _write(output, block)
+        if not ring.filling() or time.monotonic() > give_up_at:
+            break
+        time.sleep(RETIRE_MS / 4000)
+    ring.count_drops()
+
+
+def _write(output: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(output, view) :]
