@@ -1,0 +1,55 @@
+"""Packets as the HTML report shows them: already dissected, so that the report itself dissects nothing.
+
+The caller (which may use scapy or the observer's own dissectors) fills these in for the frames that the evidence
+names. All strings may be hostile; the renderer makes them safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One protocol layer of a packet, outermost first.
+
+    Shape: `start` and `end` are the octets of the frame it covers (its header, or for the last layer its data); both -1
+        if unknown, then the hex dump does not colour it
+    """
+
+    name: str
+    fields: tuple[tuple[str, str], ...]
+    start: int = -1
+    end: int = -1
+    encrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PacketView:
+    """One packet opened layer by layer. Units: `time` in Unix seconds."""
+
+    time: float
+    source: str
+    destination: str
+    protocol: str
+    summary: str
+    layers: tuple[Layer, ...]
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PacketLine:
+    """One line of an observer's packet list. Units: `time` in Unix seconds."""
+
+    frame: int
+    time: float
+    source: str
+    destination: str
+    protocol: str
+    length_octets: int
+    summary: str
+
+
+PacketKey = tuple[str, int]  # capture file relative to the run directory, 1-based frame number
+Packets = Mapping[PacketKey, PacketView]
