@@ -17,7 +17,7 @@ from vpn.settings import Cipher, Compression, Topology
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`route` or `route-ipv6`. Shape: `gateway` is an address, vpn_gateway, net_gateway, remote_host, or "" (default)."""
+    """`route` or `route-ipv6`. Shape: `gateway` is an address, a word (net_gateway, …) or ""."""
 
     network: IPv4Network | IPv6Network
     gateway: str = ""
