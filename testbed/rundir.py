@@ -1,0 +1,161 @@
+"""The directory a run writes: made atomically, never through a link, owned by the person who asked for it.
+
+Everything below it is opened relative to its descriptor without following links, so that nobody who may write beside
+it can redirect a root process's writes. Files of a `sudo` run belong to the invoking user. An existing directory is
+used only if it is empty and the invoking user's own: a run never mixes with, or overwrites, what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PARENT = Path("runs")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_ATTEMPTS = 1000
+
+
+class RunDirectoryRefused(Exception):
+    """The run directory cannot or must not be used. Says which, why, and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who asked for the run: under sudo the invoking user, else the process's own ids."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def of_this_process(cls, environment: dict[str, str]) -> Owner:
+        if os.geteuid() == 0 and environment.get("SUDO_UID", "").isdecimal():
+            return cls(int(environment["SUDO_UID"]), int(environment.get("SUDO_GID", environment["SUDO_UID"])))
+        return cls(os.geteuid(), os.getegid())
+
+
+class RunDirectory:
+    """An open run directory. `path` is for people; every access goes through the descriptor."""
+
+    def __init__(self, path: Path, fd: int, owner: Owner) -> None:
+        self.path = path
+        self.fd = fd
+        self._owner = owner
+
+    @classmethod
+    def create(cls, name: str, owner: Owner, out: Path | None = None, parent: Path = DEFAULT_PARENT) -> RunDirectory:
+        """Make `out`, or `parent`/<time>-<name> with a unique suffix, and open it. Errors: RunDirectoryRefused."""
+        try:
+            if out is not None:
+                return cls(out, _open_or_make(out, owner), owner)
+            parent_fd = _open_or_make(parent, owner, must_be_empty=False)
+            try:
+                return cls._unique(parent, parent_fd, f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", owner)
+            finally:
+                os.close(parent_fd)
+        except OSError as error:
+            where = error.filename or out or parent
+            raise RunDirectoryRefused(f"cannot make the run directory {where}: {error.strerror}") from error
+
+    @classmethod
+    def _unique(cls, parent: Path, parent_fd: int, stem: str, owner: Owner) -> RunDirectory:
+        for attempt in range(1, _ATTEMPTS):
+            name = stem if attempt == 1 else f"{stem}-{attempt}"
+            try:
+                os.mkdir(name, 0o755, dir_fd=parent_fd)
+            except FileExistsError:
+                continue
+            fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
+            _give(fd, owner)
+            return cls(parent / name, fd, owner)
+        raise RunDirectoryRefused(f"{parent} already holds {_ATTEMPTS} runs of this second; name another with --out")
+
+    def make_directory(self, name: str) -> int:
+        """Make the sub-directory `name` (a path of existing directories and one new); returns an open descriptor."""
+        *above, last = name.split("/")
+        with _Opened(self.fd, above) as above_fd:
+            os.mkdir(last, 0o755, dir_fd=above_fd)
+            fd = os.open(last, _DIRECTORY, dir_fd=above_fd)
+        _give(fd, self._owner)
+        return fd
+
+    def create_file(self, name: str, *, secret: bool = False) -> int:
+        """Make the new file `name`, open for reading and writing; 0600 where it holds secrets."""
+        *above, last = name.split("/")
+        with _Opened(self.fd, above) as above_fd:
+            fd = os.open(last, _NEW_FILE, 0o600 if secret else 0o644, dir_fd=above_fd)
+        _give(fd, self._owner)
+        return fd
+
+    def write_text(self, name: str, text: str, *, secret: bool = False) -> None:
+        """Make the file `name` with this content."""
+        with os.fdopen(self.create_file(name, secret=secret), "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def give_to_owner(self) -> None:
+        """Hand over what programs inside made below this directory with the wrong owner. Links are not followed."""
+        for _, directories, files, directory_fd in os.fwalk(dir_fd=self.fd, follow_symlinks=False):
+            for entry in (*directories, *files):
+                if os.geteuid() == 0:
+                    os.chown(entry, self._owner.uid, self._owner.gid, dir_fd=directory_fd, follow_symlinks=False)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class _Opened:
+    """The directory `parts` below `fd`, open for as long as the block runs, no component a link."""
+
+    def __init__(self, fd: int, parts: list[str]) -> None:
+        self._fd = os.dup(fd)
+        for part in parts:
+            below = os.open(part, _DIRECTORY, dir_fd=self._fd)
+            os.close(self._fd)
+            self._fd = below
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._fd)
+
+
+def _open_or_make(path: Path, owner: Owner, *, must_be_empty: bool = True) -> int:
+    made = False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkdir(path, 0o755)
+        made = True
+    except FileExistsError:
+        if path.is_symlink():
+            raise RunDirectoryRefused(f"{path} is a link: give the directory itself with --out") from None
+        if not path.is_dir():
+            raise RunDirectoryRefused(f"{path} exists and is not a directory: name another with --out") from None
+    fd = os.open(path, _DIRECTORY)
+    try:
+        if made:
+            _give(fd, owner)
+        else:
+            _check_existing(path, fd, owner, must_be_empty)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_existing(path: Path, fd: int, owner: Owner, must_be_empty: bool) -> None:
+    status = os.fstat(fd)
+    if status.st_uid not in (owner.uid, os.geteuid()):
+        raise RunDirectoryRefused(f"{path} belongs to another user (uid {status.st_uid}): name another with --out")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise RunDirectoryRefused(f"{path} can be written by everybody: name another with --out, or chmod o-w it")
+    if must_be_empty and os.listdir(fd):
+        raise RunDirectoryRefused(f"{path} is not empty: name a new directory with --out, or remove this one")
+
+
+def _give(fd: int, owner: Owner) -> None:
+    if os.geteuid() == 0 and owner.uid != 0:
+        os.fchown(fd, owner.uid, owner.gid)
