@@ -32,7 +32,7 @@ from testbed.result import Exposure, RunResult, Verdict
 _CELL_COLUMNS = 12
 _FACT_COLUMNS_LEAST = 34
 _VALUE_COLUMN_FROM = 112
-_STYLES = {Verdict.SEEN: "bold red", Verdict.HIDDEN: "green", Verdict.UNPROVEN: "yellow"}
+_STYLES = {Verdict.SEEN: "bold red", Verdict.HIDDEN: "cyan", Verdict.UNPROVEN: "yellow"}
 
 
 def render_terminal(result: RunResult, console: Console, *, html_path: str | None = None) -> None:

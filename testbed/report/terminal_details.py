@@ -92,7 +92,7 @@ def _recognised(variant: VariantResult) -> list[Text]:
 
 def _interface(row: Mapping[str, Any]) -> Text:
     text = Text.assemble(shown(row.get("name", "?"), "bold"), "  ", plain_value(row.get("addresses", [])))
-    return text.append(f"  mtu {row.get('mtu', '?')}, {plain_value(row.get('state'))}", "dim")
+    return text.append(f"  mtu {visible(str(row.get('mtu', '?')))}, {plain_value(row.get('state'))}", "dim")
 
 
 def _routes(variant: VariantResult, style: Style) -> list[Text]:
@@ -119,10 +119,10 @@ def _egress(variant: VariantResult, row: Mapping[str, Any], style: Style) -> Tex
 def _way(variant: VariantResult, row: Mapping[str, Any]) -> Text:
     interface = str(row.get("interface") or "?")
     inside = is_tunnel_interface(variant, interface)
-    text = shown(interface, "bold green" if inside else "bold")
+    text = shown(interface, "bold cyan" if inside else "bold")
     if row.get("gateway"):
         text.append_text(shown(f" via {row['gateway']}"))
-    return text.append(" (tunnel)", "green") if inside else text
+    return text.append(" (tunnel)", "cyan") if inside else text
 
 
 def _tap(tap: TapRecord) -> Text:
