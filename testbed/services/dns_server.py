@@ -1,0 +1,116 @@
+"""DNS over UDP and TCP on sockets that are already bound, each query logged. A responder says what to answer.
+
+A log record, one line of `dns-<node>.jsonl`:
+
+    {"time": 1700000000.123, "client": ["192.168.0.13", 40961], "server": ["192.168.0.1", 53], "transport": "udp",
+     "name": "www.example.com", "type": "A", "rcode": "NOERROR", "answers": ["A 93.184.216.34"], "octets": 60,
+     "truncated": false}
+
+Queries that cannot be parsed are logged with `"error"` in place of name, type and answers. DNS over TLS is
+`serve_stream` behind a TLS listener; DNS over HTTPS will call `respond` from its own file.
+
+Sources: RFC 1035 section 4.2, RFC 7766 (TCP), RFC 6891 (sizes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.services import dns_message as dns
+from testbed.services.dns_message import MalformedMessage, Query, Reply
+from testbed.services.journal import Journal
+
+Responder = Callable[[Query], Awaitable[Reply]]
+
+CONCURRENT_QUERIES = 512  # per socket; what comes on top is dropped, as a full queue would
+STREAM_IDLE_S = 10.0
+TCP_QUERIES = 128  # per connection
+
+
+@dataclass(frozen=True, slots=True)
+class NameServer:
+    """A responder and the log of what it was asked."""
+
+    responder: Responder
+    journal: Journal
+
+    async def respond(self, untrusted: bytes, client: Any, server: Any, transport: str) -> bytes | None:
+        """The message to send back, or None for what deserves silence."""
+        record: dict[str, Any] = {
+            "time": time.time(),
+            "client": list(client[:2]),
+            "server": list(server[:2]),
+            "transport": transport,
+        }
+        try:
+            query = dns.parse_query(untrusted)
+        except MalformedMessage as error:
+            self.journal.write({**record, "rcode": "FORMERR", "error": str(error)})
+            return dns.build_format_error(untrusted)
+        reply = await self.responder(query)
+        packed = dns.build_reply(query, reply, query.udp_limit if transport == "udp" else dns.MESSAGE_OCTETS)
+        self.journal.write(
+            {
+                **record,
+                "name": dns.name_text(query.name),
+                "type": dns.type_name(query.type),
+                "rcode": dns.rcode_name(reply.rcode),
+                "answers": [dns.record_text(answer) for answer in reply.answers],
+                "octets": len(packed),
+                "truncated": dns.is_truncated(packed),
+            }
+        )
+        return packed
+
+
+@dataclass(slots=True)
+class _DatagramServer(asyncio.DatagramProtocol):
+    server: NameServer
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # asyncio hands datagram protocols datagram transports
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if len(self.tasks) < CONCURRENT_QUERIES:
+            task = asyncio.get_running_loop().create_task(self._reply(data, addr))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _reply(self, untrusted: bytes, client: Any) -> None:
+        if self.transport is None:
+            return
+        packed = await self.server.respond(untrusted, client, self.transport.get_extra_info("sockname"), "udp")
+        if packed is not None and not self.transport.is_closing():
+            self.transport.sendto(packed, client)
+
+
+async def serve_udp(sock: socket.socket, server: NameServer) -> asyncio.DatagramTransport:
+    """Answer on a bound UDP socket until the returned transport is closed."""
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _DatagramServer(server), sock=sock)
+    return transport
+
+
+async def serve_stream(
+    server: NameServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, transport: str = "tcp"
+) -> None:
+    """Answer the queries of one connection, each preceded by its length, in order, until the peer ends or idles."""
+    client, address = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+    for _ in range(TCP_QUERIES):
+        try:
+            async with asyncio.timeout(STREAM_IDLE_S):
+                length = int.from_bytes(await reader.readexactly(2), "big")
+                untrusted = await reader.readexactly(length)
+        except (TimeoutError, asyncio.IncompleteReadError, OSError):
+            return
+        packed = await server.respond(untrusted, client, address, transport)
+        if packed is None:
+            return
+        writer.write(len(packed).to_bytes(2, "big") + packed)
+        await writer.drain()
