@@ -9,7 +9,8 @@ The same file runs under Mininet itself:
     mn --custom topologies/client_isp_server.py --topo client_isp_server --controller none --test pingall
 
 Options that Mininet knows keep its names (`ip`, `defaultRoute`, `params1`, `params2`); ours, which it ignores, are
-`ip6` beside `ip`, `forwards`, `routes` (prefix -> gateway, both families), and at a VPN server `nat` (prefixes that
+`ip6` beside `ip`, `forwards`, `routes` (prefix -> gateway, both families), `resolver` (the addresses at which the node
+resolves names for the client), `nameserver` (addresses of the authoritative server it runs), and at a VPN server `nat` (prefixes that
 are translated to the node's own address wherever they leave) and `protects` (prefixes that nothing may reach from the
 other links). Addresses are those of the article "What a VPN hides" and of 2001:db8::/32.
 """
@@ -36,11 +37,28 @@ class ClientIspServer(Topo):  # type: ignore[misc]  # mininet has no types
 
     def _add_ends(self) -> None:
         self.addHost("client", ip="192.168.0.13/24", defaultRoute="via 192.168.0.1", routes={"::/0": "2001:db8:1::1"})
-        self.addHost("web", ip="93.184.216.34/24", defaultRoute="via 93.184.216.1", routes={"::/0": "2001:db8:4::1"})
-        self.addHost("private", ip="10.20.0.10/24", defaultRoute="via 10.20.0.1", routes={"::/0": "2001:db8:20::1"})
+        self.addHost(
+            "web",
+            ip="93.184.216.34/24",
+            defaultRoute="via 93.184.216.1",
+            routes={"::/0": "2001:db8:4::1"},
+            nameserver=("93.184.216.53", "2001:db8:4::53"),
+        )
+        self.addHost(
+            "private",
+            ip="10.20.0.10/24",
+            defaultRoute="via 10.20.0.1",
+            routes={"::/0": "2001:db8:20::1"},
+            nameserver=("10.20.0.53", "2001:db8:20::53"),
+        )
 
     def _add_routers(self) -> None:
-        self._router("isp", "192.168.0.1/24", {"0.0.0.0/0": "192.0.2.2", "::/0": "2001:db8:2::2"})
+        self._router(
+            "isp",
+            "192.168.0.1/24",
+            {"0.0.0.0/0": "192.0.2.2", "::/0": "2001:db8:2::2"},
+            resolver=("192.168.0.1", "2001:db8:1::1"),
+        )
         self._router(
             "transit",
             "192.0.2.2/30",

@@ -21,7 +21,19 @@ from testbed.lab.model import MTU_OCTETS
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
-NODE_OPTIONS = ("ip", "ip6", "defaultRoute", "routes", "forwards", "terminates", "nat", "protects", "cls")
+NODE_OPTIONS = (
+    "ip",
+    "ip6",
+    "defaultRoute",
+    "routes",
+    "forwards",
+    "terminates",
+    "nat",
+    "protects",
+    "resolver",
+    "nameserver",
+    "cls",
+)
 END_OPTIONS = ("ip", "ip6", "mac")
 LINK_OPTIONS = ("params1", "params2", "intfName1", "intfName2", "addr1", "addr2", "mtu")
 _BOOKKEEPING = ("node1", "node2", "port1", "port2")  # what Mininet itself adds to a link's options
