@@ -12,6 +12,7 @@ Sources: docs/ARCHITECTURE.md "Who may import whom".
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ MAKES_KEYS = ("generate_key", "generate_private_key", "generate_parameters")
 # Packages that pure modules lie in: importing the module runs them, so they must import nothing (a test looks).
 WAY_TO_PURE = ("testbed", "testbed.lab", "testbed.capture")
 OBSERVER_MAY_KNOW = ("testbed.facts", "testbed.capture.pcapng", "testbed.capture.reader", "testbed.observer")
-TOPOLOGY_TOP_LEVEL = ("mininet.topo", "__future__", "typing", "collections.abc", "topologies")
+TOPOLOGY_TOP_LEVEL = ("mininet.topo", *(sys.stdlib_module_names - {"distutils"}))  # gone in Python 3.12
 ONE_WRAPPER = {
     "pyroute2": ("testbed.lab.netlink", "vpn.driver.netlink"),
     "OpenSSL": ("vpn.tls",),
@@ -208,7 +209,7 @@ def _broken_import_rules(module: Module, reference: Reference, known: set[str]) 
     if is_pure(module.name) and target in known and not is_pure(target) and target not in WAY_TO_PURE:
         yield f"{module.name} is pure and may not import {target}, which is not"
     if within(module.name, ["topologies"]) and reference.at_top and not within(reference.name, TOPOLOGY_TOP_LEVEL):
-        yield f"a topology file imports only mininet.topo at the top, not {reference.name}"
+        yield f"a topology file imports only mininet.topo and the standard library at the top, not {reference.name}"
     for library, wrappers in ONE_WRAPPER.items():
         if within(reference.name, [library]) and module.name not in wrappers:
             yield f"{library} is imported in {' and '.join(wrappers)} only"
