@@ -7,6 +7,9 @@ file is read, so that a process that only handles the values does not pay for it
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from testbed.scenario.values import (
     Action,
     Expectation,
@@ -20,7 +23,42 @@ from testbed.scenario.values import (
     Variant,
 )
 
+if TYPE_CHECKING:
+    from testbed.scenario.check import TopologyShape
+    from testbed.scenario.errors import Mistake, ScenarioErrors
+    from testbed.scenario.load import load_scenario, parse_scenario
+    from testbed.scenario.schema import scenario_schema
+    from testbed.scenario.shipped import ShippedScenario, find_scenario, list_scenarios
+
+_WHERE = {
+    "TopologyShape": "check",
+    "Mistake": "errors",
+    "ScenarioErrors": "errors",
+    "load_scenario": "load",
+    "parse_scenario": "load",
+    "scenario_schema": "schema",
+    "ShippedScenario": "shipped",
+    "find_scenario": "shipped",
+    "list_scenarios": "shipped",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
 __all__ = [
+    "find_scenario",
+    "list_scenarios",
+    "load_scenario",
+    "Mistake",
+    "parse_scenario",
+    "scenario_schema",
+    "ScenarioErrors",
+    "ShippedScenario",
+    "TopologyShape",
     "Action",
     "Expectation",
     "LinkOptions",

@@ -97,8 +97,8 @@ class TunnelSpec:
 class Action:
     """One thing the client does.
 
-    Shape: `id` is the 1-based place in the workload and the verb, such as `2-http`. `target` is the host name, the URL or
-        the command line as written. Options that do not belong to the verb keep their defaults.
+    Shape: `id` is the 1-based place in the workload and the verb, such as `2-http`. `target` is the host name, the URL
+        or the command line as written. Options that do not belong to the verb keep their defaults.
     Units: `timeout` and `interval` in seconds.
     """
 
@@ -184,3 +184,9 @@ class Scenario:
     seed: int
     variants: dict[str, Variant]
     expectations: tuple[Expectation, ...]
+
+    def resolved_yaml(self) -> str:
+        """The scenario as it runs, as YAML text that loads to the same variants."""
+        from testbed.scenario.dump import dump_scenario  # YAML only for who writes it
+
+        return dump_scenario(self)

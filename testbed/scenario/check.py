@@ -1,0 +1,243 @@
+"""What must hold between the keys of a scenario: combinations that exist, names that are defined, addresses used once.
+
+Every function yields mistakes at the place that wrote the value. They are given the variant's model (what is right of
+it) and its whole tree, so that one mistake does not bring others with it: a site that is wrong is still a known name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from testbed.facts import Kind
+from testbed.scenario import words
+from testbed.scenario.errors import Mistake, nearest, one_of, shown
+from testbed.scenario.model import ActionModel, ExpectModel, FetchOptions, SiteModel, TunnelModel, VariantModel
+from testbed.scenario.tree import Located
+from testbed.scenario.values import CLIENT_TUN, SERVER_OBSERVER, SESSION_ACTION, TUNNEL_ACTION
+
+NEVER_HIDDEN = (Kind.VOLUME, Kind.TIMING)
+BODY_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyShape:
+    """What `check` needs to know of a topology: its nodes and, where known, whose each address is."""
+
+    nodes: frozenset[str]
+    addresses: Mapping[str, str] = field(default_factory=dict)  # address -> node
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The names that a variant defines, wrong ones included, for expectations to refer to."""
+
+    sites: tuple[str, ...]
+    served: tuple[str, ...]  # sites that keep a log
+    taps: tuple[str, ...]
+    actions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tree: Located) -> Known:
+        plain = tree.plain()
+        sites = plain.get("sites") if isinstance(plain.get("sites"), dict) else {}
+        served = tuple(n for n, s in sites.items() if not isinstance(s, dict) or s.get("http") or s.get("https"))
+        workload = plain.get("workload") if isinstance(plain.get("workload"), list) else []
+        actions = [action_id(index, next(iter(item), "")) for index, item in enumerate(workload) if _pairs(item)]
+        taps = plain.get("taps") if isinstance(plain.get("taps"), list) else ["isp"]
+        names = [str(tap.get("name", "")) if isinstance(tap, dict) else str(tap) for tap in taps]
+        return cls(tuple(sites), served, tuple(names), (*actions, TUNNEL_ACTION, SESSION_ACTION))
+
+
+def _pairs(value: object) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+def action_id(index: int, verb: str) -> str:
+    return f"{index + 1}-{verb}"
+
+
+def check_variant(
+    model: VariantModel, tree: Located, known: Known, topology: TopologyShape | None
+) -> Iterator[Mistake]:
+    """Every mistake of a variant that its shape alone does not show."""
+    yield from _sites(model.sites, tree, topology)
+    if model.tunnel is not None:
+        yield from _tunnel(model.tunnel, tree.at("tunnel"))
+        yield from _routes(model.tunnel.routes, tree.at("tunnel", "routes"))
+    for index, action in enumerate(model.workload):
+        yield from _action(action, tree.at("workload", index), model.sites, known)
+    yield from _taps(model, tree, topology)
+    if model.workload == [] and not tree.at("workload").value:
+        yield tree.mistake("missing workload; a variant in which the client does nothing shows nothing")
+
+
+def _node(name: str, place: Located, topology: TopologyShape | None) -> Iterator[Mistake]:
+    if topology is not None and name not in topology.nodes:
+        nodes = sorted(topology.nodes)
+        yield place.mistake(
+            f"value {shown(name)}: the topology has no such node; {one_of(nodes)}{nearest(name, nodes)}"
+        )
+
+
+def _sites(sites: dict[str, SiteModel], tree: Located, topology: TopologyShape | None) -> Iterator[Mistake]:
+    owners: dict[str, str] = {}
+    for name, site in sites.items():
+        place = tree.at("sites", name)
+        try:
+            words.host_name(name)
+        except ValueError as error:
+            yield place.key_mistake(f"site {shown(name)}: {error}")
+        yield from _node(site.node, place.at("node"), topology)
+        for index, address in enumerate(site.address):
+            where = place.at("address", index)
+            if (owner := owners.setdefault(address, name)) != name:
+                yield where.mistake(f"value {address}: site {owner} has this address already; give each its own")
+            elif index != site.address.index(address):
+                yield where.mistake(f"value {address}: stands twice")
+            elif topology and (node := topology.addresses.get(address, site.node)) != site.node:
+                yield where.mistake(f"value {address}: node {node} has this address, but the site is at {site.node}")
+
+
+def _tunnel(tunnel: TunnelModel, place: Located) -> Iterator[Mistake]:
+    ends = (tunnel.program.client, tunnel.program.server)
+    for alone in ("wireguard", "command"):
+        if alone in ends and ends[0] != ends[1]:
+            yield place.at("program").mistake(f"{alone} at one end needs {alone} at the other; both speak one protocol")
+    written = tunnel.model_fields_set
+    if "wireguard" in ends:
+        for key in ("mode", "transport", "cipher", "control"):
+            if key in written:
+                yield place.at(key).mistake("wireguard has its own, fixed; leave the key out")
+        return
+    if tunnel.mode == "static-key":
+        where = f"mode static-key (line {place.at('mode').line})"
+        if tunnel.cipher not in (None, "AES-256-CBC"):
+            text = (
+                f"value {tunnel.cipher}: cannot be used with {where}: OpenVPN has no AEAD there; allowed: AES-256-CBC"
+            )
+            yield place.at("cipher").mistake(text)
+        if tunnel.control not in (None, "none"):
+            text = f"value {tunnel.control}: cannot be used with {where}: it has no control channel; allowed: none"
+            yield place.at("control").mistake(text)
+
+
+def _routes(routes: list[str], place: Located) -> Iterator[Mistake]:
+    for index, route in enumerate(routes):
+        where = place.at(index)
+        if route == "all":
+            if len(routes) > 1:
+                yield where.mistake("all stands alone: `routes: all`, or a list of prefixes")
+            continue
+        covering = [other for other in routes[:index] + routes[index + 1 :] if _covers(other, route)]
+        if covering and not (covering[0] == route and routes.index(route) == index):
+            yield where.mistake(f"value {route}: {covering[0]} covers it already; leave it out")
+
+
+def _covers(outer: str, inner: str) -> bool:
+    if outer == "all":
+        return False
+    wide, narrow = ip_network(outer), ip_network(inner)
+    return wide.version == narrow.version and narrow.subnet_of(wide)  # type: ignore[arg-type]
+
+
+def _action(action: ActionModel, place: Located, sites: dict[str, SiteModel], known: Known) -> Iterator[Mistake]:
+    verbs = [verb for verb in ActionModel.model_fields if getattr(action, verb) is not None]
+    if len(verbs) != 1:
+        found = f"this has {', '.join(verbs)}" if verbs else "this has none"
+        yield place.mistake(f"an action has exactly one of {', '.join(ActionModel.model_fields)}; {found}")
+    if action.dns is not None:
+        where = place.at("dns", "name")
+        if not any(action.dns.name == site or action.dns.name.endswith(f".{site}") for site in known.sites):
+            yield where.mistake(_no_such_site(action.dns.name, known))
+    for verb, options in (("http", action.http), ("https", action.https)):
+        if options is not None:
+            yield from _fetch(verb, options, options.url, place.at(verb), sites, known)
+    if action.ping is not None:
+        where = place.at("ping", "host")
+        yield from _host(action.ping.host, action.ping.family, where, sites, known)
+
+
+def _no_such_site(name: str, known: Known) -> str:
+    return f"value {shown(name)}: no such site; {one_of(known.sites)}{nearest(name, known.sites)}"
+
+
+def _host(host: str, family: str, place: Located, sites: dict[str, SiteModel], known: Known) -> Iterator[Mistake]:
+    if words.is_address(host):
+        if family not in ("any", _family(host)):
+            yield place.mistake(f"value {host}: is an {_family(host)} address, but family is {family}")
+    elif host not in known.sites:
+        yield place.mistake(_no_such_site(host, known))
+    elif host in sites and family not in ("any", *map(_family, sites[host].address)):
+        yield place.mistake(f"value {host}: the site has no {family} address")
+
+
+def _family(address: str) -> str:
+    return "ipv6" if ":" in address else "ipv4"
+
+
+def _fetch(
+    verb: str, options: FetchOptions, url: str, place: Located, sites: dict[str, SiteModel], known: Known
+) -> Iterator[Mistake]:
+    host, where = words.url_host(url), place.at("url")
+    yield from _host(host, options.family, where, sites, known)
+    if host in sites and not getattr(sites[host], verb):
+        yield where.mistake(f"value {shown(url)}: {host} does not serve {verb}; give the site `{verb}: true`")
+    if options.body is not None and options.method not in BODY_METHODS:
+        text = f"a {options.method} request has no body; give it `method: POST`"
+        yield place.at("body").key_mistake(text)
+    for name, value in options.headers.items():
+        header = place.at("headers", name)
+        try:
+            words.header_name(name)
+            words.header_value(value)
+        except ValueError as error:
+            yield header.mistake(f"value {shown(value)}: {error}")
+        if name.casefold() in ("host", "content-length", "connection", "transfer-encoding"):
+            yield header.key_mistake("this header is made from the request itself; leave it out")
+
+
+def _taps(model: VariantModel, tree: Located, topology: TopologyShape | None) -> Iterator[Mistake]:
+    seen: set[str] = set()
+    for index, tap in enumerate(model.taps):
+        place = tree.at("taps", index)
+        if tap.name in seen:
+            yield place.at("name").mistake(f"value {tap.name}: another tap has this name")
+        seen.add(tap.name)
+        if tap.name == CLIENT_TUN:
+            yield place.at("name").mistake(f"value {tap.name}: the name is taken by the control tap of every tunnel")
+        yield from _node(tap.node, place.at("node"), topology)
+
+
+def check_expectations(
+    expect: Iterable[ExpectModel], tree: Located, variants: Mapping[str, Known]
+) -> Iterator[Mistake]:
+    """Every expectation speaks of a variant, an observer and facts that there can be."""
+    for index, item in enumerate(expect):
+        place = tree.at("expect", index)
+        if not item.sees and not item.hides and not place.at("sees").value and not place.at("hides").value:
+            yield place.mistake("says neither what the observer sees nor what is hidden from it; add sees: or hides:")
+        if item.variant not in variants:
+            text = f"value {shown(item.variant)}: no such variant; {one_of(variants)}{nearest(item.variant, variants)}"
+            yield place.at("variant").mistake(text)
+            continue
+        known = variants[item.variant]
+        observers = (*known.taps, *(f"{SERVER_OBSERVER}{site}" for site in known.served))
+        if item.observer not in observers:
+            text = f"no such observer; {one_of(observers)}{nearest(item.observer, observers)}"
+            yield place.at("observer").mistake(f"value {shown(item.observer)}: {text}")
+        yield from _selectors(item, place, known)
+
+
+def _selectors(item: ExpectModel, place: Located, known: Known) -> Iterator[Mistake]:
+    for relation, selectors in (("sees", item.sees), ("hides", item.hides)):
+        for index, selector in enumerate(selectors):
+            where = place.at(relation, index)
+            if relation == "hides" and selector.kind in NEVER_HIDDEN:
+                yield where.mistake(f"value {selector.kind}: is never hidden; whoever forwards packets can count them")
+            if selector.site is not None and selector.site not in known.sites:
+                yield where.at("site").mistake(_no_such_site(selector.site, known))
+            if selector.action is not None and selector.action not in known.actions:
+                text = f"no such action; {one_of(known.actions)}{nearest(selector.action, known.actions)}"
+                yield where.at("action").mistake(f"value {shown(selector.action)}: {text}")

@@ -1,0 +1,296 @@
+"""The shape of a scenario file: every key, its type, its range and what it means.
+
+The descriptions become the JSON Schema that editors show. What concerns more than one key (combinations, names that
+must exist) is in `check`; what a version can run, in `support`. `VariantModel` is what remains of a file for one
+variant after the merge; `ScenarioModel` is the file as a person writes it and exists for the schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from testbed.facts import Kind
+from testbed.scenario import words
+
+PROGRAMS = ("vpn", "openvpn", "wireguard", "command")
+CIPHERS = ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC")
+Program = Literal["vpn", "openvpn", "wireguard", "command"]
+Cipher = Literal["AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC"]
+Control = Literal["none", "tls-auth", "tls-crypt", "tls-crypt-v2"]
+DnsType = Literal["A", "AAAA", "TXT", "MX", "NS", "SOA", "CNAME", "PTR", "SRV", "CAA", "HTTPS"]
+
+WRONG_WORD = "scenario"  # the error type of everything `words` refuses
+
+
+def _word(spelling: Any, *arguments: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        try:
+            return spelling(value, *arguments)
+        except ValueError as error:
+            raise PydanticCustomError(WRONG_WORD, "{reason}", {"reason": str(error)}) from None
+
+    return AfterValidator(check)
+
+
+@dataclass(eq=False)  # pydantic hashes annotations
+class _OrBare:
+    """Tells the JSON Schema that a bare value may stand for the mapping."""
+
+    bare: dict[str, Any]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [self.bare, handler(core)]}
+
+
+def _bare_is(key: str) -> BeforeValidator:
+    """A bare value stands for a mapping with that one key."""
+    return BeforeValidator(lambda value: value if isinstance(value, dict) else {key: value})
+
+
+def _one_as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _program_for_both(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"client": value, "server": value}
+
+
+HostName = Annotated[str, _word(words.host_name)]
+Address = Annotated[str, _word(words.address)]
+Prefix = Annotated[str, _word(lambda text: text if text == "all" else words.prefix(text))]
+Duration = Annotated[
+    Any,
+    _word(words.duration),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["2s", "500ms", 1.5]}),
+]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class TopologyModel(Model):
+    name: Annotated[str, _word(words.topology)] = Field(
+        description="A topology that ships (client-isp-server), or ./file.py:Class with a mininet Topo of your own."
+    )
+    params: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Parameters of the topology's class, as under Mininet."
+    )
+
+
+class LinkModel(Model):
+    bw: Annotated[float, Field(gt=0)] | None = Field(None, description="Rate in Mbit/s.")
+    delay: Duration | None = Field(None, description="One-way delay, such as 20ms.")
+    jitter: Duration | None = Field(None, description="Random part of the delay, such as 2ms.")
+    loss: Percent | None = Field(None, description="Packets lost, in percent.")
+    duplicate: Percent | None = Field(None, description="Packets duplicated, in percent.")
+    reorder: Percent | None = Field(None, description="Packets overtaken by later ones, in percent.")
+    mtu: Annotated[int, Field(ge=1280, le=65535)] | None = Field(
+        None, description="Largest packet in octets, 1280 or more because of IPv6."
+    )
+    max_queue_size: Annotated[int, Field(gt=0)] | None = Field(None, description="Packets a queue holds.")
+
+
+class SiteModel(Model):
+    address: Annotated[
+        list[Address],
+        BeforeValidator(_one_as_list),
+        Field(min_length=1),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+    ] = Field(description="The site's address, or a list of them (IPv4 and IPv6).")
+    node: str = Field(description="The node of the topology that serves it.")
+    http: bool = Field(False, description="Serve HTTP/1.1 at port 80.")
+    https: bool = Field(False, description="Serve HTTPS at port 443, with a certificate of the lab's CA.")
+    http3: bool = Field(False, description="Serve HTTP/3 as well.")
+    private: bool = Field(False, description="Only the resolver behind the VPN knows the name.")
+
+
+class ProgramModel(Model):
+    client: Program = Field(description="The program at the client's end.")
+    server: Program = Field(description="The program at the server's end.")
+
+
+class TunnelModel(Model):
+    program: Annotated[
+        ProgramModel,
+        BeforeValidator(_program_for_both),
+        _OrBare({"enum": list(PROGRAMS)}),
+    ] = Field(
+        ProgramModel(client="vpn", server="vpn"),
+        description="Who runs it: vpn (this project's), openvpn, wireguard, command; or {client: …, server: …}.",
+    )
+    mode: Literal["tls", "static-key"] = Field(
+        "tls", description="How keys are agreed; static-key is for teaching only."
+    )
+    transport: Literal["udp", "tcp"] = Field("udp", description="What the tunnel's own packets travel in.")
+    cipher: Cipher | None = Field(
+        None, description="The data channel's cipher. Default: AES-256-GCM; with static-key AES-256-CBC."
+    )
+    control: Control | None = Field(
+        None, description="What protects the control channel. Default: tls-crypt; with static-key none."
+    )
+    routes: Annotated[
+        list[Prefix],
+        BeforeValidator(_one_as_list),
+        WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "array", "items": {"type": "string"}}]}),
+    ] = Field(
+        ["all"],
+        description="What goes through the tunnel: all, or a list of prefixes (split tunnel); [] sets no route.",
+    )
+    dns: Literal["tunnel", "isp"] = Field(
+        "tunnel", description="Which resolver the client asks: the one behind the VPN, or the ISP's."
+    )
+
+
+class ActionOptions(Model):
+    timeout: Duration = Field(5.0, description="When to give up, such as 5s.")
+    at: Duration | None = Field(None, description="When to start, counted from the start of the workload.")
+
+
+class DnsOptions(ActionOptions):
+    name: HostName = Field(description="The name to look up.")
+    types: list[DnsType] = Field(["A", "AAAA"], min_length=1, description="The record types to ask for.")
+
+
+class FetchOptions(ActionOptions):
+    method: Literal["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] = Field(
+        "GET", description="HTTP method."
+    )
+    headers: dict[str, str] = Field(default_factory=dict, description="Header lines to send besides the usual ones.")
+    body: str | None = Field(None, description="What to send as the body; needs a method that has one.")
+    family: Literal["any", "ipv4", "ipv6"] = Field("any", description="Which of the site's addresses to use.")
+
+
+class HttpOptions(FetchOptions):
+    url: Annotated[str, _word(words.url, "http")] = Field(description="The page to open, http://…")
+
+
+class HttpsOptions(FetchOptions):
+    url: Annotated[str, _word(words.url, "https")] = Field(description="The page to open, https://…")
+
+
+class PingOptions(ActionOptions):
+    host: str = Field(description="The site or address to ping.")
+    count: int = Field(1, ge=1, le=1000, description="Echo requests to send.")
+    interval: Duration = Field(0.2, description="Time between two of them.")
+    family: Literal["any", "ipv4", "ipv6"] = Field("any", description="Which of the site's addresses to use.")
+
+
+class RunOptions(ActionOptions):
+    argv: list[str] = Field(min_length=1, description="The program and its arguments; no shell.")
+
+
+_TEXT = {"type": "string"}
+_ARGV = {"type": "array", "items": _TEXT, "minItems": 1}
+
+
+class ActionModel(Model):
+    """One item of the workload: exactly one of these keys."""
+
+    dns: Annotated[DnsOptions, _bare_is("name"), _OrBare(_TEXT)] | None = Field(None, description="Look a name up.")
+    http: Annotated[HttpOptions, _bare_is("url"), _OrBare(_TEXT)] | None = Field(None, description="Open a page.")
+    https: Annotated[HttpsOptions, _bare_is("url"), _OrBare(_TEXT)] | None = Field(None, description="Open a page.")
+    ping: Annotated[PingOptions, _bare_is("host"), _OrBare(_TEXT)] | None = Field(None, description="Ping a site.")
+    run: Annotated[RunOptions, _bare_is("argv"), _OrBare(_ARGV)] | None = Field(
+        None, description="Run any program in the client's node."
+    )
+
+
+class TapModel(Model):
+    name: Annotated[str, _word(words.tap_name)] = Field(description="The observer's name; also names the capture file.")
+    node: str = Field(description="The node that listens.")
+    interface: Annotated[str, _word(words.interface)] | None = Field(
+        None, description="At which of its interfaces; default: the one towards the client."
+    )
+    ring_octets: Annotated[int, Field(ge=1, le=1 << 30)] | None = Field(
+        None, description="Room for packets not yet written. A tiny ring overflows: a negative control."
+    )
+    snap_octets: Annotated[int, Field(ge=64, le=1 << 18)] | None = Field(
+        None, description="How much of each packet to keep; with less than all, nothing can be called hidden."
+    )
+
+
+def _tap_from_name(value: Any) -> Any:
+    return {"name": value, "node": value} if isinstance(value, str) else value
+
+
+Tap = Annotated[
+    TapModel,
+    BeforeValidator(_tap_from_name),
+    _OrBare(_TEXT),
+]
+
+
+class SelectorModel(Model):
+    kind: Literal[tuple(kind.value for kind in Kind)] = Field(description="What the fact is about.")  # type: ignore[valid-type]
+    site: str | None = Field(None, description="Only facts about this site.")
+    action: str | None = Field(None, description="Only facts of this action, such as 2-http.")
+    value: str | None = Field(None, description="Only this value.")
+
+
+Selector = Annotated[
+    SelectorModel,
+    _bare_is("kind"),
+    _OrBare({"enum": [kind.value for kind in Kind]}),
+]
+
+
+class ExpectModel(Model):
+    variant: str = Field(description="The variant this is about.")
+    observer: str = Field(description="A tap's name, or server:<site> for what that site's log recorded.")
+    sees: list[Selector] = Field(default_factory=list, description="At least one fact of each of these is seen.")
+    hides: list[Selector] = Field(default_factory=list, description="Every fact of each of these is hidden.")
+
+
+class VariantModel(Model):
+    """The keys that a variant may change; what a variant is once everything is merged."""
+
+    title: str | None = Field(None, min_length=1, description="One line for people.")
+    topology: Annotated[
+        TopologyModel,
+        _bare_is("name"),
+        _OrBare(_TEXT),
+    ] = Field(TopologyModel(name="client-isp-server"), description="The network to build.")
+    sites: dict[str, SiteModel] = Field(default_factory=dict, description="The lab's Internet, by host name.")
+    tunnel: TunnelModel | None = Field(None, description="The tunnel; null = none.")
+    workload: list[ActionModel] = Field(default_factory=list, description="What the client does, in order.")
+    taps: list[Tap] = Field(
+        [TapModel.model_validate({"name": "isp", "node": "isp"})], description="Who listens, and where."
+    )
+    links: dict[str, LinkModel] = Field(default_factory=dict, description="Changes to links, such as client-isp.")
+    events: list[dict[str, JsonValue]] = Field(default_factory=list, description="Faults on a timeline.")
+
+
+class ScenarioModel(VariantModel):
+    """A scenario file of the VPN testbed."""
+
+    title: str = Field(min_length=1, description="The question this scenario asks, in one line.")
+    description: str = Field("", description="What it is about, in a paragraph.")
+    seed: int = Field(1, ge=0, lt=1 << 63, description="Makes every made-up value repeatable.")
+    variants: dict[str, dict[str, JsonValue] | None] = Field(
+        default_factory=dict, description="Ways to run the workload: each overrides the keys above."
+    )
+    expect: list[ExpectModel] = Field(default_factory=list, description="What must be seen and what must be hidden.")
+
+
+class HeadModel(Model):
+    """The keys of a file that no variant changes."""
+
+    title: str = Field(min_length=1, description="The question this scenario asks, in one line.")
+    description: str = ""
+    seed: int = Field(1, ge=0, lt=1 << 63)
+    expect: list[ExpectModel] = Field(default_factory=list)

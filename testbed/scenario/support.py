@@ -1,0 +1,63 @@
+"""What this version can run, of everything that a scenario file may say.
+
+One table: a value of the contract that is not in it is understood, and refused by name before anything is built. To
+make something runnable, add it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from testbed.scenario.errors import Mistake, shown
+from testbed.scenario.model import VariantModel
+from testbed.scenario.tree import Located
+
+SUPPORTED: dict[str, tuple[str, ...]] = {
+    "tunnel.program": ("vpn", "openvpn"),
+    "tunnel.mode": ("tls",),
+    "tunnel.transport": ("udp",),
+    "tunnel.cipher": ("AES-256-GCM",),
+    "tunnel.control": ("tls-crypt",),
+    "site": ("http", "https"),
+    "link": (),  # options a scenario may set on a link, such as "bw"
+    "action": ("timeout",),  # when an action runs: "timeout", "at"
+    "events": (),
+}
+
+
+def unsupported(model: VariantModel, tree: Located) -> Iterator[Mistake]:
+    """Everything in a variant that is right but cannot be run by this version."""
+    yield from _tunnel(model, tree)
+    for name, site in model.sites.items():
+        if site.http3 and "http3" not in SUPPORTED["site"]:
+            yield tree.at("sites", name, "http3").mistake("HTTP/3 is not served yet by this version")
+    for name, link in model.links.items():
+        for option in sorted(link.model_fields_set - set(SUPPORTED["link"])):
+            yield tree.at("links", name, option).key_mistake("links cannot be changed yet by this version")
+    if model.events and not SUPPORTED["events"]:
+        yield tree.at("events").mistake("events are not possible yet in this version; leave the list empty")
+    for index, action in enumerate(model.workload):
+        for verb in action.model_fields_set:
+            options = getattr(action, verb)
+            if options is not None and options.at is not None and "at" not in SUPPORTED["action"]:
+                message = "actions run one after the other in this version; leave `at` out"
+                yield tree.at("workload", index, verb, "at").key_mistake(message)
+
+
+def _tunnel(model: VariantModel, tree: Located) -> Iterator[Mistake]:
+    if model.tunnel is None:
+        return
+    program = model.tunnel.program
+    for end, name in (("client", program.client), ("server", program.server)):
+        yield from _refuse(tree.at("tunnel", "program", end), "tunnel.program", name)
+    for key in ("mode", "transport", "cipher", "control"):
+        value = getattr(model.tunnel, key)
+        if key in model.tunnel.model_fields_set and value is not None:
+            yield from _refuse(tree.at("tunnel", key), f"tunnel.{key}", value)
+
+
+def _refuse(place: Located, key: str, value: str) -> Iterator[Mistake]:
+    possible = SUPPORTED[key]
+    if value not in possible:
+        message = f"value {shown(value)}: this version cannot run it yet; it can run {', '.join(possible)}"
+        yield place.mistake(message)
