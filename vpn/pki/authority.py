@@ -164,7 +164,9 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.DNSName(name)
     except ValueError as error:
-        raise PkiError(f"{name!r}: a certificate's name must be ASCII (an international name in its xn-- form)") from error
+        raise PkiError(
+            f"{name!r}: a certificate's name must be ASCII (an international name in its xn-- form)"
+        ) from error
 
 
 def _builder(

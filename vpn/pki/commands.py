@@ -1,8 +1,8 @@
 """The command line of the PKI: `python -m vpn pki init DIR --server NAME --client NAME …`, and its single steps.
 
 Every command works in one key directory with fixed file names, the ones OpenVPN's manuals use: `ca.crt`, `ca.key`,
-`server.crt`, `server.key`, `client.crt`, `client.key`, `NAME.crt`, `NAME.key`, `crl.pem`, `tls-crypt.key`, `static.key`,
-`tls-crypt-v2-server.key`, `tls-crypt-v2-client.key`. Nothing is ever overwritten, but for the CRL.
+`server.crt`, `server.key`, `client.crt`, `client.key`, `NAME.crt`, `NAME.key`, `crl.pem`, `tls-crypt.key`,
+`static.key`, `tls-crypt-v2-server.key`, `tls-crypt-v2-client.key`. Nothing is ever overwritten, but for the CRL.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _add_certificate_commands(commands: argparse._SubParsersAction[argparse.Argu
     certificate.add_argument("--purpose", type=Purpose, required=True, choices=list(Purpose))
     certificate.add_argument("--file", metavar="STEM", help="file name without .crt and .key (NAME)")
     certificate.add_argument("--days", type=int, default=CERTIFICATE_DAYS)
-    certificate.add_argument("--start", type=int, default=0, metavar="DAYS", help="first day, from today; may be negative")
+    certificate.add_argument(
+        "--start", type=int, default=0, metavar="DAYS", help="first day, from today; may be negative"
+    )
     revoke = _add(commands, "revoke", _revoke, "revoke a certificate: sign a CRL that lists it")
     revoke.add_argument("file", metavar="STEM", help="file name without .crt")
     _add(commands, "crl", _crl, "sign the CRL afresh")

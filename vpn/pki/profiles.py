@@ -1,7 +1,7 @@
 """One `.ovpn` file with everything a client needs inline, from the files of a key directory.
 
-Pure text building: the caller reads the files and writes the result. OpenVPN's own format, so that every OpenVPN program
-reads it; the options are those of the manual.
+Pure text building: the caller reads the files and writes the result. OpenVPN's own format, so that every OpenVPN
+program reads it; the options are those of the manual.
 """
 
 from __future__ import annotations
