@@ -1,0 +1,148 @@
+"""From a variant and its topology to what must be built and served: addresses, name servers, resolvers, taps. Pure.
+
+The topology says which node resolves names for the client (`resolver`), which run authoritative servers (`nameserver`)
+and which is the VPN server (the one that translates what comes out of the tunnel, `nat`); the scenario says which sites
+there are. Public names stand in one zone on the first node with a name server outside the VPN; private ones on the node
+that serves them, known to the resolver behind the VPN alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from typing import Any, Protocol
+
+from testbed.lab.model import LabPlanError, LabRequest, TapRequest
+from testbed.scenario.values import Site, Variant
+from testbed.services import request as services
+
+CLIENT = "client"
+
+
+class Topology(Protocol):
+    """What this module needs of a `mininet.topo.Topo`."""
+
+    def nodes(self, sort: bool = ...) -> Any: ...
+    def nodeInfo(self, name: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who does what in a topology. Shape: name servers are (node, addresses)."""
+
+    resolver_node: str
+    resolver_addresses: tuple[str, ...]
+    nameservers: dict[str, tuple[str, ...]]
+    vpn_node: str
+    vpn_address: str  # where clients connect to
+    tunnel_prefixes: tuple[IPv4Network | IPv6Network, ...]
+
+    @property
+    def tunnel_resolver_addresses(self) -> tuple[str, ...]:
+        """The VPN server's own addresses inside the tunnel: the first of each prefix."""
+        return tuple(str(prefix[1]) for prefix in self.tunnel_prefixes)
+
+
+def roles_of(topo: Topology) -> Roles:
+    """The roles the topology's node options name. Errors: LabPlanError where one is missing."""
+    info: Mapping[str, dict[str, Any]] = {name: topo.nodeInfo(name) for name in topo.nodes()}
+    resolvers = [name for name, options in info.items() if options.get("resolver")]
+    servers = [name for name, options in info.items() if options.get("nat")]
+    nameservers = {name: tuple(options["nameserver"]) for name, options in info.items() if options.get("nameserver")}
+    problems = [
+        *([] if CLIENT in info else [f"the topology has no node named {CLIENT!r}"]),
+        *(
+            []
+            if len(resolvers) == 1
+            else ["exactly one node must have the option resolver=(addresses of the ISP's resolver)"]
+        ),
+        *(
+            []
+            if len(servers) == 1
+            else ["exactly one node, the VPN server, must have the option nat=(tunnel prefixes)"]
+        ),
+        *([] if nameservers else ["a node must have the option nameserver=(addresses of the authoritative server)"]),
+    ]
+    if problems:
+        raise LabPlanError(problems)
+    resolver, server = resolvers[0], servers[0]
+    return Roles(
+        resolver_node=resolver,
+        resolver_addresses=tuple(info[resolver]["resolver"]),
+        nameservers=nameservers,
+        vpn_node=server,
+        vpn_address=str(ip_interface(info[server]["ip"]).ip),
+        tunnel_prefixes=tuple(ip_network(prefix) for prefix in info[server]["nat"]),
+    )
+
+
+def lab_request(variant: Variant, roles: Roles) -> LabRequest:
+    """What the variant adds to its topology."""
+    addresses: dict[str, list[str]] = {}
+    for site in variant.sites.values():
+        addresses.setdefault(site.node, []).extend(site.addresses)
+    for node, own in roles.nameservers.items():
+        addresses.setdefault(node, []).extend(own)
+    return LabRequest(
+        addresses={node: tuple(dict.fromkeys(own)) for node, own in addresses.items()},
+        resolvers={CLIENT: roles.resolver_addresses},
+        taps=[TapRequest(tap.name, tap.node, tap.interface) for tap in variant.taps],
+        client=CLIENT,
+    )
+
+
+def services_request(
+    variant: Variant, roles: Roles, *, nodes: Mapping[str, int], log_directory: int, ca_certificate: str
+) -> services.ServicesRequest:
+    """What the services process is asked to serve in this variant."""
+    public = [site for site in variant.sites.values() if not site.private]
+    private = [site for site in variant.sites.values() if site.private]
+    return services.ServicesRequest(
+        nodes=nodes,
+        log_directory=log_directory,
+        ca_certificate=ca_certificate,
+        sites=tuple(
+            services.Site(site.name, site.node, site.addresses, site.http, site.https)
+            for site in variant.sites.values()
+            if site.http or site.https
+        ),
+        authorities=tuple(_authorities(public, private, roles)),
+        resolvers=tuple(_resolvers(private, roles, with_tunnel=variant.tunnel is not None)),
+    )
+
+
+def _authorities(public: Sequence[Site], private: Sequence[Site], roles: Roles) -> Iterable[services.Authority]:
+    node = _public_nameserver(roles, {site.node for site in private})
+    yield services.Authority(node, roles.nameservers[node], (services.Zone(".", tuple(_records(public))),))
+    for other in sorted({site.node for site in private}):
+        zones = tuple(services.Zone(site.name, tuple(_records([site]))) for site in private if site.node == other)
+        yield services.Authority(other, _private_nameserver(roles, other), zones)
+
+
+def _resolvers(private: Sequence[Site], roles: Roles, *, with_tunnel: bool) -> Iterable[services.Resolver]:
+    root = roles.nameservers[_public_nameserver(roles, {site.node for site in private})]
+    yield services.Resolver(roles.resolver_node, roles.resolver_addresses, {".": root})
+    if with_tunnel:
+        forwards = {".": root, **{site.name: _private_nameserver(roles, site.node) for site in private}}
+        yield services.Resolver(roles.vpn_node, roles.tunnel_resolver_addresses, forwards, freebind=True)
+
+
+def _public_nameserver(roles: Roles, private_nodes: set[str]) -> str:
+    for node in roles.nameservers:
+        if node not in private_nodes:
+            return node
+    raise LabPlanError(["public names need a node with the option nameserver=(…) that serves no private site"])
+
+
+def _private_nameserver(roles: Roles, node: str) -> tuple[str, ...]:
+    if node not in roles.nameservers:
+        raise LabPlanError([f"node {node} serves a private site, so it needs the option nameserver=(addresses)"])
+    return roles.nameservers[node]
+
+
+def _records(sites: Sequence[Site]) -> Iterable[services.Record]:
+    for site in sites:
+        for name in (site.name, f"*.{site.name}"):
+            for address in site.addresses:
+                yield services.Record(name, "AAAA" if ":" in address else "A", address)
