@@ -142,11 +142,15 @@ def _covers(outer: str, inner: str) -> bool:
     return wide.version == narrow.version and narrow.subnet_of(wide)  # type: ignore[arg-type]
 
 
+def check_actions(workload: Located) -> Iterator[Mistake]:
+    """Every item of a workload names one verb. Shape: the whole list, with what is wrong in it."""
+    for item in workload.value if isinstance(workload.value, list) else []:
+        if isinstance(item.value, dict) and len(item.value) != 1:
+            found = f"this has {', '.join(item.value)}" if item.value else "this has none"
+            yield item.mistake(f"an action has exactly one of {', '.join(ActionModel.model_fields)}; {found}")
+
+
 def _action(action: ActionModel, place: Located, sites: dict[str, SiteModel], known: Known) -> Iterator[Mistake]:
-    verbs = [verb for verb in ActionModel.model_fields if getattr(action, verb) is not None]
-    if len(verbs) != 1:
-        found = f"this has {', '.join(verbs)}" if verbs else "this has none"
-        yield place.mistake(f"an action has exactly one of {', '.join(ActionModel.model_fields)}; {found}")
     if action.dns is not None:
         where = place.at("dns", "name")
         if not any(action.dns.name == site or action.dns.name.endswith(f".{site}") for site in known.sites):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from testbed.scenario.check import Known, TopologyShape, check_expectations, check_variant
+from testbed.scenario.check import Known, TopologyShape, check_actions, check_expectations, check_variant
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest, one_of
 from testbed.scenario.model import HeadModel, VariantModel
 from testbed.scenario.overrides import apply_override
@@ -64,10 +64,12 @@ def parse_scenario(
             mistakes += errors.mistakes
     head, head_tree, found = fit(HeadModel, _only(root, HEAD_KEYS))
     mistakes += [*found, *_unknown_keys(root)]
+    if root.child("title") is None:
+        mistakes.append(Mistake(source, root.line, root.column, "title", "missing; the question asked, in one line"))
     variants, known = _variants(root, Path(source).parent, nodes, mistakes)
     if head is not None:
         mistakes += check_expectations(head.expect, head_tree, known)
-    if mistakes or head is None:
+    if mistakes or head is None or head.title is None:
         raise ScenarioErrors(mistakes)
     return Scenario(
         name=Path(source).stem,
@@ -104,8 +106,9 @@ def _variants(
         model, tree, found = fit(VariantModel, merged)
         if model is not None:
             shape = _shape(model, tree, directory, nodes, found)
+            found += check_actions(merged.at("workload"))
             found += check_variant(model, tree, known[name], shape)
-            found += [] if found else unsupported(model, tree)
+            found += unsupported(model, tree)
         if model is not None and not found:
             variants[name] = resolve_variant(name, model, directory)
         mistakes += found

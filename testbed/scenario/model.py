@@ -290,7 +290,7 @@ class ScenarioModel(VariantModel):
 class HeadModel(Model):
     """The keys of a file that no variant changes."""
 
-    title: str = Field(min_length=1, description="The question this scenario asks, in one line.")
+    title: str | None = Field(None, min_length=1)  # `load` asks for it, so that the rest is checked without it
     description: str = ""
     seed: int = Field(1, ge=0, lt=1 << 63)
     expect: list[ExpectModel] = Field(default_factory=list)

@@ -33,8 +33,8 @@ _MUST_BE = {
     "model_attributes_type": "must be a mapping",
 }
 _RANGES = {
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be {le} or less",
 }
