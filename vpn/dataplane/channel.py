@@ -1,0 +1,173 @@
+"""The data channel of one session: its keys by key id, which of them sends, and what is not traffic.
+
+Batches of IP packets go in and come out. A replaced key goes on opening packets; the new key begins to send when the
+other end has used it or after a while, so that a renegotiation under traffic loses nothing. At most three keys open:
+the newest, its predecessor and, for packets under way at the moment of another soft reset, the one before.
+
+Sources: openvpn-protocol.md sections 7, 9, 10.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vpn.crypto.replay import ReplayWindow
+from vpn.crypto.static_key import DirectionKeys
+from vpn.dataplane.cbc import CbcKey, CbcOpener, CbcSealer
+from vpn.dataplane.cipher import AEAD_CIPHERS, AeadOpener, AeadSealer, Opener, Sealer
+from vpn.dataplane.framing import add_framing, remove_framing
+from vpn.dataplane.mss import MssLimits
+from vpn.drops import Drop, Drops
+from vpn.settings import Cipher, Compression, DataSettings
+from vpn.wire.occ import OCC_MAGIC, PING
+from vpn.wire.packet import KeyId, Opcode, PeerId, data_header
+
+_OPENING_KEYS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """What both ends agreed on for all keys of a session. `peer_id` None: DATA_V1."""
+
+    cipher: Cipher
+    key_export: bool
+    peer_id: PeerId | None
+    compression: Compression
+
+
+@dataclass(slots=True)
+class DataKey:
+    """One key id's two directions and what it has carried."""
+
+    key_id: KeyId
+    sealer: Sealer
+    opener: Opener
+    octets: int = 0
+    packets: int = 0
+
+
+def make_data_key(
+    key_id: KeyId, keys: DirectionKeys, negotiated: Negotiated, data: DataSettings, random_bytes: Callable[[int], bytes]
+) -> DataKey:
+    opcode = Opcode.DATA_V1 if negotiated.peer_id is None else Opcode.DATA_V2
+    header = data_header(opcode, key_id, negotiated.peer_id or PeerId(0))
+    window = ReplayWindow(data.replay_window, data.replay_time)
+    cipher = negotiated.cipher
+    if cipher in AEAD_CIPHERS:
+        return DataKey(key_id, AeadSealer(cipher, keys.send, header), AeadOpener(cipher, keys.receive, window))
+    sealer = CbcSealer(CbcKey(cipher, data.digest, keys.send), header, random_bytes)
+    return DataKey(key_id, sealer, CbcOpener(CbcKey(cipher, data.digest, keys.receive), window))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a batch of datagrams came to. `authentic` counts all packets that opened, pings included."""
+
+    packets: list[bytes]
+    authentic: int
+    occ: tuple[bytes, ...] = ()
+
+
+class DataChannel:
+    """Units: `now` in seconds."""
+
+    def __init__(self, drops: Drops) -> None:
+        self._drops = drops
+        self._keys: dict[int, DataKey] = {}  # oldest first
+        self._sending: DataKey | None = None
+        self._newest: DataKey | None = None
+        self._switch_at = float("inf")
+        self.compression = Compression.NONE
+        self.mss: MssLimits | None = None
+        self.octets_in = 0  # of inner packets
+        self.octets_out = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._sending is not None
+
+    @property
+    def newest(self) -> DataKey | None:
+        return self._newest
+
+    @property
+    def sending_key_id(self) -> KeyId | None:
+        return self._sending.key_id if self._sending else None
+
+    def install(self, key: DataKey, switch_at: float) -> None:
+        """Open with `key` from now on, and send with it from `switch_at` or when the other end has."""
+        self._keys.pop(key.key_id, None)
+        self._keys[key.key_id] = key
+        while len(self._keys) > _OPENING_KEYS:
+            del self._keys[next(iter(self._keys))]
+        self._newest = key
+        if self._sending is None:
+            self._sending = key
+        else:
+            self._switch_at = switch_at
+
+    def use_newest(self) -> None:
+        """Send with the newest key: the other end is about to forget its predecessor."""
+        self._sending = self._newest
+        self._switch_at = float("inf")
+
+    def retire(self, key_id: KeyId) -> None:
+        """Forget a key whose transition window is over."""
+        retired = self._keys.pop(key_id, None)
+        if retired is not None and retired is self._sending:
+            self.use_newest()
+
+    def close(self) -> None:
+        self._keys.clear()
+        self._sending = self._newest = None
+
+    def seal(self, packets: Sequence[bytes], now: float) -> list[bytes]:
+        """Datagrams for IP packets of the tunnel interface."""
+        if self.mss is not None:
+            packets = self.mss.clamp_batch(packets)
+        self.octets_out += sum(map(len, packets))
+        return self.seal_raw(packets, now)
+
+    def seal_raw(self, packets: Sequence[bytes], now: float) -> list[bytes]:
+        """The same for what is not traffic (ping, OCC): neither clamped nor counted as traffic."""
+        if now >= self._switch_at:
+            self.use_newest()
+        key = self._sending
+        if key is None:
+            self._drops.count(Drop.NOT_CONNECTED, len(packets))
+            return []
+        datagrams = key.sealer.seal_batch(add_framing(packets, self.compression))
+        if len(datagrams) < len(packets):
+            self._drops.count(Drop.KEY_USED_UP, len(packets) - len(datagrams))
+        key.packets += len(datagrams)
+        key.octets += sum(map(len, datagrams))
+        return datagrams
+
+    def open(self, untrusted: Sequence[bytes], now: float) -> Opened:
+        """IP packets of data datagrams, in order. Only authentic ones change anything but counters."""
+        first = untrusted[0][0] & 7
+        if all(packet[0] & 7 == first for packet in untrusted):
+            return self._open_with(first, untrusted, now)
+        parts = [self._open_with(packet[0] & 7, (packet,), now) for packet in untrusted]
+        packets = [packet for part in parts for packet in part.packets]
+        occ = tuple(message for part in parts for message in part.occ)
+        return Opened(packets, sum(part.authentic for part in parts), occ)
+
+    def _open_with(self, key_id: int, untrusted: Sequence[bytes], now: float) -> Opened:
+        key = self._keys.get(key_id)
+        if key is None:
+            self._drops.count(Drop.NO_DATA_KEY, len(untrusted))
+            return Opened([], 0)
+        opened = key.opener.open_batch(untrusted, now, self._drops)
+        if not opened:
+            return Opened([], 0)
+        if key is self._newest and key is not self._sending:
+            self.use_newest()
+        key.packets += len(opened)
+        key.octets += sum(map(len, opened))
+        packets = remove_framing(opened, self.compression, self._drops)
+        traffic = [packet for packet in packets if packet != PING and not packet.startswith(OCC_MAGIC)]
+        self.octets_in += sum(map(len, traffic))
+        occ = tuple(packet for packet in packets if packet.startswith(OCC_MAGIC))
+        return Opened(traffic, len(opened), occ)
