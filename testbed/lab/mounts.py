@@ -1,0 +1,86 @@
+"""The file system as a lab sees it: the host's, less everything through which names or state of the host come in.
+
+In a bubble `/` is recursively private, /proc and /run are fresh, and /etc is a tmpfs full of symbolic links to the
+host's entries, so that `resolv.conf`, `hosts` and `nsswitch.conf` can be the lab's own whatever they are on the host
+(regular file, link into /run, or missing). A fresh /run also hides the path sockets that name lookups would go to:
+nscd, systemd-resolved, D-Bus; path sockets cross network namespaces.
+
+    /run/testbed/host-etc          the host's /etc
+    /run/testbed/nodes/<node>/…    each node's resolv.conf, hosts, nsswitch.conf; bound over /etc in the node
+    /run/netns/<node>              link to the node's namespace: what `ip netns` reads
+
+Every function here changes the calling thread's mount namespace, which must not be the host's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from testbed.lab.namespaces import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, mount
+
+NODE_FILES = ("resolv.conf", "hosts", "nsswitch.conf")
+RUN = "/run/testbed"
+HOST_ETC = f"{RUN}/host-etc"
+NETNS = "/run/netns"
+HOSTNAME = "testbed"
+# Nothing but files and DNS may answer: other modules ask daemons of the host.
+NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\n"
+
+
+def furnish_bubble() -> None:
+    """Set up the mounts of a fresh mount and PID namespace, as its PID 1."""
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    # In a lab inside a lab, /etc is already full of links into the outer lab's /run, which is about to be covered.
+    host_etc = os.open(HOST_ETC if os.path.isdir(HOST_ETC) else "/etc", os.O_PATH | os.O_DIRECTORY)
+    mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    if not os.path.islink("/var/run") and os.path.isdir("/var/run"):
+        mount("/run", "/var/run", None, MS_BIND)
+    for folder in (RUN, HOST_ETC, NETNS, f"{RUN}/nodes", "/run/lock"):
+        os.mkdir(folder)
+    mount(f"/proc/self/fd/{host_etc}", HOST_ETC, None, MS_BIND | MS_REC)
+    os.close(host_etc)
+    _replace_etc()
+    write_node_files("/etc", HOSTNAME, (), ())
+
+
+def write_node_files(folder: str, hostname: str, resolvers: Iterable[str], hosts: Sequence[tuple[str, str]]) -> None:
+    """Write the files of name lookup into `folder`; `hosts` are (address, name)."""
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines += [f"{address}\t{name}" for address, name in hosts]
+    if not any(name == hostname for _address, name in hosts):
+        lines.append(f"127.0.1.1\t{hostname}")
+    Path(folder, "hosts").write_text("\n".join(lines) + "\n")
+    Path(folder, "nsswitch.conf").write_text(NSSWITCH)
+    Path(folder, "resolv.conf").write_text(resolv_conf(resolvers))
+
+
+def resolv_conf(resolvers: Iterable[str]) -> str:
+    """Return the text of a resolv.conf that asks `resolvers`, in order."""
+    return "".join(f"nameserver {address}\n" for address in resolvers) or "# this node has no resolver\n"
+
+
+def node_folder(node: str) -> str:
+    """Return where the files of `node` lie, in the bubble and in every node."""
+    return f"{RUN}/nodes/{node}"
+
+
+def furnish_node(node: str) -> None:
+    """Give the calling thread's fresh mount and network namespaces the node's own name-lookup files and /sys."""
+    folder = node_folder(node)
+    for name in NODE_FILES:
+        mount(f"{folder}/{name}", f"/etc/{name}", None, MS_BIND)
+    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
+def _replace_etc() -> None:
+    mount("tmpfs", "/etc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    with os.scandir(HOST_ETC) as entries:
+        for entry in entries:
+            if entry.name not in NODE_FILES:
+                # A link is copied, not linked to: a relative one would otherwise be read from the wrong place.
+                target = os.readlink(entry.path) if entry.is_symlink() else f"{HOST_ETC}/{entry.name}"
+                os.symlink(target, f"/etc/{entry.name}")
