@@ -20,8 +20,8 @@ The process answers with one JSON line on stdout, one of
     {"ready": false, "error": "...", "node": "web", "address": "93.184.216.34", "port": 80, "transport": "tcp"}
 
 (the last four keys only where a socket is at fault; exit code 1). It ends with exit code 0 on SIGTERM, and with its
-parent. Logs: `<site>.jsonl`, one record per HTTP request (see `web_log`), and `dns-<node>.jsonl`, one per DNS query (see
-`dns_server`).
+parent. Logs: `<site>.jsonl`, one record per HTTP request (see `web_log`), and `dns-<node>.jsonl`, one per DNS query
+(see `dns_server`).
 """
 
 from __future__ import annotations
