@@ -107,7 +107,7 @@ class CaptureReader:
     _file: IO[bytes] | None = None
 
     def __enter__(self) -> CaptureReader:
-        file: IO[bytes] = open(self.path, "rb")  # noqa: SIM115 - closed in __exit__
+        file: IO[bytes] = open(self.path, "rb")
         if file.peek(2)[:2] == GZIP_MAGIC:  # type: ignore[attr-defined]  # a BufferedReader has it
             import gzip
 
@@ -254,7 +254,7 @@ def _need(source: _Input, count: int, what: str) -> bytes:
 
 def _ticks_per_second(resolution: int) -> int:
     exponent = resolution & 0x7F
-    return 2 ** min(exponent, 63) if resolution & 0x80 else 10 ** min(exponent, 18)
+    return 1 << min(exponent, 63) if resolution & 0x80 else int(10 ** min(exponent, 18))
 
 
 def _options(body: bytes, at: int, order: str) -> Iterator[tuple[int, bytes]]:

@@ -223,7 +223,7 @@ def _drain_once(ring: Ring, output: int, poll: select.poll, packet_socket: socke
 
 def _finish(ring: Ring, output: int) -> None:
     """Write out the rest, the block the kernel is still filling included: it retires it within `RETIRE_MS`."""
-    try:
+    try:  # noqa: SIM105 - contextlib would be start-up time
         ring.detach()
     except OSError:
         pass  # the interface is gone: nothing can arrive any more

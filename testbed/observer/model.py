@@ -151,7 +151,9 @@ class Observation:
     captured_octets: int = 0
     dropped: int = 0  # by the tap, as the file's own statistics say
     complete: bool = True  # False: a limit or damage kept the observer from seeing or keeping everything
-    addresses: dict[str, tuple[int, ...]] = field(default_factory=dict)  # every address in an IP header: its first frames
+    addresses: dict[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # every address in an IP header: its first frames
 
     def to_dict(self) -> dict[str, Any]:
         """The observation as plain values, for `testbed observe --json`; streams are left out, they are the bytes."""

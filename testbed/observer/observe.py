@@ -1,12 +1,33 @@
-"""`observe`: one pass over a capture file, frame by frame, then the conversations that came of it."""
+"""`observe`: one pass over a capture file, frame by frame, then the conversations that came of it.
+
+    frame -> link layer -> IP (fragments put together) -> flow -> UDP and ICMP at once, TCP into its stream
+    end of file -> every TCP conversation is dissected -> sightings of addresses, volumes and times per flow
+
+Memory is bounded by `Limits`, whatever the file's size; what a limit cuts off is said in `warnings` and `complete`.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.observer.model import Limits, Observation
+from testbed.capture.reader import CaptureReader, Frame
+from testbed.facts import Kind
+from testbed.observer import filters
+from testbed.observer.dissect import Place, dissect_datagram, dissect_tcp, sight_datagram_text
+from testbed.observer.findings import Findings, clear_text
+from testbed.observer.flows import FlowState, FlowTable, Side, address_text, count, guess_client, is_unicast
+from testbed.observer.ip import Packet, Reassembler, parse_ip
+from testbed.observer.link import KNOWN_LINK_TYPES, network_offset
+from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
+from testbed.observer.streams import Budget, Recorder
 
 DEFAULT_LIMITS = Limits()
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
+ECHO_REQUESTS, ECHO_REPLIES = {ICMP: 8, ICMPV6: 128}, {ICMP: 0, ICMPV6: 129}
+SYN, FIN, RST, ACK = 2, 1, 4, 16
 
 
 def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Observation:
@@ -14,4 +35,241 @@ def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Observation
 
     Errors: OSError if the file cannot be opened; nothing else, whatever is in it
     """
-    raise NotImplementedError
+    with CaptureReader(path) as reader:
+        passing = _Pass(limits)
+        for frame in reader:
+            passing.add(frame)
+        return passing.finish(reader)
+
+
+@dataclass(slots=True)
+class _Pass:
+    limits: Limits
+    frames: int = 0
+    octets: int = 0
+    captured_octets: int = 0
+    last_frame: int = 0
+    last_time_ns: int = 0
+    findings: Findings = field(init=False)
+    table: FlowTable = field(init=False)
+    fragments: Reassembler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.findings = Findings(self.limits)
+        self.table = FlowTable(self.limits, Budget(self.limits.total_stream_octets))
+        self.fragments = Reassembler(self.limits.fragment_octets)
+
+    def add(self, frame: Frame) -> None:
+        number, time_ns, link_type, data, octets, _ = frame
+        self.frames = number
+        self.octets += octets
+        self.captured_octets += len(data)
+        self.last_time_ns = time_ns
+        packet = parse_ip(data, network_offset(link_type, data))
+        if packet is None:
+            if link_type not in KNOWN_LINK_TYPES:
+                self.findings.limit(f"frames of link type {link_type} cannot be read", number)
+            return
+        packets = 1
+        if packet.fragment_offset is not None:
+            whole = self.fragments.add(packet, data, octets)
+            if whole is None:
+                return
+            data, packets, octets = whole.data, whole.frames, whole.frame_octets
+            packet = Packet(packet.source, packet.destination, whole.protocol, 0, len(data))
+        self._transport(packet, data, Place(number, time_ns), packets, octets)
+
+    def _transport(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+        protocol, start, end = packet.protocol, packet.start, packet.end
+        if protocol == TCP and end - start >= 20:
+            self._tcp(packet, data, place, packets, octets)
+        elif protocol == UDP and end - start >= 8:
+            self._udp(packet, data, place, packets, octets)
+        elif protocol in ECHO_REQUESTS and end - start >= 4:
+            self._icmp(packet, data, place, packets, octets)
+        else:
+            side = self._side(packet, b"", True, place)
+            if side is not None:
+                self._count(side, place, packets, octets, end - start)
+
+    def _side(
+        self, packet: Packet, ports: bytes, sender_is_client: bool, place: Place, fresh: bool = False
+    ) -> Side | None:
+        """The sender's side of the packet's flow, opened if it is new; None where the limit on flows is reached."""
+        tail = bytes((packet.protocol,))
+        key = packet.source + packet.destination + ports + tail
+        side = self.table.find(key)
+        if side is not None and not fresh:
+            return side
+        reverse = packet.destination + packet.source + ports[2:] + ports[:2] + tail
+        if fresh:
+            self.table.forget((key, reverse))
+        if self.table.full:
+            self.findings.limit("more flows than the limit", place.frame)
+            return None
+        has_ports = packet.protocol in (TCP, UDP)
+        source_port = int.from_bytes(ports[:2], "big") if has_ports else 0
+        destination_port = int.from_bytes(ports[2:], "big") if has_ports else 0
+        return self.table.open(
+            (key, reverse),
+            PROTOCOL_NAMES.get(packet.protocol, str(packet.protocol)),
+            Endpoint(address_text(packet.source), source_port),
+            Endpoint(address_text(packet.destination), destination_port),
+            sender_is_client,
+            place.frame,
+            place.time_ns,
+        )
+
+    def _count(self, side: Side, place: Place, packets: int, octets: int, payload_octets: int) -> None:
+        count(side, place.frame, place.time_ns, packets, octets, payload_octets, self.limits.frames_per_sighting)
+
+    def _tcp(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+        start, end = packet.start, packet.end
+        sequence = int.from_bytes(data[start + 4 : start + 8], "big")
+        flags = data[start + 13]
+        payload_at = start + (data[start + 12] >> 4) * 4
+        ports = data[start : start + 4]
+        opens = flags & (SYN | ACK) == SYN
+        client = opens or (not flags & SYN and _client_by_ports(ports))
+        side = self._side(packet, ports, client, place)
+        if side is not None and opens and side.flow.closed and side.flow.first_frame != place.frame:
+            side = self._side(packet, ports, True, place, fresh=True)
+        if side is None or side.reassembly is None or not start + 20 <= payload_at <= end:
+            return
+        payload = data[payload_at:end]
+        self._count(side, place, packets, octets, len(payload))
+        if flags & SYN:
+            side.reassembly.syn(sequence)
+            sequence += 1
+        if payload:
+            side.reassembly.add(sequence, payload, place.frame, place.time_ns)
+        if flags & FIN:
+            side.reassembly.fin((sequence + len(payload)) & 0xFFFFFFFF, place.frame, place.time_ns)
+        if flags & RST or (flags & FIN and side.peer.reassembly and side.peer.reassembly.fin_position is not None):
+            side.flow.closed = True
+
+    def _udp(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+        start = packet.start
+        length = int.from_bytes(data[start + 4 : start + 6], "big")
+        end = min(start + length, packet.end) if length >= 8 else packet.end
+        ports = data[start : start + 4]
+        side = self._side(packet, ports, _client_by_ports(ports), place)
+        if side is None:
+            return
+        payload = data[start + 8 : end]
+        self._count(side, place, packets, octets, len(payload))
+        if payload:
+            side.recorder.append(payload, place.frame, place.frame, place.time_ns)
+            dissect_datagram(side.flow, side, payload, place, self.findings)
+
+    def _icmp(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+        start, protocol = packet.start, packet.protocol
+        kind = data[start]
+        request, reply = kind == ECHO_REQUESTS[protocol], kind == ECHO_REPLIES[protocol]
+        echo = (request or reply) and packet.end - start >= 8
+        identifier = data[start + 4 : start + 6] if echo else bytes((0, kind))
+        side = self._side(packet, identifier + identifier, not reply, place)
+        if side is None:
+            return
+        payload = data[start + 8 : packet.end] if echo else b""
+        self._count(side, place, packets, octets, len(payload))
+        side.flow.roles = echo
+        if payload:
+            name = PROTOCOL_NAMES[protocol]
+            side.recorder.append(payload, place.frame, place.frame, place.time_ns)
+            sight_datagram_text(payload, name, name, place, self.findings)
+
+    def finish(self, reader: CaptureReader) -> Observation:
+        for flow in self.table.flows:
+            if flow.protocol == "tcp":
+                self._finish_tcp(flow)
+        if self.fragments.unfinished:
+            self.findings.warn(f"{self.fragments.unfinished} fragmented IP datagrams are incomplete", self.frames)
+        addresses = self._addresses()
+        self._sight_addresses(addresses)
+        for flow in self.table.flows:
+            self._sight_volume(flow)
+        streams = self._streams()
+        if any(stream.truncated for stream in streams):
+            self.findings.limit("streams longer than the limit were cut", self.frames)
+        sightings = self.findings.sightings()
+        return Observation(
+            sightings=sightings,
+            names=self.findings.names(),
+            flows=tuple(flow.finished() for flow in self.table.flows),
+            streams=streams,
+            tunnels=tuple(self.findings.tunnels),
+            cleartext=clear_text(sightings),
+            warnings=(*reader.warnings, *self.findings.warnings()),
+            frames=self.frames,
+            octets=self.octets,
+            captured_octets=self.captured_octets,
+            dropped=reader.dropped,
+            complete=self.findings.complete and not reader.warnings,
+            addresses=addresses,
+        )
+
+    def _finish_tcp(self, flow: FlowState) -> None:
+        for side, _ in flow.sides:
+            if side.reassembly is not None:
+                side.reassembly.finish(self.frames, self.last_time_ns)
+        dissect_tcp(flow, self.findings)
+
+    def _addresses(self) -> dict[str, tuple[int, ...]]:
+        frames: dict[str, set[int]] = defaultdict(set)
+        for flow in self.table.flows:
+            for endpoint in (flow.client.endpoint, flow.server.endpoint):
+                frames[endpoint.address].update(flow.frames)
+        most = self.limits.frames_per_sighting
+        return {address: tuple(sorted(found)[:most]) for address, found in frames.items()}
+
+    def _sight_addresses(self, addresses: dict[str, tuple[int, ...]]) -> None:
+        for flow in self.table.flows:
+            ends = ((Kind.CLIENT_ADDRESS, flow.client), (Kind.SERVER_ADDRESS, flow.server))
+            for kind, side in ends if flow.roles else ():
+                address = side.endpoint.address
+                if is_unicast(address) and not self.findings.knows(kind, address, filters.address(address)):
+                    for frame in addresses[address]:
+                        self.findings.sight(kind, address, frame, flow.started_ns, filters.address(address), "ip")
+
+    def _sight_volume(self, flow: FlowState) -> None:
+        client, server = flow.client, flow.server
+        display_filter = filters.between(flow.protocol, client.endpoint, server.endpoint)
+        ends = f"{flow.protocol} {client.endpoint} -> {server.endpoint}"
+        volume = (
+            f"{ends}: {client.packets} packets of {client.octets} octets sent, "
+            f"{server.packets} packets of {server.octets} octets received"
+        )
+        seconds = (flow.ended_ns - flow.started_ns) / 1e9
+        timing = f"{ends}: {seconds:.3f} s in {flow.bursts} burst{'s' if flow.bursts > 1 else ''}"
+        for frame in flow.frames:
+            for kind, value in ((Kind.VOLUME, volume), (Kind.TIMING, timing)):
+                self.findings.sight(kind, value, frame, flow.started_ns, display_filter, "ip")
+
+    def _streams(self) -> tuple[Stream, ...]:
+        streams = []
+        for flow in self.table.flows:
+            for side, direction in flow.sides:
+                if side.recorder.size or side.recorder.truncated:
+                    streams.append(_stream(flow, side.recorder, direction))
+            for side, body, frame in flow.decoded:
+                direction = Direction.CLIENT_TO_SERVER if side.is_client else Direction.SERVER_TO_CLIENT
+                streams.append(Stream(flow.index, direction, "http-body", body, (0,), (frame,)))
+        return tuple(streams)
+
+
+def _client_by_ports(ports: bytes) -> bool:
+    return guess_client(ports[0] << 8 | ports[1], ports[2] << 8 | ports[3])
+
+
+def _stream(flow: FlowState, recorder: Recorder, direction: Direction) -> Stream:
+    return Stream(
+        flow.index,
+        direction,
+        flow.protocol,
+        recorder.data(),
+        recorder.offsets,
+        recorder.frames,
+        tuple(recorder.gaps),
+        recorder.truncated,
+    )

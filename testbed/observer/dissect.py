@@ -1,0 +1,356 @@
+"""From octets in order to sightings: which protocol a conversation speaks, told from its octets, and what it says.
+
+A frame number is where Wireshark shows the field: for a message that came in several segments, the frame that
+completed it. A message the capture does not hold to its end has no such frame; it is sighted by its octets instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from testbed.facts import Kind
+from testbed.observer import dns, filters, http, openvpn, tls, x509
+from testbed.observer.findings import Findings, as_text
+from testbed.observer.flows import FlowState, Side
+from testbed.observer.model import Tunnel
+from testbed.observer.openvpn import OpenVpnDetector
+from testbed.observer.streams import Run
+from testbed.observer.wireguard import WireGuardDetector
+
+DNS_PORTS = {53: "dns", 5353: "mdns", 5355: "llmnr"}
+TARGET_FIELDS = {
+    dns.NS: "dns.ns",
+    dns.CNAME: "dns.cname",
+    dns.PTR: "dns.ptr.domain_name",
+    dns.MX: "dns.mx.mail_exchange",
+    dns.SRV: "dns.srv.target",
+    dns.DNAME: "dns.dname",
+}
+SHORTEST_TEXT_OCTETS = 4
+TEXT_SHARE = 0.9
+TEXT_SAMPLE_OCTETS = 65_536
+PIECES_IN_FILTER = 8
+
+
+class Place(NamedTuple):
+    """Where in the capture something stands."""
+
+    frame: int
+    time_ns: int
+
+
+def dissect_dns(message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str) -> None:
+    """Shape: `raw_field` is the field to search for names that Wireshark would spell differently."""
+
+    def sight_name(name: dns.DnsName, field: str) -> None:
+        if not name.labels:
+            return
+        if not name.plain:
+            display_filter = f"{raw_field} contains {filters.octets(name.wire)}"
+        elif name.spelled == name.text:
+            display_filter = filters.equals(field, name.text)
+        else:
+            display_filter = filters.equals(f"lower({field})", name.text)
+        findings.sight(Kind.DNS_NAME, name.text, place.frame, place.time_ns, display_filter, via)
+        findings.name(name.text, via, place.frame)
+
+    for question in message.questions:
+        sight_name(question, "dns.qry.name")
+    asked = {question.text for question in message.questions}
+    for record in message.records:
+        if record.address is not None:
+            field = "dns.a" if record.type == dns.A else "dns.aaaa"
+            findings.sight(
+                Kind.DNS_ANSWER,
+                record.address,
+                place.frame,
+                place.time_ns,
+                f"{field} == {record.address}",
+                via,
+                name=record.owner.text,
+            )
+        if record.target is not None:
+            sight_name(record.target, TARGET_FIELDS[record.type])
+        if record.owner.text not in asked and record.type in (dns.A, dns.AAAA, *TARGET_FIELDS):
+            sight_name(record.owner, "dns.resp.name")
+
+
+def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, findings: Findings) -> None:
+    """One UDP payload."""
+    if not data:
+        return
+    via = DNS_PORTS.get(flow.server.endpoint.port) or DNS_PORTS.get(flow.client.endpoint.port)
+    if via is not None:
+        try:
+            dissect_dns(dns.parse_message(data), via, place, findings, "udp.payload")
+            flow.application = via
+            return
+        except dns.Malformed as error:
+            findings.warn(f"a datagram of a DNS port is no DNS message: {error}", place.frame)
+    if _detect_tunnel(flow, side.is_client, data, place, findings):
+        return
+    if is_text(data):
+        sight_datagram_text(data, "udp.payload", "udp", place, findings)
+
+
+def sight_datagram_text(data: bytes, field: str, via: str, place: Place, findings: Findings) -> None:
+    display_filter = f"{field} contains {filters.octets(data)}"
+    findings.sight(Kind.PAYLOAD, as_text(data), place.frame, place.time_ns, display_filter, via)
+
+
+def is_text(data: bytes) -> bool:
+    """Whether people can read it: nearly all of it printable, and at least a word long."""
+    sample = data[:TEXT_SAMPLE_OCTETS]
+    if len(sample) < SHORTEST_TEXT_OCTETS:
+        return False
+    text = sample.decode("utf-8", "replace")
+    readable = sum(1 for char in text if (char.isprintable() and char != "\ufffd") or char in "\r\n\t")
+    return readable >= TEXT_SHARE * len(text)
+
+
+def _detect_tunnel(flow: FlowState, from_client: bool, packet: bytes, place: Place, findings: Findings) -> bool:
+    """Whether the flow is a tunnel as far as known; the first time, say so."""
+    if flow.tunnel is not None:
+        return True
+    detectors = flow.detectors
+    if detectors is None:
+        detectors = flow.detectors = {"openvpn": OpenVpnDetector(), "wireguard": WireGuardDetector()}
+    for protocol, detector in list(detectors.items()):
+        rule = detector.add(packet, from_client)
+        if rule is not None:
+            if not detector.client_was_right:
+                flow.swap_roles()
+            sight_tunnel(flow, protocol, rule, place, findings)
+            return True
+        if detector.hopeless:
+            del detectors[protocol]
+    return False
+
+
+def sight_tunnel(flow: FlowState, protocol: str, rule: str, place: Place, findings: Findings) -> None:
+    client, server = flow.client.endpoint, flow.server.endpoint
+    flow.application = protocol
+    flow.detectors = {}
+    flow.tunnel = Tunnel(protocol, flow.protocol, client, server, rule, place.frame)
+    findings.tunnels.append(flow.tunnel)
+    findings.sight(
+        Kind.TUNNEL,
+        f"{protocol} {client} -> {server}",
+        place.frame,
+        place.time_ns,
+        filters.between(flow.protocol, server, client),
+        protocol,
+        rule=rule,
+        transport=flow.protocol,
+    )
+
+
+def dissect_tcp(flow: FlowState, findings: Findings) -> None:
+    """One finished TCP conversation."""
+    client_runs, server_runs = flow.client.recorder.runs(), flow.server.recorder.runs()
+    if not client_runs and not server_runs:
+        return
+    if 53 in (flow.client.endpoint.port, flow.server.endpoint.port):
+        if _dissect_dns_streams(flow, findings):
+            return
+    elif any(http.looks_like_request(run.data) for run in client_runs) or any(
+        http.looks_like_response(run.data) for run in server_runs
+    ):
+        flow.application = "http"
+        _dissect_http(flow, client_runs, server_runs, findings)
+        return
+    elif any(tls.looks_like_tls(run.data) for run in (*client_runs, *server_runs)):
+        flow.application = "tls"
+        _dissect_tls(flow, findings)
+        return
+    elif _dissect_openvpn(flow, findings):
+        return
+    for side in (flow.client, flow.server):
+        for run in side.recorder.runs():
+            _sight_stream_text(side, run, findings)
+
+
+def _dissect_dns_streams(flow: FlowState, findings: Findings) -> bool:
+    """DNS over TCP: messages with two octets of length before each."""
+    found = False
+    for side in (flow.client, flow.server):
+        for run in side.recorder.runs():
+            at = 0
+            while at + 2 <= len(run.data):
+                end = at + 2 + int.from_bytes(run.data[at : at + 2], "big")
+                if end > len(run.data):
+                    break
+                place = Place(*side.recorder.completed(run.start + end))
+                try:
+                    message = dns.parse_message(run.data[at + 2 : end])
+                except dns.Malformed as error:
+                    findings.warn(f"a message of a DNS port is no DNS message: {error}", place.frame)
+                    break
+                dissect_dns(message, "dns", place, findings, "tcp.payload")
+                found = True
+                at = end
+    if found:
+        flow.application = "dns"
+    return found
+
+
+def _dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
+    limit = findings.limits.decoded_octets
+    requests: list[http.HttpMessage] = []
+    for run in client_runs:
+        found = http.parse_requests(run.data, limit)
+        requests += found
+        _sight_messages(flow, flow.client, run, found, findings)
+    for run in server_runs:
+        _sight_messages(flow, flow.server, run, http.parse_responses(run.data, requests, limit), findings)
+
+
+def _sight_messages(
+    flow: FlowState, side: Side, run: Run, messages: list[http.HttpMessage], findings: Findings
+) -> None:
+    for message in messages:
+        _sight_message(flow, side, run, message, findings)
+    rest_at = messages[-1].end if messages else 0
+    if rest_at < len(run.data):
+        _sight_stream_text(side, Run(run.start + rest_at, run.data[rest_at:]), findings)
+
+
+def _sight_message(flow: FlowState, side: Side, run: Run, message: http.HttpMessage, findings: Findings) -> None:
+    frame, time_ns = side.recorder.completed(run.start + message.end)
+    complete = message.complete
+    if message.until_close and side.reassembly is not None:
+        complete = bool(side.reassembly.fin_frame)
+        frame, time_ns = (side.reassembly.fin_frame, side.reassembly.fin_time_ns) if complete else (frame, time_ns)
+    elsewhere: Callable[[bytes], str] | None = None
+    if not complete:  # Wireshark never shows its fields: find it by its octets, where they begin
+        findings.warn("an HTTP message is not in the capture to its end", frame)
+        frame = side.recorder.carrier(run.start + message.start)
+        first = run.data[message.start : message.start + filters.LONGEST_NEEDLE_OCTETS].split(b"\n", 1)[0]
+
+        def elsewhere(_: bytes) -> str:
+            return f"tcp.payload contains {filters.octets(first)}"
+
+    sight = HttpSighter(Place(frame, time_ns), findings, elsewhere)
+    sight.message(message)
+    if message.altered and message.body:
+        flow.decoded.append((side, message.body, frame))
+
+
+class HttpSighter(NamedTuple):
+    """Enters one message's parts. Shape: `elsewhere` replaces every filter where Wireshark shows no HTTP fields."""
+
+    place: Place
+    findings: Findings
+    elsewhere: Callable[[bytes], str] | None
+
+    def message(self, message: http.HttpMessage) -> None:
+        if not message.status:
+            self._request(message)
+        for header in message.headers:
+            self._sight(Kind.HTTP_HEADER, as_text(header.line), self._header_filter(message, header))
+        if message.body:
+            self._sight(Kind.HTTP_BODY, as_text(message.body), self._body_filter(message))
+
+    def _sight(self, kind: Kind, value: str, display_filter: str) -> None:
+        if self.elsewhere is not None:
+            display_filter = self.elsewhere(b"")
+        self.findings.sight(kind, value, self.place.frame, self.place.time_ns, display_filter, "http")
+
+    def _request(self, message: http.HttpMessage) -> None:
+        host = message.header(b"host") or b""
+        if host:
+            name = _without_port(as_text(host)).lower()
+            self._sight(Kind.HTTP_HOST, name, filters.equals("http.host", host))
+            self.findings.name(name, "http", self.place.frame)
+        if message.target.startswith(b"/") and host:
+            url = b"http://" + host + message.target
+            self._sight(Kind.HTTP_URL, as_text(url), filters.equals("http.request.full_uri", url))
+        elif b"://" in message.target:
+            self._sight(Kind.HTTP_URL, as_text(message.target), filters.equals("http.request.uri", message.target))
+        else:
+            value = f"http://{as_text(host)}{as_text(message.target)}"
+            self._sight(Kind.HTTP_URL, value, filters.equals("http.request.uri", message.target))
+
+    def _header_filter(self, message: http.HttpMessage, header: http.Header) -> str:
+        field = "http.response.line" if message.status else "http.request.line"
+        return filters.equals(field, header.line + b"\r\n")
+
+    def _body_filter(self, message: http.HttpMessage) -> str:
+        needle = filters.longest_text(message.body)
+        return f"http.file_data contains {filters.quote(needle)}"
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].split("]", 1)[0]
+    return host.rsplit(":", 1)[0] if host.count(":") == 1 else host
+
+
+def _dissect_tls(flow: FlowState, findings: Findings) -> None:
+    for side in (flow.client, flow.server):
+        for run in side.recorder.runs():
+            if not tls.looks_like_tls(run.data):
+                continue
+            for handshake in tls.parse_handshakes(run.data):
+                place = Place(*side.recorder.completed(run.start + handshake.end))
+                if handshake.type == tls.CLIENT_HELLO:
+                    _sight_client_hello(handshake.body, place, findings)
+                elif handshake.type == tls.CERTIFICATE:
+                    _sight_certificates(handshake.body, place, findings)
+
+
+def _sight_client_hello(body: bytes, place: Place, findings: Findings) -> None:
+    hello = tls.parse_client_hello(body)
+    if hello is None:
+        findings.warn("a TLS ClientHello makes no sense", place.frame)
+    elif hello.server_name:
+        name = as_text(hello.server_name)
+        display_filter = filters.equals("tls.handshake.extensions_server_name", hello.server_name)
+        detail: dict[str, str | int | float] = {
+            "alpn": ",".join(as_text(protocol) for protocol in hello.alpn),
+            "versions": ",".join(f"0x{version:04x}" for version in hello.versions),
+            "encrypted_client_hello": int(hello.encrypted_client_hello),
+        }
+        findings.sight(Kind.TLS_NAME, name.lower(), place.frame, place.time_ns, display_filter, "tls", **detail)
+        findings.name(name.lower(), "tls", place.frame)
+
+
+def _sight_certificates(body: bytes, place: Place, findings: Findings) -> None:
+    """The names in the server's own certificate; the rest of the chain names authorities, not sites."""
+    for der in tls.parse_certificates(body)[:1]:
+        for found in x509.certificate_names(der):
+            name = as_text(found.name).lower()
+            display_filter = filters.equals(found.field, found.name)
+            findings.sight(Kind.TLS_CERTIFICATE, name, place.frame, place.time_ns, display_filter, "tls")
+            findings.name(name, "certificate", place.frame)
+
+
+def _dissect_openvpn(flow: FlowState, findings: Findings) -> bool:
+    """OpenVPN over TCP: both directions' packets in the order in which they were complete."""
+    packets = []
+    for side in (flow.client, flow.server):
+        for run in side.recorder.runs()[:1]:
+            for end, packet in openvpn.split_tcp(run.data):
+                frame, time_ns = side.recorder.completed(run.start + end)
+                packets.append((frame, time_ns, side.is_client, packet))
+    detector = OpenVpnDetector()
+    for frame, time_ns, from_client, packet in sorted(packets, key=lambda entry: entry[0]):
+        rule = detector.add(packet, from_client)
+        if rule is not None:
+            if not detector.client_was_right:
+                flow.swap_roles()
+            sight_tunnel(flow, "openvpn", rule, Place(frame, time_ns), findings)
+            return True
+    return False
+
+
+def _sight_stream_text(side: Side, run: Run, findings: Findings) -> None:
+    """Readable octets of a protocol without dissector: one sighting, found by its first segments."""
+    if not is_text(run.data):
+        return
+    pieces = side.recorder.pieces_between(run.start, run.start + len(run.data))[:PIECES_IN_FILTER]
+    display_filter = " || ".join(f"tcp.payload contains {filters.octets(data)}" for data, _ in pieces)
+    _, time_ns = side.recorder.completed(run.start + 1)
+    for _, frame in pieces:
+        findings.sight(Kind.PAYLOAD, as_text(run.data), frame, time_ns, display_filter, "tcp")

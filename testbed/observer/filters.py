@@ -1,0 +1,56 @@
+"""Wireshark display filters, spelled so that any captured octets stay a value and never become syntax.
+
+Text is quoted with every octet outside printable ASCII as `\\xNN`; octet fields are searched in Wireshark's own colon
+notation, which has no syntax to escape from at all.
+
+Source: wireshark-filter(4)
+"""
+
+from __future__ import annotations
+
+from testbed.observer.model import Endpoint
+
+LONGEST_NEEDLE_OCTETS = 512
+PLAIN = frozenset(range(0x20, 0x7F)) - {0x22, 0x5C}
+
+
+def quote(value: str | bytes) -> str:
+    octets = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    return '"' + "".join(chr(octet) if octet in PLAIN else f"\\x{octet:02x}" for octet in octets) + '"'
+
+
+def octets(value: bytes) -> str:
+    """Octets as Wireshark writes them. A single one needs the leading colonless form it also reads as a byte."""
+    return value[:LONGEST_NEEDLE_OCTETS].hex(":")
+
+
+def equals(field: str, value: str | bytes) -> str:
+    return f"{field} == {quote(value)}"
+
+
+def address(value: str) -> str:
+    return f"ipv6.addr == {value}" if ":" in value else f"ip.addr == {value}"
+
+
+def between(protocol: str, one: Endpoint, other: Endpoint) -> str:
+    """The filter of one flow: both addresses, and both ports where there are any."""
+    terms = [address(one.address)]
+    if other.address != one.address:
+        terms.append(address(other.address))
+    if one.port or other.port:
+        terms += [f"{protocol}.port == {port}" for port in dict.fromkeys((one.port, other.port))]
+    elif protocol:
+        terms.append(protocol)
+    return " && ".join(terms)
+
+
+def longest_text(value: bytes) -> bytes:
+    """The longest stretch of printable ASCII in `value`: what a text field of Wireshark shows unchanged."""
+    best = start = 0
+    best_end = 0
+    for index in range(len(value) + 1):
+        if index == len(value) or value[index] not in PLAIN:
+            if index - start > best_end - best:
+                best, best_end = start, index
+            start = index + 1
+    return value[best:best_end][:LONGEST_NEEDLE_OCTETS]

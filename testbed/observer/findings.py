@@ -1,0 +1,114 @@
+"""Where the dissectors put what they found: sightings (each value once, with all its frames), names, warnings.
+
+Everything is bounded by the limits; what does not fit is counted and said, never silently forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from testbed.facts import Kind, Sighting
+from testbed.observer.model import ClearText, Limits, Name, Tunnel
+
+CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
+CLEAR_TEXT_LENGTH = 200
+
+
+def as_text(octets: bytes) -> str:
+    """Octets as people read them; what is no UTF-8 becomes `\\xNN`."""
+    return octets.decode("utf-8", "backslashreplace")
+
+
+@dataclass(slots=True)
+class _Found:
+    kind: Kind
+    value: str
+    display_filter: str
+    via: str
+    time_ns: int
+    frames: dict[int, None] = field(default_factory=dict)  # a set in order
+    detail: dict[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Findings:
+    limits: Limits
+    tunnels: list[Tunnel] = field(default_factory=list)
+    complete: bool = True
+    _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
+    _names: dict[tuple[str, str], int] = field(default_factory=dict)
+    _warnings: Counter[str] = field(default_factory=Counter)
+    _first_frame: dict[str, int] = field(default_factory=dict)
+
+    def sight(
+        self,
+        kind: Kind,
+        value: str,
+        frame: int,
+        time_ns: int,
+        display_filter: str,
+        via: str,
+        **detail: str | int | float,
+    ) -> None:
+        """Somebody on the path read `value` in `frame`."""
+        if len(value) > self.limits.value_octets:
+            value = value[: self.limits.value_octets]
+            detail["truncated"] = 1
+            self.limit("values longer than the limit were cut", frame)
+        found = self._found.get((kind, value, display_filter))
+        if found is None:
+            if len(self._found) >= self.limits.sightings:
+                self.limit("more sightings than the limit", frame)
+                return
+            found = _Found(kind, value, display_filter, via, time_ns, detail=dict(detail))
+            self._found[kind, value, display_filter] = found
+        if len(found.frames) < self.limits.frames_per_sighting:
+            found.frames[frame] = None
+        found.time_ns = min(found.time_ns, time_ns)
+
+    def knows(self, kind: Kind, value: str, display_filter: str) -> bool:
+        return (kind, value, display_filter) in self._found
+
+    def name(self, name: str, via: str, frame: int) -> None:
+        key = (name, via)
+        if key in self._names or len(self._names) < self.limits.sightings:
+            self._names[key] = min(frame, self._names.get(key, frame))
+
+    def warn(self, reason: str, frame: int) -> None:
+        """Something could not be read. Counted by reason, so that a million bad packets are one line."""
+        if reason in self._warnings or len(self._warnings) < self.limits.warnings:
+            self._warnings[reason] += 1
+            self._first_frame.setdefault(reason, frame)
+
+    def limit(self, reason: str, frame: int) -> None:
+        """A limit kept the observer from seeing or keeping everything."""
+        self.complete = False
+        self.warn(reason, frame)
+
+    def sightings(self) -> tuple[Sighting, ...]:
+        order = sorted(self._found.values(), key=lambda found: min(found.frames, default=0))
+        return tuple(
+            Sighting(f.kind, f.value, tuple(sorted(f.frames)), f.time_ns / 1e9, f.display_filter, f.via, f.detail)
+            for f in order
+        )
+
+    def names(self) -> tuple[Name, ...]:
+        found = [Name(name, via, frame) for (name, via), frame in self._names.items()]
+        return tuple(sorted(found, key=lambda name: (name.frame, name.via, name.name)))
+
+    def warnings(self) -> list[str]:
+        lines = []
+        for reason, count in self._warnings.items():
+            where = f"frame {self._first_frame[reason]}" + (f" and {count - 1} more" if count > 1 else "")
+            lines.append(f"{reason} ({where})")
+        return lines
+
+
+def clear_text(sightings: tuple[Sighting, ...]) -> tuple[ClearText, ...]:
+    """What anybody on the path could read word for word, for people in a hurry."""
+    return tuple(
+        ClearText(CLEAR_KINDS[s.kind], s.value[:CLEAR_TEXT_LENGTH], s.frames[0])
+        for s in sightings
+        if s.kind in CLEAR_KINDS and s.frames
+    )

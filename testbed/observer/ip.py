@@ -1,0 +1,162 @@
+"""IPv4 and IPv6 headers: addresses, the transport's protocol, where its octets begin and end; fragments put together.
+
+What a header claims is held against what was captured: a packet never reaches beyond its frame, and link-layer padding
+behind it is not part of it. Checksums are not verified: an observer reads what is there.
+
+Source: RFC 791, RFC 8200
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import NamedTuple
+
+HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60
+EXTENSION_HEADERS = frozenset((HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, 135, 139, 140))
+MOST_EXTENSION_HEADERS = 16
+LARGEST_DATAGRAM_OCTETS = 65_535
+MOST_FRAGMENTS = 1_024  # of one datagram: more than 64 octets each on average, or it is an attack
+
+_IPV4 = Struct("!BBHHHBBH4s4s")
+_IPV6 = Struct("!IHBB16s16s")
+
+
+class Packet(NamedTuple):
+    """Shape: the transport's octets are `data[start:end]`; addresses are 4 or 16 octets.
+
+    `fragment_offset` is None for a whole packet, else where in the original datagram this piece belongs.
+    """
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    start: int
+    end: int
+    fragment_offset: int | None = None
+    more_fragments: bool = False
+    identification: int = 0
+
+
+def parse_ip(data: bytes, at: int) -> Packet | None:
+    """The packet at `at`, or None if there is none that makes sense."""
+    if at < 0 or at >= len(data):
+        return None
+    version = data[at] >> 4
+    if version == 4:
+        return _parse_ipv4(data, at)
+    return _parse_ipv6(data, at) if version == 6 else None
+
+
+def _parse_ipv4(data: bytes, at: int) -> Packet | None:
+    if len(data) < at + 20:
+        return None
+    first, _, total, identification, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(data, at)
+    start = at + (first & 15) * 4
+    # A total length of 0 stands in frames that were captured before segmentation: it then means "to the end".
+    end = min(at + total, len(data)) if total else len(data)
+    if start < at + 20 or start > end:
+        return None
+    if fragment & 0x3FFF:
+        offset, more = (fragment & 0x1FFF) * 8, bool(fragment & 0x2000)
+        return Packet(source, destination, protocol, start, end, offset, more, identification)
+    return Packet(source, destination, protocol, start, end)
+
+
+def _parse_ipv6(data: bytes, at: int) -> Packet | None:
+    if len(data) < at + 40:
+        return None
+    _, length, protocol, _, source, destination = _IPV6.unpack_from(data, at)
+    start = at + 40
+    end = min(start + length, len(data)) if length else len(data)
+    for _ in range(MOST_EXTENSION_HEADERS):
+        if protocol in EXTENSION_HEADERS and start + 8 <= end:
+            protocol, start = data[start], start + 8 + data[start + 1] * 8
+        elif protocol == AUTHENTICATION and start + 8 <= end:
+            protocol, start = data[start], start + 8 + data[start + 1] * 4
+        elif protocol == FRAGMENT and start + 8 <= end:
+            word = int.from_bytes(data[start + 2 : start + 4], "big")
+            identification = int.from_bytes(data[start + 4 : start + 8], "big")
+            protocol, start = data[start], start + 8
+            if word & 0xFFF9:
+                offset, more = word & 0xFFF8, bool(word & 1)
+                return Packet(source, destination, protocol, start, end, offset, more, identification)
+        else:
+            break
+    return Packet(source, destination, protocol, start, end) if start <= end else None
+
+
+@dataclass(slots=True)
+class _Datagram:
+    """One datagram that is still arriving."""
+
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    octets: int = 0
+    end: int | None = None  # known once the last fragment is there
+    frames: int = 0
+    frame_octets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A datagram put together. Shape: `frames` and `frame_octets` count the fragments it took."""
+
+    data: bytes
+    protocol: int
+    frames: int
+    frame_octets: int
+
+
+@dataclass(slots=True)
+class Reassembler:
+    """IP fragments into datagrams, in bounded memory: the oldest unfinished datagram goes first."""
+
+    limit_octets: int
+    abandoned: int = 0
+    _octets: int = 0
+    _datagrams: dict[tuple[bytes, bytes, int, int], _Datagram] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._datagrams) + self.abandoned
+
+    def add(self, packet: Packet, data: bytes, frame_octets: int) -> Whole | None:
+        """The datagram, if this was the piece it lacked. Where fragments overlap, what came first stays."""
+        offset = packet.fragment_offset or 0
+        piece = data[packet.start : packet.end]
+        if offset + len(piece) > LARGEST_DATAGRAM_OCTETS:
+            return None
+        protocol = packet.protocol if len(packet.source) == 4 else -1  # RFC 8200: not part of the key in IPv6
+        key = (packet.source, packet.destination, protocol, packet.identification)
+        datagram = self._datagrams.setdefault(key, _Datagram())
+        datagram.frames += 1
+        datagram.frame_octets += frame_octets
+        if not packet.more_fragments:
+            datagram.end = offset + len(piece)
+        if offset not in datagram.pieces and len(datagram.pieces) < MOST_FRAGMENTS:
+            datagram.pieces[offset] = piece
+            datagram.octets += len(piece)
+            self._octets += len(piece)
+        whole = self._finish(datagram)
+        if whole is not None:
+            self._octets -= datagram.octets
+            del self._datagrams[key]
+            return Whole(whole, packet.protocol, datagram.frames, datagram.frame_octets)
+        self._make_room()
+        return None
+
+    def _finish(self, datagram: _Datagram) -> bytes | None:
+        if datagram.end is None or datagram.octets < datagram.end:
+            return None
+        out = bytearray()
+        for offset in sorted(datagram.pieces):
+            if offset > len(out):
+                return None
+            out += datagram.pieces[offset][len(out) - offset :]
+        return bytes(out[: datagram.end]) if len(out) >= datagram.end else None
+
+    def _make_room(self) -> None:
+        while self._datagrams and (self._octets > self.limit_octets or len(self._datagrams) > MOST_FRAGMENTS):
+            oldest = next(iter(self._datagrams))
+            self._octets -= self._datagrams.pop(oldest).octets
+            self.abandoned += 1

@@ -1,0 +1,66 @@
+"""From a frame to the IP packet in it: Ethernet with VLAN tags, raw IP, Linux cooked v1 and v2, loopback, PPP.
+
+`network_offset` returns where the IP header starts, or -1 where the frame carries none (ARP, LLDP, nonsense).
+
+Source: https://www.tcpdump.org/linktypes.html
+"""
+
+from __future__ import annotations
+
+from testbed.capture import pcapng
+
+ETHERTYPE_IPV4 = b"\x08\x00"
+ETHERTYPE_IPV6 = b"\x86\xdd"
+IP_ETHERTYPES = frozenset((ETHERTYPE_IPV4, ETHERTYPE_IPV6))
+VLAN_ETHERTYPES = frozenset((b"\x81\x00", b"\x88\xa8", b"\x91\x00"))
+MOST_TAGS = 4
+# Values of the address family in a BSD loopback header: IPv4 is 2 everywhere, IPv6 differs from system to system.
+LOOPBACK_FAMILIES = frozenset((2, 10, 24, 28, 30))
+PPP_IP = frozenset((b"\x00\x21", b"\x00\x57"))
+
+KNOWN_LINK_TYPES = frozenset(
+    (
+        pcapng.LINKTYPE_ETHERNET,
+        pcapng.LINKTYPE_RAW,
+        12,  # raw IP as some BSDs number it in files
+        14,
+        pcapng.LINKTYPE_IPV4,
+        pcapng.LINKTYPE_IPV6,
+        pcapng.LINKTYPE_NULL,
+        pcapng.LINKTYPE_LOOP,
+        pcapng.LINKTYPE_PPP,
+        pcapng.LINKTYPE_LINUX_SLL,
+        pcapng.LINKTYPE_LINUX_SLL2,
+    )
+)
+RAW_LINK_TYPES = frozenset((pcapng.LINKTYPE_RAW, 12, 14, pcapng.LINKTYPE_IPV4, pcapng.LINKTYPE_IPV6))
+
+
+def network_offset(link_type: int, data: bytes) -> int:
+    if link_type == pcapng.LINKTYPE_ETHERNET:
+        return _after_ethertype(data, 12)
+    if link_type in RAW_LINK_TYPES:
+        return 0
+    if link_type == pcapng.LINKTYPE_LINUX_SLL:
+        return _after_ethertype(data, 14)
+    if link_type == pcapng.LINKTYPE_LINUX_SLL2:
+        return 20 if data[:2] in IP_ETHERTYPES else -1
+    if link_type in (pcapng.LINKTYPE_NULL, pcapng.LINKTYPE_LOOP):
+        family = data[:4]
+        either = (int.from_bytes(family, "little"), int.from_bytes(family, "big"))
+        return 4 if len(data) > 4 and LOOPBACK_FAMILIES.intersection(either) else -1
+    if link_type == pcapng.LINKTYPE_PPP:
+        at = 2 if data[:2] == b"\xff\x03" else 0  # address and control octets, unless they were compressed away
+        return at + 2 if data[at : at + 2] in PPP_IP else -1
+    return -1
+
+
+def _after_ethertype(data: bytes, at: int) -> int:
+    for _ in range(MOST_TAGS + 1):
+        ethertype = data[at : at + 2]
+        if ethertype in IP_ETHERTYPES:
+            return at + 2
+        if ethertype not in VLAN_ETHERTYPES:
+            return -1
+        at += 4
+    return -1

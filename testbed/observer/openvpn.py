@@ -1,0 +1,145 @@
+"""Recognising OpenVPN from the outside, on any port: what its unencrypted headers give away whatever the wrapping.
+
+Every control packet begins with an opcode and the sender's 8-octet session id, in clear also under tls-auth and
+tls-crypt. Three rules, each sound by itself:
+
+    echo       the server's reset repeats the client's session id (no wrapping, or tls-auth): certain with packet 2
+    repetition client reset, server reset, then the client's next control packet with its session id again, where
+               the wrapping hides the echo (tls-crypt): certain with that packet
+    data only  both sides send P_DATA with a constant header and a counter that counts, each for several packets:
+               for captures that began after the handshake
+
+The first two hold 64 random bits against each other, so chance is no explanation; the third holds at least
+`DATA_PACKETS` consecutive counters of 32 bits in each direction. Static-key mode has no header at all and stays
+unrecognised: its packets are random octets from the first to the last.
+
+Source: openvpn-protocol.md sections 1 to 3; Xue et al., USENIX Security 2022 (which needs no absolute opcodes)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+RESET_CLIENT_V2, RESET_SERVER_V2, RESET_CLIENT_V3 = 7, 8, 10
+SOFT_RESET, CONTROL, ACK, CONTROL_WKC = 3, 4, 5, 11
+DATA_V1, DATA_V2 = 6, 9
+SESSION_ID_OCTETS = 8
+LARGEST_TCP_PACKET_OCTETS = 4_096
+# reset without payload: opcode, session id, no acks, message id; tls-auth adds HMAC (16 to 64), packet id and time
+SMALLEST_RESET_OCTETS = 14
+LARGEST_RESET_OCTETS = 1_600
+DATA_PACKETS = 6
+LARGEST_COUNTER_STEP = 64  # lost packets leave holes in the counter
+HANDSHAKE_PACKETS = 200  # beyond which a flow that is not recognised by its handshake never will be
+TLS_CRYPT_RESET_OCTETS = 54
+
+
+@dataclass(slots=True)
+class _Counter:
+    """One direction's data packets."""
+
+    header: bytes = b""
+    last: int = 0
+    run: int = 0
+
+    def add(self, packet: bytes) -> None:
+        header_octets = 4 if packet[0] >> 3 == DATA_V2 else 1
+        header = packet[:header_octets]
+        number = int.from_bytes(packet[header_octets : header_octets + 4], "big")
+        follows = header == self.header and 0 < number - self.last <= LARGEST_COUNTER_STEP
+        # 4 octets of counter and 16 of tag precede at least one octet of ciphertext
+        self.run = self.run + 1 if follows and len(packet) > header_octets + 20 else 1
+        self.header, self.last = header, number
+
+
+@dataclass(slots=True)
+class OpenVpnDetector:
+    """Feed it one flow's packets in order; `add` returns the rule, in words, with the packet that makes it certain."""
+
+    client_was_right: bool = True  # whether the end that was fed as the client sent the client's reset
+    client_session: bytes = b""
+    client_reset: bytes = b""
+    server_session: bytes = b""
+    packets: int = 0
+    client_data: _Counter = field(default_factory=_Counter)
+    server_data: _Counter = field(default_factory=_Counter)
+
+    @property
+    def hopeless(self) -> bool:
+        data_seen = max(self.client_data.run, self.server_data.run) > 1
+        return self.packets > HANDSHAKE_PACKETS and not data_seen
+
+    def add(self, packet: bytes, from_client: bool) -> str | None:
+        self.packets += 1
+        if len(packet) < SMALLEST_RESET_OCTETS:
+            return None
+        opcode, key_id = packet[0] >> 3, packet[0] & 7
+        session = packet[1 : 1 + SESSION_ID_OCTETS]
+        if opcode in (DATA_V1, DATA_V2):
+            return self._data(packet, from_client)
+        if opcode in (RESET_CLIENT_V2, RESET_CLIENT_V3) and key_id == 0 and any(session):
+            if len(packet) <= LARGEST_RESET_OCTETS:
+                self.client_session, self.client_reset, self.server_session = session, packet, b""
+                self.client_was_right = from_client
+        elif opcode == RESET_SERVER_V2 and from_client != self.client_was_right and key_id == 0 and self.client_session:
+            return self._server_reset(packet, session)
+        elif opcode in (CONTROL, ACK, CONTROL_WKC, SOFT_RESET) and self.server_session and any(session):
+            return self._control(session, from_client == self.client_was_right)
+        return None
+
+    def _server_reset(self, packet: bytes, session: bytes) -> str | None:
+        if not any(session) or session == self.client_session:
+            return None
+        self.server_session = session
+        if self.client_session not in packet[1 + SESSION_ID_OCTETS :]:
+            return None
+        return (
+            f"the server's hard reset repeats the session id of the client's hard reset ({self._wrapping_with_echo()})"
+        )
+
+    def _control(self, session: bytes, from_client: bool) -> str | None:
+        if session != (self.client_session if from_client else self.server_session):
+            return None
+        who = "client" if from_client else "server"
+        return (
+            f"hard resets of client and server, then a control packet that repeats the {who}'s session id "
+            f"({self._wrapping_without_echo()})"
+        )
+
+    def _wrapping_with_echo(self) -> str:
+        """The acknowledgement could be read, so the body is not encrypted: what the reset has on top is tls-auth's."""
+        hmac_octets = len(self.client_reset) - SMALLEST_RESET_OCTETS - 8
+        return f"tls-auth, {8 * hmac_octets}-bit HMAC" if hmac_octets > 0 else "no control wrapping"
+
+    def _wrapping_without_echo(self) -> str:
+        if self.client_reset[0] >> 3 == RESET_CLIENT_V3:
+            return "tls-crypt-v2"
+        size = len(self.client_reset)
+        return "tls-crypt" if size == TLS_CRYPT_RESET_OCTETS else f"client reset of {size} octets"
+
+    def _data(self, packet: bytes, from_client: bool) -> str | None:
+        (self.client_data if from_client else self.server_data).add(packet)
+        runs = (self.client_data.run, self.server_data.run)
+        if min(runs) < DATA_PACKETS:
+            return None
+        version = 2 if packet[0] >> 3 == DATA_V2 else 1
+        return f"data packets (P_DATA_V{version}) with constant header and counting packet id in both directions"
+
+
+def split_tcp(data: bytes) -> list[tuple[int, bytes]]:
+    """OpenVPN's packets in a TCP stream, each with the offset behind it; empty if it is not framed like that."""
+    packets = []
+    at = 0
+    while at + 2 <= len(data):
+        length = int.from_bytes(data[at : at + 2], "big")
+        if not 1 <= length <= LARGEST_TCP_PACKET_OCTETS:
+            return []
+        end = at + 2 + length
+        if end > len(data):
+            break
+        opcode = data[at + 2] >> 3
+        if not SOFT_RESET <= opcode <= CONTROL_WKC:
+            return []
+        packets.append((end, data[at + 2 : end]))
+        at = end
+    return packets
