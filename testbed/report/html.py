@@ -39,8 +39,8 @@ def render_html(
 ) -> str:
     """The HTML document.
 
-    Shape: `packets` are dissected evidence packets by (file, frame); `packet_lists` the observer's packet list by variant.
-        Both are optional: without them the report says how to open the packets in Wireshark.
+    Shape: `packets` are dissected evidence packets by (file, frame); `packet_lists` the observer's packet list by
+        variant. Both are optional: without them the report says how to open the packets in Wireshark.
     """
     environment = _environment()
     style, script = _template_text("style.css"), _template_text("script.js")

@@ -28,6 +28,7 @@ class WayView:
     web_direct: bool
     web_inside: bool
     private_direct: bool
+    private_refused: bool  # an action that meant a private site failed
     private_inside: bool
     sentence: str
 
@@ -46,6 +47,9 @@ def ways_of(variant: VariantResult) -> WayView:
         web_direct=(False, False) in ways,
         web_inside=(False, True) in ways,
         private_direct=(True, False) in ways,
+        private_refused=any(
+            not act.ok and any(site in act.target for site in private_sites) for act in variant.actions
+        ),
         private_inside=(True, True) in ways,
         sentence=_sentence(variant, ways),
     )
