@@ -1,0 +1,303 @@
+"""The command line: one function a command, and the one place that turns errors into exit codes.
+
+Exit codes: 0 every expectation holds · 1 one does not · 2 bad scenario or usage · 3 this host cannot run it (with the
+fix) · 4 the lab failed · 130 interrupted. Heavy parts are imported by the command that needs them, so that `--help`
+stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from testbed import __version__
+
+if TYPE_CHECKING:
+    from testbed.lab.bubble import Bubble
+    from testbed.result import RunResult
+
+
+class Exit(IntEnum):
+    """What a command's exit code says."""
+
+    OK = 0
+    EXPECTATION_FAILED = 1
+    BAD_INPUT = 2
+    HOST_CANNOT = 3
+    LAB_FAILED = 4
+    INTERRUPTED = 130
+
+
+app = typer.Typer(
+    name="testbed",
+    help="A small Internet, a real VPN tunnel in it, and proof of what an observer learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a shipped one.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as tunnel.dns=isp. Repeatable."),
+]
+LabOption = Annotated[
+    str | None, typer.Option("--lab", metavar="ID", help="Which lab, if several run (see `testbed ps`).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    variant: Annotated[list[str] | None, typer.Option(help="Run only this variant. Repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write here instead of runs/<time>-<name>/.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Use this seed instead of the scenario's.")] = None,
+    overrides: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of each variant and stop.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Hold the last variant's lab until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the expectations as JUnit XML.")
+    ] = None,
+) -> None:
+    """Run a scenario and show what each observer learned, with the packets that prove it."""
+    from testbed import run as running
+
+    prepared = running.prepare(scenario, overrides or [], variant or [], seed)
+    if dry_run:
+        _print(running.describe_plans(prepared))
+        return
+    order = running.Order(out=out, keep=keep, quiet=as_json, junit=junit)
+    with running.carried_out(prepared, order) as finished:
+        if as_json:
+            sys.stdout.write(finished.json_text)
+        else:
+            _show(finished.result, finished.directory)
+        if finished.held is not None:
+            _hold(finished.held)
+    raise typer.Exit(Exit.OK if finished.result.ok else Exit.EXPECTATION_FAILED)
+
+
+@app.command()
+def check(scenario: ScenarioArgument, overrides: SetOption = None) -> None:
+    """Validate a scenario; builds nothing and needs no privilege."""
+    from testbed import run as running
+
+    prepared = running.prepare(scenario, overrides or [], [], None)
+    scenario, names = prepared.scenario, ", ".join(prepared.plans)
+    _print(f"{scenario.file}: no mistake; variants {names}; {len(scenario.expectations)} expectations\n")
+
+
+@app.command("list")
+def list_shipped(as_json: JsonOption = False) -> None:
+    """The scenarios that ship."""
+    from testbed.scenario.shipped import list_scenarios
+
+    shipped = list_scenarios()
+    if as_json:
+        _print_json([{"name": entry.name, "title": entry.title, "file": str(entry.path)} for entry in shipped])
+        return
+    width = max((len(entry.name) for entry in shipped), default=0)
+    _print("".join(f"{entry.name:<{width}}  {entry.title}\n" for entry in shipped))
+
+
+@app.command()
+def observe(
+    capture: Annotated[Path, typer.Argument(metavar="CAPTURE", help="A pcapng or pcap file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """What an observer reads from any capture file."""
+    from testbed.observer import observe as observe_capture
+    from testbed.report.observation import observation_text
+
+    if not capture.is_file():
+        _fail(Exit.BAD_INPUT, f"{capture}: no such file; give a pcapng or pcap capture")
+    observation = observe_capture(capture)
+    if as_json:
+        _print_json(observation.to_dict())
+    else:
+        _print(observation_text(observation))
+
+
+@app.command()
+def show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of an earlier run.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a stored run again."""
+    from testbed.report.json import from_json
+
+    stored = directory / "result.json"
+    if not stored.is_file():
+        _fail(Exit.BAD_INPUT, f"{directory}: holds no result.json; give the directory that a run wrote")
+    text = stored.read_text(encoding="utf-8")
+    result = from_json(text)
+    if as_json:
+        sys.stdout.write(text)
+    else:
+        _show(result, directory)
+
+
+@app.command()
+def shell(node: Annotated[str, typer.Argument(help="The node to enter.")] = "client", lab: LabOption = None) -> None:
+    """A shell in a node of a running lab."""
+    _enter(lab, node, [os.environ.get("SHELL", "/bin/sh")])
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def execute(
+    node: Annotated[str, typer.Argument(help="The node to run in.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The command and its arguments.")],
+    lab: LabOption = None,
+) -> None:
+    """Run a command in a node of a running lab; its exit code becomes ours."""
+    _enter(lab, node, command)
+
+
+@app.command()
+def ps(as_json: JsonOption = False) -> None:
+    """The labs that run now."""
+    from testbed.lab.registry import list_labs
+
+    labs = list_labs()
+    if as_json:
+        _print_json([{"id": lab.lab_id, "uid": lab.uid} for lab in labs])
+    else:
+        _print("".join(f"{lab.lab_id}  (uid {lab.uid})\n" for lab in labs) or "no lab is running\n")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What this host can do, and the command that mends what it cannot."""
+    from dataclasses import asdict
+
+    from testbed.doctor import can_run, examine, render
+
+    checks = examine()
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+    else:
+        _print(render(checks))
+    raise typer.Exit(Exit.OK if can_run(checks) else Exit.HOST_CANNOT)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of the scenario file."""
+    from testbed.scenario.schema import scenario_schema
+
+    _print_json(scenario_schema())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _print(f"testbed {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A small Internet, a real VPN tunnel in it, and proof of what an observer learned."""
+
+
+def main() -> NoReturn:
+    """The entry point: runs a command and exits with its code."""
+    with _errors_become_exit_codes():
+        app()
+    raise SystemExit(Exit.OK)
+
+
+@contextmanager
+def _errors_become_exit_codes() -> Iterator[None]:
+    """Turn the errors a person can act on into one message and a code; others keep their traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail(Exit.INTERRUPTED, "interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(Exit.INTERRUPTED) from None
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        _fail(code, str(error))
+
+
+def _exit_code(error: Exception) -> Exit | None:
+    from testbed.children import ChildFailed
+    from testbed.lab.errors import HostCannot, LabFailed, NoSuchLab
+    from testbed.lab.model import LabPlanError
+    from testbed.report.json import ResultError
+    from testbed.rundir import RunDirectoryRefused
+    from testbed.scenario.errors import ScenarioErrors
+
+    if isinstance(error, (ScenarioErrors, LabPlanError, RunDirectoryRefused, ResultError, NoSuchLab)):
+        return Exit.BAD_INPUT
+    if isinstance(error, HostCannot):
+        return Exit.HOST_CANNOT
+    if isinstance(error, (LabFailed, ChildFailed)):
+        return Exit.LAB_FAILED
+    return None
+
+
+def _hold(bubble: Bubble) -> None:
+    """Keep a lab until Ctrl-C; the words go to stderr, so that --json stays clean."""
+    sys.stdout.flush()
+    sys.stderr.write(
+        f"testbed: lab {bubble.lab_id} is held. In another terminal: testbed shell client, testbed exec web ss -tln, "
+        "testbed ps. Ctrl-C ends it.\n"
+    )
+    with suppress(KeyboardInterrupt):
+        bubble.hold()
+
+
+def _enter(lab: str | None, node: str, argv: list[str]) -> NoReturn:
+    from testbed.lab.registry import exec_in, list_labs
+
+    running = [record.lab_id for record in list_labs()]
+    if lab is None and len(running) != 1:
+        found = (
+            f"{len(running)} labs run ({', '.join(running)}): say which with --lab" if running else "no lab is running"
+        )
+        _fail(Exit.BAD_INPUT, f"{found}; start one with: testbed run SCENARIO --keep")
+    raise SystemExit(exec_in(lab or running[0], node, argv))
+
+
+def _show(result: RunResult, directory: Path) -> None:
+    from rich.console import Console
+
+    from testbed.report.terminal import render_terminal
+
+    render_terminal(result, Console(highlight=False), html_path=str(directory / "report.html"))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _fail(code: Exit, message: str) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.write(f"testbed: {message}\n")
+    raise SystemExit(code)

@@ -1,0 +1,106 @@
+"""From what a variant left in its directory to what the verdict is given.
+
+Each capture is read twice from the closed file: by the observer, and frame by frame for the search. Nothing that the
+lab's processes know but did not write down gets in here, except the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.capture.reader import CaptureReader
+from testbed.facts import Fact, Kind
+from testbed.internet import CLIENT, Roles
+from testbed.observer import Observation, Stream, observe
+from testbed.result import ActionRecord
+from testbed.scenario.values import CLIENT_TUN, Variant
+from testbed.verdict import SiteLog, TapEvidence, VariantEvidence
+from testbed.verdict.evidence import parse_site_log
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedFrame:
+    """A frame as the verdict's search wants it."""
+
+    number: int
+    time: float
+    data: bytes
+    wire_octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedStream:
+    """One direction of a conversation as the verdict's search wants it."""
+
+    label: str
+    data: bytes
+    segments: Sequence[tuple[int, int]]
+
+
+def read_evidence(directory_fd: int, variant: Variant, roles: Roles, returned: Mapping[str, Any]) -> VariantEvidence:
+    """What the variant left: facts, captures as observed, site logs."""
+    root = Path(f"/proc/self/fd/{directory_fd}")
+    taps = {record["name"]: _read_tap(root, record) for record in returned["taps"]}
+    return VariantEvidence(
+        variant=variant.name,
+        tunnel=variant.tunnel,
+        tunnel_endpoint=roles.vpn_address if variant.tunnel else None,
+        facts=tuple(_fact(values) for values in returned["facts"]),
+        actions=tuple(ActionRecord(**record) for record in returned["actions"]),
+        taps=tuple(evidence for name, evidence in taps.items() if name != CLIENT_TUN),
+        client_tun=taps.get(CLIENT_TUN),
+        logs=tuple(
+            _read_log(root, variant.name, site.name) for site in variant.sites.values() if site.http or site.https
+        ),
+    )
+
+
+def _read_tap(root: Path, record: Mapping[str, Any]) -> TapEvidence:
+    path = root / record["file"]
+    observation = observe(path)
+    with CaptureReader(path) as reader:
+        frames = tuple(SearchedFrame(f.number, f.time_ns / 1e9, f.data, f.octets) for f in reader)
+    return TapEvidence(
+        name=record["name"],
+        file=record["file"],
+        packets=record["packets"],
+        dropped=max(record["dropped"], observation.dropped),
+        sightings=observation.sightings,
+        frames=frames,
+        streams=tuple(_searched(stream, observation) for stream in observation.streams),
+        damage=_damage(observation, record["packets"]),
+        before_tunnel_server=record["before_tunnel_server"],
+    )
+
+
+def _searched(stream: Stream, observation: Observation) -> SearchedStream:
+    flow = observation.flows[stream.flow]
+    ends = (flow.client, flow.server) if stream.direction == "client_to_server" else (flow.server, flow.client)
+    label = f"{stream.layer} {ends[0]} -> {ends[1]}"
+    return SearchedStream(label, stream.data, tuple(zip(stream.offsets, stream.frames, strict=True)))
+
+
+def _damage(observation: Observation, packets: int) -> str:
+    if observation.frames != packets:
+        return f"the tap counted {packets} packets, the file holds {observation.frames}"
+    if not observation.complete:
+        return "; ".join(observation.warnings) or "the observer could not keep everything"
+    return ""
+
+
+def _read_log(root: Path, variant: str, site: str) -> SiteLog:
+    file = f"{variant}/logs/{site}.jsonl"
+    path = root / file
+    return parse_site_log(site, file, path.read_bytes() if path.exists() else b"")
+
+
+def _fact(values: Mapping[str, Any]) -> Fact:
+    return Fact(Kind(values["kind"]), values["value"], values["action"], values["site"], tuple(values["needles"]))
+
+
+def is_before_tunnel_server(node: str, roles: Roles) -> bool:
+    """Whether a tap at `node` hears the client's side of the tunnel."""
+    return node in (CLIENT, roles.resolver_node)

@@ -1,0 +1,269 @@
+"""The story of a run: read the scenario, plan each variant's lab, run it in a bubble, observe, judge, write down.
+
+prepare          scenario file + topology -> `Prepared` (pure but for reading files; nothing is built)
+carried_out      each variant in a bubble of its own, then the verdict and the reports -> `Finished`
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from testbed import __version__
+from testbed.evidence import read_evidence
+from testbed.internet import Roles, lab_request, roles_of
+from testbed.lab.bubble import Bubble
+from testbed.lab.errors import HostCannot
+from testbed.lab.host import require_tun
+from testbed.lab.model import LabPlan, LabPlanError
+from testbed.lab.plan import plan_lab
+from testbed.lab.topology import load_topology
+from testbed.report.html import render_html
+from testbed.report.json import to_json
+from testbed.report.junit import render_junit
+from testbed.report.progress import Phase, Progress
+from testbed.report.words import action_in_words
+from testbed.result import ActionRecord, RunResult, TapRecord, VariantResult
+from testbed.rundir import Owner, RunDirectory
+from testbed.scenario.check import TopologyShape
+from testbed.scenario.dump import dump_scenario
+from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
+from testbed.scenario.load import load_scenario
+from testbed.scenario.shipped import find_scenario
+from testbed.scenario.values import Scenario, TopologyRef, Variant
+from testbed.tunnels.programs import missing_program
+from testbed.variant import VariantJob, run_variant
+from testbed.verdict import Judgement, VariantEvidence
+from testbed.verdict.judge import judge
+
+TAP_KEYS = tuple(field.name for field in fields(TapRecord))
+_PHASES = {"lab": Phase.LAB, "services": Phase.SERVICES, "tunnel": Phase.TUNNEL}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked scenario and what will be built for it, before anything is."""
+
+    scenario: Scenario
+    seed: int
+    plans: dict[str, LabPlan]
+    roles: dict[str, Roles]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a person wants a run done. Shape: `out` None makes runs/<time>-<name>/."""
+
+    out: Path | None = None
+    keep: bool = False
+    quiet: bool = False
+    junit: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a run left. Shape: `held` is the last variant's bubble, where it was to be kept."""
+
+    result: RunResult
+    json_text: str
+    directory: Path
+    held: Bubble | None
+
+
+def prepare(name_or_path: str, overrides: Sequence[str], only: Sequence[str], seed: int | None) -> Prepared:
+    """Read and check the scenario and plan its variants, or those in `only`. Errors: ScenarioErrors, LabPlanError."""
+    scenario = load_scenario(find_scenario(name_or_path), overrides, nodes=_topology_shape)
+    unknown = [name for name in only if name not in scenario.variants]
+    if unknown:
+        known = tuple(scenario.variants)
+        words = f"no such variant; there are {', '.join(known)}"
+        raise ScenarioErrors(Mistake(scenario.file, 0, 0, name, f"{words}{nearest(name, known)}") for name in unknown)
+    chosen = [variant for name, variant in scenario.variants.items() if not only or name in only]
+    roles = {variant.name: roles_of(_load(variant.topology)) for variant in chosen}
+    plans = {
+        variant.name: plan_lab(_load(variant.topology), lab_request(variant, roles[variant.name])) for variant in chosen
+    }
+    return Prepared(scenario, scenario.seed if seed is None else seed, plans, roles)
+
+
+def describe_plans(prepared: Prepared) -> str:
+    """What `--dry-run` prints: every address, route, rule and sysctl of each variant's lab."""
+    return "\n".join(f"variant {name}\n{plan.describe()}" for name, plan in prepared.plans.items())
+
+
+@contextmanager
+def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
+    """Run the scenario and write its directory; a lab that is kept stays until the block ends.
+
+    Errors: HostCannot, RunDirectoryRefused, LabFailed.
+    """
+    _check_host(prepared)
+    directory = RunDirectory.create(prepared.scenario.name, Owner.of_this_process(dict(os.environ)), order.out)
+    with ExitStack() as stack:
+        stack.callback(directory.close)
+        stack.callback(directory.give_to_owner)
+        directory.write_text("scenario.yaml", dump_scenario(prepared.scenario))
+        progress = Progress(tuple(prepared.plans), sys.stderr, silent=order.quiet, clock=time.monotonic)
+        stack.callback(progress.close)
+        run = ScenarioRun(prepared, directory, progress, stack, keep=order.keep)
+        result = run.result()
+        progress.close()
+        json_text = to_json(result)
+        directory.write_text("result.json", json_text)
+        directory.write_text("report.html", render_html(result))
+        if order.junit is not None:
+            order.junit.write_text(render_junit(result), encoding="utf-8")
+        directory.give_to_owner()
+        yield Finished(result, json_text, directory.path, run.held)
+
+
+class ScenarioRun:
+    """One run of a prepared scenario: a bubble per variant, then one judgement over all."""
+
+    def __init__(
+        self, prepared: Prepared, directory: RunDirectory, progress: Progress, stack: ExitStack, *, keep: bool
+    ) -> None:
+        self._prepared = prepared
+        self._directory = directory
+        self._progress = progress
+        self._stack = stack
+        self._keep = keep
+        self.held: Bubble | None = None  # the last variant's bubble, if it is to be kept
+
+    def result(self) -> RunResult:
+        """Run every variant, observe, judge. Errors: HostCannot, LabFailed."""
+        returned: dict[str, dict[str, Any]] = {}
+        evidence: dict[str, VariantEvidence] = {}
+        for name in self._prepared.plans:
+            returned[name] = self._run_in_bubble(self._prepared.scenario.variants[name])
+            self._progress.phase(name, Phase.OBSERVE)
+            evidence[name] = read_evidence(
+                self._directory.fd, self._prepared.scenario.variants[name], self._prepared.roles[name], returned[name]
+            )
+            self._progress.finished(name)
+        judgement = judge(evidence, self._prepared.scenario.expectations)
+        return self._summed_up(returned, judgement)
+
+    def _run_in_bubble(self, variant: Variant) -> dict[str, Any]:
+        keep = self._keep and variant.name == list(self._prepared.plans)[-1]
+        job = VariantJob(
+            variant=variant,
+            plan=self._prepared.plans[variant.name],
+            roles=self._prepared.roles[variant.name],
+            run_directory=self._directory,
+            secret=secrets.token_bytes(16),
+            keep=keep,
+        )
+        bubble = self._stack.enter_context(Bubble())
+        returned: dict[str, Any] = bubble.run(
+            lambda conductor: run_variant(job, conductor),
+            lambda event: self._tell(variant, event),
+            keep=keep,
+            kept_descriptors=(self._directory.fd,),
+        )
+        if keep:
+            self.held = bubble
+        else:
+            bubble.close()
+        return returned
+
+    def _tell(self, variant: Variant, event: Mapping[str, Any]) -> None:
+        if event["event"] == "phase" and event["phase"] in _PHASES:
+            self._progress.phase(variant.name, _PHASES[event["phase"]])
+        elif event["event"] == "start":
+            ids = [action.id for action in variant.workload]
+            if event["id"] in ids:
+                action = variant.workload[ids.index(event["id"])]
+                words = action_in_words(action.verb, action.target)
+                self._progress.action(variant.name, ids.index(action.id) + 1, len(ids), words)
+
+    def _summed_up(self, returned: Mapping[str, dict[str, Any]], judgement: Judgement) -> RunResult:
+        scenario = self._prepared.scenario
+        variants = {
+            name: _variant_result(scenario.variants[name], values, judgement) for name, values in returned.items()
+        }
+        warnings = [f"{name}: {text}" for name, values in returned.items() for text in values["warnings"]]
+        return RunResult(
+            scenario={
+                "name": scenario.name,
+                "title": scenario.title,
+                "description": scenario.description,
+                "file": scenario.file,
+            },
+            seed=self._prepared.seed,
+            ok=all(expectation.holds for expectation in judgement.expectations),
+            variants=variants,
+            expectations=judgement.expectations,
+            environment=environment(),
+            warnings=(*warnings, *judgement.warnings),
+        )
+
+
+def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judgement) -> VariantResult:
+    tunnel = None if variant.tunnel is None else {**asdict(variant.tunnel), **(values["tunnel"] or {})}
+    if tunnel is not None and not isinstance(tunnel["routes"], str):
+        tunnel["routes"] = list(tunnel["routes"])
+    return VariantResult(
+        name=variant.name,
+        tunnel=tunnel,
+        actions=tuple(ActionRecord(**record) for record in values["actions"]),
+        interfaces=tuple(values["interfaces"]),
+        routes=tuple(values["routes"]),
+        egress=tuple(values["egress"]),
+        taps=tuple(TapRecord(**{key: record[key] for key in TAP_KEYS}) for record in values["taps"]),
+        exposure=judgement.exposures[variant.name],
+        leaks=judgement.leaks[variant.name],
+        metrics=values["metrics"],
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Where a result was made: versions that matter, and whether it was root or a user namespace."""
+    return {
+        "testbed": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "mode": "root" if os.geteuid() == 0 else "user namespace",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _check_host(prepared: Prepared) -> None:
+    """Find out before anything is built what this host lacks. Errors: HostCannot."""
+    tunnels = [variant.tunnel for name in prepared.plans if (variant := prepared.scenario.variants[name]).tunnel]
+    if not tunnels:
+        return
+    require_tun()
+    for program in sorted({end for tunnel in tunnels if tunnel for end in (tunnel.client, tunnel.server)}):
+        fix = missing_program(program)
+        if fix:
+            raise HostCannot(f"the scenario's tunnel needs {program}, which is not installed", fix)
+
+
+def _topology_shape(reference: TopologyRef) -> TopologyShape:
+    """What the scenario's check asks of a topology. Errors: ValueError, as the check expects."""
+    try:
+        topo = _load(reference)
+    except LabPlanError as error:
+        raise ValueError(str(error)) from error
+    plan = plan_lab(topo)
+    addresses = {
+        address.partition("/")[0]: node.name
+        for node in plan.nodes
+        for interface in node.interfaces
+        for address in interface.addresses
+    }
+    return TopologyShape(frozenset(node.name for node in plan.nodes), addresses)
+
+
+def _load(reference: TopologyRef) -> Any:
+    return load_topology(reference.name, reference.params)

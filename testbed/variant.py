@@ -1,0 +1,277 @@
+"""One variant, inside its bubble: build, listen, serve, tunnel, act, and bring home what there is to know.
+
+This is what the conductor runs. It hands back plain JSON values; the capture files and logs are in the run directory.
+Whatever it starts dies with the bubble, so nothing here undoes anything: it only ends what must end in good order for
+its last words (taps, services, tunnel) to be complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.capture import tap
+from testbed.children import Child, ChildFailed, child_environment, module_argv
+from testbed.evidence import is_before_tunnel_server
+from testbed.internet import CLIENT, Roles, services_request
+from testbed.lab.bubble import Conductor
+from testbed.lab.build import Lab, Node
+from testbed.lab.model import LabPlan
+from testbed.rundir import RunDirectory
+from testbed.scenario.values import CLIENT_TUN, TapSpec, Variant
+from testbed.tunnels.openvpn_config import DEVICE, TunnelSettings
+from testbed.tunnels.start import Ends, KeyMaker, Tunnel
+from testbed.workload.trust import BUNDLE_TARGETS, write_bundle
+
+WORK_DIRECTORY = Path("/run/testbed")  # in the bubble's own tmpfs
+CA_CERTIFICATE = WORK_DIRECTORY / "ca.pem"
+CA_BUNDLE = WORK_DIRECTORY / "ca-bundle.pem"
+KEYLOG = WORK_DIRECTORY / "keys.log"
+START_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class VariantJob:
+    """Everything one variant needs.
+
+    Shape: `secret` keys the canaries of this variant; with `keep` services and tunnel stay up for the lab to be held.
+    """
+
+    variant: Variant
+    plan: LabPlan
+    roles: Roles
+    run_directory: RunDirectory
+    secret: bytes
+    keep: bool
+
+
+class VariantRun:
+    """The parts of one running variant."""
+
+    def __init__(self, job: VariantJob, conductor: Conductor) -> None:
+        self._job = job
+        self._conductor = conductor
+        self._directory = job.run_directory
+        self._name = job.variant.name
+        self._taps: dict[str, Child] = {}
+        self._clock: dict[str, float] = {}
+        self._warnings: list[str] = []
+        self._keys: KeyMaker | None = None
+        self._tunnel: Tunnel | None = None
+        WORK_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+        os.close(self._directory.make_directory(self._name))
+        self._log_fd = self._directory.make_directory(f"{self._name}/logs")
+
+    def run(self) -> dict[str, Any]:
+        """The story of the variant."""
+        variant = self._job.variant
+        if variant.tunnel is not None:
+            self._keys = KeyMaker(WORK_DIRECTORY / "keys", {**os.environ, **child_environment()})
+        self._phase("lab")
+        lab = Lab.build(self._job.plan, before_up=self._open_taps)
+        self._conductor.publish(lab.namespaces())
+        client = lab.node(CLIENT)
+        self._phase("services")
+        services = self._start_services(lab)
+        self._trust_lab_authority(client)
+        if variant.tunnel is not None:
+            self._phase("tunnel")
+            self._start_tunnel(lab)
+            self._open_tap(client, TapSpec(CLIENT_TUN, CLIENT), DEVICE)
+        seen = self._ask_kernel(client)
+        self._phase("workload")
+        actions, facts = self._run_workload(client)
+        self._phase("closing")
+        if not self._job.keep:
+            if self._tunnel is not None:
+                self._warnings += self._tunnel.close()
+            services.stop()
+        taps = {name: child.stop() for name, child in self._taps.items()}
+        self._phase("end")
+        return {
+            **seen,
+            "actions": actions,
+            "facts": facts,
+            "taps": [self._tap_record(name, counts) for name, counts in taps.items()],
+            "tunnel": self._tunnel_measured(),
+            "metrics": self._seconds_by_phase(),
+            "warnings": self._warnings,
+        }
+
+    # -- in the order of the story ------------------------------------------------------------------------------------
+
+    def _phase(self, name: str) -> None:
+        self._clock[name] = time.monotonic()
+        self._conductor.send({"event": "phase", "phase": name})
+
+    def _open_taps(self, lab: Lab) -> None:
+        for planned, spec in zip(self._job.plan.taps, self._job.variant.taps, strict=True):
+            self._open_tap(lab.node(planned.node), spec, planned.interface)
+
+    def _open_tap(self, node: Node, spec: TapSpec, interface: str) -> None:
+        ring_octets = spec.ring_octets or tap.DEFAULT_RING_OCTETS
+        snap_octets = spec.snap_octets or 0
+        packet_socket = node.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        tap.open_ring(packet_socket, interface, ring_octets=ring_octets, snap_octets=snap_octets)
+        output = self._directory.create_file(f"{self._name}/{spec.name}.pcapng")
+        argv = module_argv(
+            "testbed.capture",
+            *("--socket", str(packet_socket.fileno())),
+            *("--output", str(output)),
+            *("--interface-name", f"{node.name}:{interface}"),
+            *("--ring-octets", str(ring_octets)),
+            *("--snap-octets", str(snap_octets)),
+        )
+        self._taps[spec.name] = self._spawn(f"tap-{spec.name}", argv, pass_fds=(packet_socket.fileno(), output))
+        packet_socket.close()
+        os.close(output)
+
+    def _start_services(self, lab: Lab) -> Child:
+        nodes = {node.name: node.netns_fd for node in lab.nodes()}
+        request = services_request(
+            self._job.variant,
+            self._job.roles,
+            nodes=nodes,
+            log_directory=self._log_fd,
+            ca_certificate=str(CA_CERTIFICATE),
+        )
+        services = self._spawn(
+            "services",
+            module_argv("testbed.services"),
+            pass_fds=(*nodes.values(), self._log_fd),
+            text=request.to_json(),
+        )
+        answer = services.read_line(START_TIMEOUT)
+        if not answer or not answer.get("ready"):
+            raise services.failure(f"could not start: {(answer or {}).get('error', 'no answer')}")
+        return services
+
+    def _trust_lab_authority(self, client: Node) -> None:
+        """Make every program in the client's node believe the lab's certificates, `curl` in a shell included."""
+        write_bundle(CA_CERTIFICATE, CA_BUNDLE)
+        for target in BUNDLE_TARGETS:
+            if target.is_file():
+                client.bind_file(CA_BUNDLE, target)
+
+    def _start_tunnel(self, lab: Lab) -> None:
+        spec, roles = self._job.variant.tunnel, self._job.roles
+        if spec is None or self._keys is None:
+            raise ValueError("this variant has no tunnel")
+        settings = TunnelSettings(
+            server=roles.vpn_address,
+            keys=str(self._keys.wait()),
+            cipher=spec.cipher,
+            control=spec.control,
+            mode=spec.mode,
+            transport=spec.transport,
+            routes=None if isinstance(spec.routes, str) else spec.routes,
+            dns_in_tunnel=spec.dns == "tunnel",
+        )
+        ends = Ends(lab.node(CLIENT), lab.node(roles.vpn_node), spec.client, spec.server, WORK_DIRECTORY, self._log_fd)
+        self._tunnel = Tunnel(settings, ends, child_environment())
+
+    def _ask_kernel(self, client: Node) -> dict[str, Any]:
+        sites = self._job.variant.sites.values()
+        return {
+            "interfaces": client.interfaces(),
+            "routes": client.routes(),
+            "egress": [{"site": site.name, **client.egress(address)} for site in sites for address in site.addresses],
+        }
+
+    def _run_workload(self, client: Node) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The records and the facts of all actions, as the workload process tells them."""
+        actions = self._job.variant.workload
+        child = self._spawn("workload", module_argv("testbed.workload"), node=client, text=self._workload_request())
+        records, facts = [], []
+        silence = START_TIMEOUT + max((action.timeout for action in actions), default=0.0)
+        for event in child.lines(silence):
+            self._conductor.send({key: event[key] for key in ("event", "id") if key in event})
+            if event["event"] == "error":
+                raise child.failure(f"refused its request: {event['error']}")
+            facts += event.get("facts", ())
+            if event["event"] == "end":
+                records.append(event["record"])
+        child.wait()
+        if len(records) != len(actions):
+            raise ChildFailed(f"the workload ended after {len(records)} of {len(actions)} actions")
+        self._keep_tls_keys()
+        return records, facts
+
+    def _workload_request(self) -> str:
+        variant = self._job.variant
+        client = self._job.plan.node(CLIENT)
+        request = {
+            "variant": variant.name,
+            "secret": self._job.secret.hex(),
+            "actions": [asdict(action) for action in variant.workload],
+            "sites": {site.name: site.addresses for site in variant.sites.values()},
+            "client_addresses": [
+                address.partition("/")[0] for interface in client.interfaces for address in interface.addresses
+            ],
+            "ca_certificate": str(CA_CERTIFICATE),
+            "ca_bundle": str(CA_BUNDLE),
+            "keylog": str(KEYLOG),
+        }
+        return json.dumps(request)
+
+    def _keep_tls_keys(self) -> None:
+        """Bring the TLS secrets of the client's programs home: the bubble's files vanish with it."""
+        self._directory.write_text(f"{self._name}/keys.log", KEYLOG.read_text(), secret=True)
+
+    # -- what it leaves -----------------------------------------------------------------------------------------------
+
+    def _tap_record(self, name: str, counts: dict[str, Any]) -> dict[str, Any]:
+        planned = {entry.name: entry for entry in self._job.plan.taps}.get(name)
+        return {
+            "name": name,
+            "node": planned.node if planned else CLIENT,
+            "interface": planned.interface if planned else DEVICE,
+            "file": f"{self._name}/{name}.pcapng",
+            "before_tunnel_server": is_before_tunnel_server(planned.node if planned else CLIENT, self._job.roles),
+            **{key: int(counts[key]) for key in ("packets", "octets", "dropped")},
+        }
+
+    def _tunnel_measured(self) -> dict[str, Any] | None:
+        if self._tunnel is None:
+            return None
+        return {
+            "server_address": self._job.roles.vpn_address,
+            "client_ready_seconds": self._tunnel.client.ready_after,
+            "server_ready_seconds": self._tunnel.server.ready_after,
+        }
+
+    def _seconds_by_phase(self) -> dict[str, float]:
+        names, times = list(self._clock), list(self._clock.values())
+        return {
+            f"{name}_seconds": round(end - start, 6) for name, start, end in zip(names, times, times[1:], strict=False)
+        }
+
+    def _spawn(
+        self, name: str, argv: list[str], *, node: Node | None = None, pass_fds: tuple[int, ...] = (), text: str = ""
+    ) -> Child:
+        error_fd = self._directory.create_file(f"{self._name}/logs/{name}.stderr")
+        streams = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": error_fd,
+            "pass_fds": pass_fds,
+            "cwd": "/",
+        }
+        if node is not None:
+            process = node.spawn(argv, env=child_environment(), **streams)
+        else:
+            process = subprocess.Popen(argv, env={**os.environ, **child_environment()}, **streams)  # type: ignore[call-overload]
+        process.stdin.write(text.encode())
+        process.stdin.close()
+        return Child(name, process, error_fd)
+
+
+def run_variant(job: VariantJob, conductor: Conductor) -> dict[str, Any]:
+    """Run one variant in the bubble this process is in. Returns plain JSON values."""
+    return VariantRun(job, conductor).run()
