@@ -9,6 +9,10 @@ Source: kernel Documentation/networking/ip-sysctl.rst; net/ipv4/devinet.c (devco
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from testbed.lab.model import LabPlan
+
 CONGESTION_CONTROL = "net.ipv4.tcp_congestion_control"
 
 _IPV4_EACH = {
@@ -59,3 +63,12 @@ def node_sysctls(forwards: bool) -> tuple[tuple[str, str], ...]:
                 if scope == "default" or key not in _NO_ALL
             ]
     return (*settings, *_TCP.items())
+
+
+def with_congestion_control(plan: LabPlan, name: str) -> LabPlan:
+    """Return `plan` with TCP's congestion control `name` in every node."""
+    nodes = tuple(
+        replace(node, sysctls=tuple((key, name if key == CONGESTION_CONTROL else value) for key, value in node.sysctls))
+        for node in plan.nodes
+    )
+    return replace(plan, nodes=nodes)
