@@ -17,7 +17,7 @@ from testbed.facts import Kind
 from testbed.report.words import METADATA_KINDS, action_in_words
 from testbed.result import ActionRecord, Exposure, RunResult, VariantResult, Verdict
 
-_CANARY = re.compile(r"[0-9A-Za-z_-]{11,}")
+_CANARY = re.compile(r"(?=[A-Za-z]*[0-9])[0-9A-Za-z]{11,}")  # a long run with a digit: hexadecimal, base32 or base64
 _NEVER_BY_POSITION = frozenset({str(Kind.CLIENT_ADDRESS), str(Kind.SERVER_ADDRESS), str(Kind.DNS_ANSWER)})
 _FIRST_OBSERVER = "isp"
 
@@ -166,7 +166,7 @@ def _group(action_id: str, rows: Sequence[Row], variants: Sequence[VariantResult
 
 def _headline(action_id: str, records: Sequence[ActionRecord]) -> str:
     if not records:
-        return f"everything together ({action_id})" if action_id else "everything together"
+        return "everything together"
     return shared_value([action_in_words(action) for action in records]) or action_id
 
 
