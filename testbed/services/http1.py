@@ -126,8 +126,7 @@ class _Conversation:
                 await self._refuse(record, error.error_status_hint)
                 ongoing = False
             finally:
-                if record.method is not None or record.error:
-                    self.listener.site(record.host).journal.write(record.line())
+                self._log(record)
             if not ongoing or self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
                 return
             self.http.start_next_cycle()
@@ -158,7 +157,7 @@ class _Conversation:
     async def _next_event(self) -> Any:
         while (event := self.http.next_event()) is h11.NEED_DATA:
             if self.http.they_are_waiting_for_100_continue:
-                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+                await self._write(self._build(h11.InformationalResponse(status_code=100, headers=[])))
             async with asyncio.timeout(IDLE_S):
                 self.http.receive_data(await self.reader.read(READ_OCTETS))
         return event
@@ -169,18 +168,30 @@ class _Conversation:
             await self._send(answer, record)
 
     async def _send(self, answer: Answer, record: RequestRecord) -> None:
+        """Send the answer; the log has the request before the client can have all of the answer."""
         record.status = answer.status
-        reason = HTTPStatus(answer.status).phrase
-        await self._write(h11.Response(status_code=answer.status, headers=list(answer.headers), reason=reason.encode()))
-        if record.method != "HEAD":
-            for piece in answer.pieces():
-                await self._write(h11.Data(data=piece))
-                record.response_octets += len(piece)
-        await self._write(h11.EndOfMessage())
+        reason = HTTPStatus(answer.status).phrase.encode()
+        octets = self._build(h11.Response(status_code=answer.status, headers=list(answer.headers), reason=reason))
+        for piece in answer.pieces() if record.method != "HEAD" else ():
+            octets += self._build(h11.Data(data=piece))
+            record.response_octets += len(piece)
+            if record.response_octets < answer.length:
+                await self._write(octets)
+                octets = b""
+        octets += self._build(h11.EndOfMessage())
+        self._log(record)
+        await self._write(octets)
 
-    async def _write(self, event: Any) -> None:
-        octets = self.http.send(event)
-        if octets:
-            self.writer.write(octets)
-            async with asyncio.timeout(IDLE_S):
-                await self.writer.drain()
+    def _log(self, record: RequestRecord) -> None:
+        """Log a request once, if there was one."""
+        if not record.logged and (record.method is not None or record.error):
+            record.logged = True
+            self.listener.site(record.host).journal.write(record.line())
+
+    def _build(self, event: Any) -> bytes:
+        return self.http.send(event) or b""
+
+    async def _write(self, octets: bytes) -> None:
+        self.writer.write(octets)
+        async with asyncio.timeout(IDLE_S):
+            await self.writer.drain()

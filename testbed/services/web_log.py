@@ -46,6 +46,7 @@ class RequestRecord:
     status: int | None = None
     response_octets: int = 0
     error: str = ""
+    logged: bool = False
     time: float = field(default_factory=time.time)
 
     def receive(self, untrusted: bytes) -> None:
