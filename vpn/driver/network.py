@@ -1,0 +1,239 @@
+"""The tunnel's network on this host: device, addresses, routes and resolver, set up together and taken back together.
+
+Every change that outlives the device is remembered with what undoes it; `close` undoes them in reverse order. Routes
+and addresses go to the kernel in one batch each.
+
+What is already there is left alone and not taken away at the end (a host route that an administrator set).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from ipaddress import IPv4Interface, IPv6Interface
+
+from vpn.config.model import DeviceSettings, DriverSettings, ServerAddresses
+from vpn.driver.errors import HostError
+from vpn.driver.log import BRIEF, NORMAL, Log
+from vpn.driver.netlink import (
+    Netlink,
+    Request,
+    add_address,
+    add_route,
+    delete_address,
+    delete_route,
+    device_index,
+    set_link,
+)
+from vpn.driver.resolver import ResolverFile
+from vpn.driver.routes import IpAddress, KernelRoute, RoutePlan, Underlay, host_route, plan_routes
+from vpn.driver.tun import TunDevice
+from vpn.push import PushedOptions
+
+_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
+
+
+class TunnelNetwork:
+    """The host's side of one tunnel. Make it early: what the host will not allow shows then."""
+
+    def __init__(self, settings: DriverSettings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._netlink = Netlink()
+        self._resolver = ResolverFile()
+        self._node: TunDevice | None = TunDevice(settings.device.node)
+        self._undo: list[tuple[str, Callable[[], None]]] = []
+        self._underlay: Underlay | None = None
+        self._bypassed: set[IpAddress] = set()
+        self.tun: TunDevice | None = None
+
+    @property
+    def device_settings(self) -> DeviceSettings:
+        return self._settings.device
+
+    def look_at_underlay(self, server: IpAddress) -> None:
+        """Remembers the ways outside of the tunnel; to be called while none of its routes are set.
+
+        Errors: HostError if there is no route to the server
+        """
+        mark = self._settings.socket.mark
+        default4, default6 = self._netlink.default_route(4), self._netlink.default_route(6)
+        local = tuple(net for path in (default4, default6) if path for net in self._netlink.networks_of(path.device))
+        to_server = self._netlink.path_to(server, mark)
+        self._underlay = Underlay(to_server, default4, default6, local, self._resolver.nameservers())
+
+    def keep_outside(self, server: IpAddress) -> None:
+        """With a tunnel still up (persist-tun): makes sure that the way to another server does not lead into it."""
+        if self._underlay is None or not self._bypassed or server in self._bypassed:
+            return
+        path = self._underlay.default4 if server.version == 4 else self._underlay.default6
+        if path is not None:
+            self._add_routes(RoutePlan((host_route(server, path),)))
+            self._bypassed.add(server)
+
+    def set_up_client(self, options: PushedOptions, server: IpAddress, mtu: int) -> None:
+        """Device, addresses, routes and resolver as the server and the file say. Errors: HostError."""
+        device = self._open_device(mtu)
+        if self._settings.set_addresses:
+            self._add_addresses(device, _client_addresses(options))
+        self._bring_up(device, mtu)
+        if self._settings.set_routes:
+            if self._underlay is None:
+                self.look_at_underlay(server)
+            underlay = self._underlay or Underlay(None)
+            plan = plan_routes(options, server, underlay, device)
+            for note in plan.notes:
+                self._log.write(note, NORMAL)
+            self._add_routes(plan)
+            self._bypassed.add(server)
+        self._set_resolver(options)
+
+    def set_up_server(self, addresses: ServerAddresses, options: PushedOptions, mtu: int) -> None:
+        """Device, the server's own addresses, and its `route` lines. Errors: HostError."""
+        device = self._open_device(mtu)
+        if self._settings.set_addresses:
+            own: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]] = []
+            if addresses.ipv4 is not None:
+                own.append((addresses.ipv4, addresses.ipv4_peer))
+            if addresses.ipv6 is not None:
+                own.append((addresses.ipv6, None))
+            self._add_addresses(device, own)
+        self._bring_up(device, mtu)
+        if self._settings.set_routes:
+            self._add_routes(RoutePlan(tuple(_server_routes(addresses, options, device))))
+
+    def close(self) -> None:
+        """Takes everything back, and the device with it. What fails is logged; the rest is still done."""
+        self.take_down()
+        if self._node is not None:
+            self._node.close()
+        self._netlink.close()
+
+    def take_down(self) -> None:
+        """Like `close`, but ready for another `set_up_…`."""
+        while self._undo:
+            what, undo = self._undo.pop()
+            try:
+                undo()
+            except HostError as error:
+                if error.number not in _GONE:
+                    self._log.write(f"{what} failed: {error}", BRIEF)
+        self._underlay = None
+        self._bypassed.clear()
+        if self.tun is not None:
+            self._log.write("Closing TUN/TAP interface", NORMAL)
+            self.tun.close()
+            self.tun = None
+
+    def _open_device(self, mtu: int) -> int:
+        node = self._node or TunDevice(self._settings.device.node)
+        self._node = None
+        try:
+            node.attach(self._settings.device.name, mtu)
+        except HostError:
+            node.close()
+            raise
+        self.tun = node
+        self._log.write(f"TUN/TAP device {node.name} opened", BRIEF)
+        return device_index(node.name)
+
+    def _bring_up(self, device: int, mtu: int) -> None:
+        queue = self._settings.device.queue_length
+        self._netlink.require([set_link(device, mtu=mtu, queue_length=queue)])
+        name = self.tun.name if self.tun else ""
+        self._log.write(f"net_iface_mtu_set: mtu {mtu} for {name}", NORMAL)
+        self._log.write(f"net_iface_up: set {name} up", NORMAL)
+
+    def _add_addresses(
+        self, device: int, addresses: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]]
+    ) -> None:
+        added = self._batch([add_address(device, own, peer) for own, peer in addresses])
+        name = self.tun.name if self.tun else ""
+        for own, peer in addresses:
+            words = f"net_addr_v{own.version}_add" if peer is None else f"net_addr_ptp_v{own.version}_add"
+            shown = f"{own}" if peer is None else f"{own.ip} peer {peer}"
+            self._log.write(f"{words}: {shown} dev {name}", NORMAL)
+        undo = [delete_address(device, *pair) for pair, fresh in zip(addresses, added, strict=True) if fresh]
+        self._remember("deleting addresses", undo)
+
+    def _add_routes(self, plan: RoutePlan) -> None:
+        if plan.remove:
+            self._batch([delete_route(route) for route in plan.remove])
+            self._remember("putting the default route back", [add_route(route) for route in plan.remove])
+        added = self._batch([add_route(route) for route in plan.add])
+        for route, fresh in zip(plan.add, added, strict=True):
+            if fresh:
+                self._log.write(f"net_route_v{route.network.version}_add: {route}", NORMAL)
+        undo = [delete_route(route) for route, fresh in zip(plan.add, added, strict=True) if fresh]
+        self._remember("deleting routes", undo[::-1])
+
+    def _batch(self, requests: list[Request]) -> list[bool]:
+        """Applies all; True for what was done, False for what was there before.
+
+        Errors: HostError, after taking back what this batch did is left to `close`
+        """
+        results: list[bool] = []
+        failures: list[HostError] = []
+        for answer in self._netlink.apply(requests):
+            results.append(answer is None)
+            if answer is not None and answer.number != errno.EEXIST:
+                failures.append(answer)
+        for failure in failures:
+            self._log.write(f"ERROR: {failure}", BRIEF)
+        return results
+
+    def _remember(self, what: str, requests: list[Request]) -> None:
+        if requests:
+            self._undo.append((what, lambda: self._apply_undo(requests)))
+
+    def _apply_undo(self, requests: list[Request]) -> None:
+        for answer in self._netlink.apply(requests):
+            if answer is not None and answer.number not in _GONE:
+                self._log.write(f"ERROR: {answer}", BRIEF)
+
+    def _set_resolver(self, options: PushedOptions) -> None:
+        servers = resolvers_of(options)
+        if not servers or self.tun is None:
+            return
+        search = list(dict.fromkeys([*options.dns_search, *([options.dns_domain] if options.dns_domain else [])]))
+        try:
+            self._resolver.apply(servers, search, self.tun.name)
+        except HostError as error:
+            self._log.write(f"ERROR: {error}", BRIEF)
+            return
+        self._log.write(f"DNS servers set: {', '.join(str(server) for server in servers)}", NORMAL)
+        self._undo.append(("restoring the resolver's configuration", self._restore_resolver))
+
+    def _restore_resolver(self) -> None:
+        if not self._resolver.restore():
+            self._log.write("resolv.conf was changed by another program meanwhile; left as it is", BRIEF)
+
+
+def resolvers_of(options: PushedOptions) -> list[IpAddress]:
+    """All DNS servers that are to be asked for everything: `dns server` ones by priority, then dhcp-option's."""
+    ranked = sorted(options.dns_servers, key=lambda server: server.priority)
+    modern = [
+        address
+        for server in ranked
+        if not server.resolve_domains
+        for address, port in server.addresses
+        if port in (None, 53)  # resolv.conf has no place for a port
+    ]
+    return list(dict.fromkeys([*modern, *options.dns_addresses]))
+
+
+def _client_addresses(options: PushedOptions) -> list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]]:
+    addresses: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]] = []
+    if options.ifconfig is not None:
+        addresses.append((options.ifconfig, options.ifconfig_peer))
+    if options.ifconfig_ipv6 is not None:
+        addresses.append((options.ifconfig_ipv6, None))
+    return addresses
+
+
+def _server_routes(addresses: ServerAddresses, options: PushedOptions, device: int) -> list[KernelRoute]:
+    """The pool's network in net30 and p2p, where no address brings it along, and the file's `route` lines."""
+    return [
+        KernelRoute(route.network, device, addresses.ipv4_peer if route.network.version == 4 else None, route.metric)
+        for route in options.routes
+    ]

@@ -1,0 +1,165 @@
+"""The event loop: moves packets between the core, the tun device and the outer socket, and keeps the core's time.
+
+One turn: wait until something is readable or the core's next deadline comes; hand the core what arrived, in batches;
+let it do what is due; send and deliver what it has ready. Latency comes first: there is no delay to fill a batch, a
+turn takes what is there. Events stay in the core until the owner takes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Protocol
+
+from vpn.driver.transport import Link
+from vpn.driver.tun import TunDevice
+from vpn.drops import Drops
+from vpn.events import Event
+from vpn.settings import Address
+
+_FOREVER = -1.0
+
+
+class Core(Protocol):
+    """What client, server and static-key cores have in common."""
+
+    drops: Drops
+
+    def receive_datagrams(self, untrusted: Sequence[bytes], address: Address, now: float, unix_time: int) -> None: ...
+    def receive_packets(self, packets: Sequence[bytes], now: float) -> None: ...
+    def advance(self, now: float, unix_time: int) -> None: ...
+    def next_timeout(self) -> float | None: ...
+    def datagrams_to_send(self) -> list[tuple[bytes, Address]]: ...
+    def packets_to_deliver(self) -> list[bytes]: ...
+    def next_event(self) -> Event | None: ...
+    def close(self, now: float) -> None: ...
+
+
+class Signals:
+    """Signals as values: taken in the loop, one after the other, never in the middle of something."""
+
+    def __init__(self, numbers: Sequence[signal.Signals]) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pending: list[signal.Signals] = []
+        self._numbers = numbers
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._pending.append(signal.Signals(number))
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def take(self) -> list[signal.Signals]:
+        """The signals that came since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 4096)
+        taken, self._pending = self._pending, []
+        return taken
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class Pump:
+    """Moves packets for one core after another. Attach and detach link and device at any time between turns."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._poll = select.epoll()
+        self._signals = signals
+        self._poll.register(signals.fileno(), select.EPOLLIN)
+        self._tun: TunDevice | None = None
+        self._link: Link | None = None
+        self._link_descriptors: set[int] = set()
+        self.core: Core | None = None
+
+    def attach_tun(self, tun: TunDevice | None) -> None:
+        if self._tun is not None and self._tun.fileno() >= 0:
+            self._poll.unregister(self._tun.fileno())
+        self._tun = tun
+        if tun is not None:
+            self._poll.register(tun.fileno(), select.EPOLLIN)
+
+    def attach_link(self, link: Link | None) -> None:
+        """Takes `link` for the core's datagrams; the link registers its own descriptors with `watch`."""
+        self._link = link
+
+    def watch(self, descriptor: int, events: int = select.EPOLLIN) -> None:
+        if descriptor in self._link_descriptors:
+            self._poll.modify(descriptor, events)
+        else:
+            self._poll.register(descriptor, events)
+            self._link_descriptors.add(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        if descriptor in self._link_descriptors:
+            self._link_descriptors.discard(descriptor)
+            self._poll.unregister(descriptor)
+
+    def watch_other(self, descriptor: int) -> None:
+        """Wakes the loop when `descriptor` becomes readable (a child's end); its owner looks after the turn."""
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def unwatch_other(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+
+    def close(self) -> None:
+        self._poll.close()
+
+    def turn(self, until: float | None = None) -> list[signal.Signals]:
+        """One turn of the loop, over at `until` (monotonic) at the latest; returns the signals that came."""
+        ready = self._poll.poll(self._patience(until))
+        now, unix_time = time.monotonic(), int(time.time())
+        signals: list[signal.Signals] = []
+        tun, core = self._tun, self.core
+        for descriptor, _ in ready:
+            if descriptor in self._link_descriptors:
+                self._receive(descriptor, now, unix_time)
+            elif tun is not None and descriptor == tun.fileno():
+                packets = tun.read_packets()
+                if core is not None and packets:
+                    core.receive_packets(packets, now)
+            elif descriptor == self._signals.fileno():
+                signals += self._signals.take()
+        if core is not None:
+            due = core.next_timeout()
+            if due is not None and due <= now:
+                core.advance(now, unix_time)
+            self.flush()
+        return signals
+
+    def flush(self) -> None:
+        """Sends and delivers everything the core has ready."""
+        if self.core is None:
+            return
+        if self._link is not None and (datagrams := self.core.datagrams_to_send()):
+            self._link.send(datagrams)
+        packets = self.core.packets_to_deliver()
+        if packets and self._tun is not None:
+            self._tun.write_packets(packets)
+
+    def _receive(self, descriptor: int, now: float, unix_time: int) -> None:
+        if self._link is None:
+            return
+        for address, datagrams in self._link.receive(descriptor):
+            if self.core is not None:
+                self.core.receive_datagrams(datagrams, address, now, unix_time)
+
+    def _patience(self, until: float | None) -> float:
+        """Seconds to wait at most; never negative, but for `for ever`."""
+        deadlines = [
+            moment for moment in (until, self.core.next_timeout() if self.core else None) if moment is not None
+        ]
+        if not deadlines:
+            return _FOREVER
+        return max(0.0, min(deadlines) - time.monotonic())

@@ -1,0 +1,136 @@
+"""A server on this host: one socket, one tun device, one core with all its clients.
+
+The device is up with the server's addresses before the first packet is answered. Who may come in beyond what the core
+checks itself (a file per client, a program that checks passwords) is decided by `admission`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from dataclasses import replace
+
+from vpn.config.model import DriverSettings, ServerAddresses
+from vpn.driver.admission import Admitter
+from vpn.driver.keylog import KeyLog
+from vpn.driver.log import BRIEF, NORMAL, Log
+from vpn.driver.network import TunnelNetwork
+from vpn.driver.outcome import Outcome
+from vpn.driver.pump import Pump, Signals
+from vpn.driver.status import ClientRow, StatusFile, render_server
+from vpn.driver.story import READY, drop_lines, tell_server
+from vpn.driver.udp import UdpLink, listen_family, open_server_link
+from vpn.events import AdmissionRequested, ClientConnected, ClientGone, Closed
+from vpn.server import ServerCore
+from vpn.settings import ServerSettings
+
+
+class ServerDriver:
+    """Runs one server until it is told to stop."""
+
+    def __init__(
+        self, core: ServerSettings, driver: DriverSettings, log: Log, signals: Signals, keylog: KeyLog | None
+    ) -> None:
+        self._core_settings = core
+        self._settings = driver
+        self._log = log
+        self._keylog = keylog
+        self._network = TunnelNetwork(driver, log)
+        self._pump = Pump(signals)
+        self._link: UdpLink | None = None
+        self._clients: dict[int, tuple[ClientConnected, float]] = {}
+        self._status = StatusFile(driver.output, log)
+        self._stop: Outcome | None = None
+
+    def run(self) -> Outcome:
+        """Serves until a signal ends it. Errors: HostError if it cannot start."""
+        try:
+            addresses = self._settings.server or ServerAddresses()
+            self._network.set_up_server(addresses, self._settings.local_options, self._core_settings.data.tun_mtu)
+            self._pump.attach_tun(self._network.tun)
+            self._open_link()
+            self._log.write(READY, BRIEF)
+            while self._stop is None:
+                self._serve()
+            return self._stop
+        finally:
+            self._pump.attach_tun(None)
+            if self._link is not None:
+                self._link.close()
+            self._network.close()
+            self._pump.close()
+
+    def _open_link(self) -> None:
+        self._link = open_server_link(self._settings.socket)
+        self._pump.attach_link(self._link)
+        self._pump.watch(self._link.fileno())
+        version = 6 if listen_family(self._settings.socket) == socket.AF_INET6 else 4
+        where = f"[AF_INET{'6' if version == 6 else ''}]{self._settings.socket.local or '[undef]'}"
+        self._log.write(f"UDPv{version} link local (bound): {where}:{self._settings.socket.local_port}", BRIEF)
+        self._log.write(f"UDPv{version} link remote: [AF_UNSPEC]", NORMAL)
+
+    def _serve(self) -> None:
+        """One core's life."""
+        ipv6 = listen_family(self._settings.socket) == socket.AF_INET6
+        core = ServerCore(
+            replace(self._core_settings, transport_ipv6=ipv6),
+            random_bytes=os.urandom,
+            keylog=self._keylog.write if self._keylog else None,
+        )
+        admitter = Admitter(self._settings.admission, core, self._log, self._pump)
+        self._pump.core = core
+        closed = False
+        while not closed:
+            for number in self._pump.turn(self._status.due_at):
+                self._on_signal(number, core)
+            admitter.collect()
+            closed = self._take_events(core, admitter)
+            self._pump.flush()
+            self._write_status(core)
+        self._log_drops(core, NORMAL)
+        admitter.close()
+        self._pump.core = None
+        self._clients.clear()
+
+    def _take_events(self, core: ServerCore, admitter: Admitter) -> bool:
+        """Tells and acts on events; True once the core is done."""
+        while (event := core.next_event()) is not None:
+            if isinstance(event, Closed):
+                return True
+            for line in tell_server(event):
+                self._log.write(line, BRIEF)
+            if isinstance(event, AdmissionRequested):
+                admitter.ask(event)
+            elif isinstance(event, ClientConnected):
+                self._clients[event.peer] = (event, time.time())
+            elif isinstance(event, ClientGone):
+                self._clients.pop(event.peer, None)
+        return False
+
+    def _on_signal(self, number: signal.Signals, core: ServerCore) -> None:
+        if number is signal.SIGUSR2:
+            self._log_drops(core, BRIEF)
+            self._write_status(core, at_once=True)
+            return
+        restarts = number is signal.SIGUSR1 and not self._settings.restart_signal_ends
+        if not restarts:
+            self._stop = Outcome.RELOAD if number is signal.SIGHUP else Outcome.CLEAN
+        end = "exiting" if self._stop is Outcome.CLEAN else "restarting"
+        self._log.write(f"{number.name}[hard,] received, process {end}", BRIEF)
+        core.close(time.monotonic())
+        self._pump.flush()
+
+    def _write_status(self, core: ServerCore, *, at_once: bool = False) -> None:
+        self._status.write_when_due(lambda: self._render_status(core), at_once=at_once)
+
+    def _render_status(self, core: ServerCore) -> str:
+        rows = [ClientRow(client, since, *core.octets_of(peer)) for peer, (client, since) in self._clients.items()]
+        return render_server(rows, time.time(), self._settings.output.status_version)
+
+    def _log_drops(self, core: ServerCore, level: int) -> None:
+        unsent = self._link.unsent if self._link else 0
+        refused = self._network.tun.refused_by_kernel if self._network.tun else 0
+        for line in drop_lines(core.drops.by_reason(), unsent=unsent, refused_by_kernel=refused):
+            self._log.write(line, level)
