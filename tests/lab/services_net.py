@@ -79,12 +79,15 @@ class Net:
 
     def run(self, argv: Sequence[str], node: str = "client", **options: Any) -> subprocess.CompletedProcess[str]:
         command = [*self._enter(node), *argv]
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30, cwd=ROOT, **options)
+        environment = {**options.pop("env", os.environ), "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=30, env=environment, **options
+        )
 
     def workload(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         """The lines that a workload process in the client's node writes."""
         done = self.run([sys.executable, "-m", "testbed.workload"], input=json.dumps(request))
-        assert done.stderr == ""
+        assert done.stderr == "", done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def log(self, name: str) -> list[dict[str, Any]]:
