@@ -32,7 +32,7 @@ from testbed.lab.namespaces import CLONE_NEWNET, CLONE_NEWNS, open_namespace, se
 from testbed.lab.nat import TABLE, node_rules
 from testbed.lab.netlink import Netlink, VethEnd
 from testbed.lab.node import Node
-from testbed.lab.sysctls import with_congestion_control
+from testbed.lab.sysctls import FORWARDING, with_congestion_control
 
 _FIRST_INDEX = 2  # 1 is lo
 _UP_PATIENCE_S = 10.0
@@ -99,17 +99,21 @@ class Lab:
 
 def _make_nodes(lab: Lab) -> None:
     home_net, home_mnt, folder = open_namespace("net"), open_namespace("mnt"), os.getcwd()
+    fresh: dict[str, str] = {}  # the settings that a new namespace has on this host
     try:
         for node in lab.plan.nodes:
             os.mkdir(node_folder(node.name))
             write_node_files(node_folder(node.name), node.name, node.resolvers, node.hosts)
             unshare(CLONE_NEWNET | CLONE_NEWNS)
-            _write_sysctls(node)
+            if not fresh:
+                fresh = {name: _read_sysctl(name) for name, _value in node.sysctls}
+            _write_sysctls(node, fresh)
             furnish_node(node.name)
             made = Node(node, open_namespace("net"), open_namespace("mnt"), Netlink())
             lab.nodes[node.name] = made
             bring_up("lo", made.kernel.control)
             setns(home_mnt, CLONE_NEWNS)
+            setns(home_net, CLONE_NEWNET)  # on some hosts a new namespace inherits from its maker's
             # Not a bind mount: those would be copied into every further node, and their number grow as its square.
             os.symlink(f"/proc/{os.getpid()}/fd/{made.netns_fd}", f"{NETNS}/{node.name}")
     finally:
@@ -120,16 +124,36 @@ def _make_nodes(lab: Lab) -> None:
         os.close(home_net)
 
 
-def _write_sysctls(node: NodePlan) -> None:
+def _write_sysctls(node: NodePlan, fresh: Mapping[str, str]) -> None:
+    """Write the settings of `node` that a fresh namespace does not have already."""
+    unsure = False
     for name, value in node.sysctls:
+        if fresh[name] == value and not (unsure and name.endswith(".accept_redirects")):
+            continue
+        unsure = unsure or name == FORWARDING  # writing it also changes which redirects are accepted
         try:
-            descriptor = os.open("/proc/sys/" + name.replace(".", "/"), os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(_sysctl_file(name), os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(descriptor, value.encode())
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise LabBuildError(f"node {node.name}: sysctl {name} = {value}: {error.strerror}") from error
+
+
+def _read_sysctl(name: str) -> str:
+    try:
+        descriptor = os.open(_sysctl_file(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 4096).decode().strip()
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise LabBuildError(f"this kernel has no sysctl {name}: {error.strerror}") from error
+
+
+def _sysctl_file(name: str) -> str:
+    return "/proc/sys/" + name.replace(".", "/")
 
 
 def _make_links(lab: Lab) -> None:
@@ -202,12 +226,8 @@ def _await_links(lab: Lab) -> None:
     deadline = time.monotonic() + _UP_PATIENCE_S
     for node in lab.nodes.values():
         for name, index in _indexes(node.plan).items():
-            _poll(partial(_has_carrier, node, index), deadline, name)
+            _poll(partial(netlink.has_carrier, node.kernel, index), deadline, name)
         _poll(partial(netlink.all_addresses_usable, node.kernel), deadline, f"the addresses of {node.name}")
-
-
-def _has_carrier(node: Node, index: int) -> bool:
-    return bool(netlink.link(node.kernel, index)["state"] == "up")
 
 
 def _poll(holds: Callable[[], bool], deadline: float, what: str) -> None:

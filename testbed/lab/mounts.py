@@ -6,7 +6,7 @@ host's entries, so that `resolv.conf`, `hosts` and `nsswitch.conf` can be the la
 nscd, systemd-resolved, D-Bus; path sockets cross network namespaces.
 
     /run/testbed/host-etc          the host's /etc
-    /run/testbed/nodes/<node>/…    each node's resolv.conf, hosts, nsswitch.conf; bound over /etc in the node
+    /run/testbed/nodes/<node>/…    each node's resolv.conf and hosts; bound over /etc in the node
     /run/netns/<node>              link to the node's namespace: what `ip netns` reads
 
 Every function here changes the calling thread's mount namespace, which must not be the host's.
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from testbed.lab.namespaces import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, mount
 
-NODE_FILES = ("resolv.conf", "hosts", "nsswitch.conf")
+NODE_FILES = ("resolv.conf", "hosts")  # nsswitch.conf is the bubble's in every node
+_OWN_FILES = (*NODE_FILES, "nsswitch.conf")
 RUN = "/run/testbed"
 HOST_ETC = f"{RUN}/host-etc"
 NETNS = "/run/netns"
@@ -45,6 +46,7 @@ def furnish_bubble() -> None:
     os.close(host_etc)
     _replace_etc()
     write_node_files("/etc", HOSTNAME, (), ())
+    Path("/etc/nsswitch.conf").write_text(NSSWITCH)
 
 
 def write_node_files(folder: str, hostname: str, resolvers: Iterable[str], hosts: Sequence[tuple[str, str]]) -> None:
@@ -54,7 +56,6 @@ def write_node_files(folder: str, hostname: str, resolvers: Iterable[str], hosts
     if not any(name == hostname for _address, name in hosts):
         lines.append(f"127.0.1.1\t{hostname}")
     Path(folder, "hosts").write_text("\n".join(lines) + "\n")
-    Path(folder, "nsswitch.conf").write_text(NSSWITCH)
     Path(folder, "resolv.conf").write_text(resolv_conf(resolvers))
 
 
@@ -80,7 +81,7 @@ def _replace_etc() -> None:
     mount("tmpfs", "/etc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     with os.scandir(HOST_ETC) as entries:
         for entry in entries:
-            if entry.name not in NODE_FILES:
+            if entry.name not in _OWN_FILES:
                 # A link is copied, not linked to: a relative one would otherwise be read from the wrong place.
                 target = os.readlink(entry.path) if entry.is_symlink() else f"{HOST_ETC}/{entry.name}"
                 os.symlink(target, f"/etc/{entry.name}")

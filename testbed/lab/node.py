@@ -16,7 +16,7 @@ from typing import IO, Any
 from testbed.lab import netlink
 from testbed.lab.model import NodePlan
 from testbed.lab.mounts import node_folder, resolv_conf
-from testbed.lab.namespaces import CLONE_NEWNET, CLONE_NEWNS, setns, socket_in
+from testbed.lab.namespaces import CLONE_NEWNET, CLONE_NEWNS, MS_BIND, mount, open_namespace, setns, socket_in
 from testbed.lab.netlink import Netlink
 
 Stream = int | IO[Any] | None
@@ -75,6 +75,17 @@ class Node:
             os.ftruncate(descriptor, len(text))
         finally:
             os.close(descriptor)
+
+    def bind_file(self, source: Path, target: Path) -> None:
+        """Have every program of this node find `source` at `target`, an existing file. Errors: OSError."""
+        home, folder = open_namespace("mnt"), os.getcwd()
+        try:
+            setns(self.mntns_fd, CLONE_NEWNS)
+            mount(str(source), str(target), None, MS_BIND)
+        finally:
+            setns(home, CLONE_NEWNS)
+            os.chdir(folder)
+            os.close(home)
 
     def interfaces(self) -> list[dict[str, Any]]:
         """Return every interface as the kernel answers: {name, state, mtu, mac, addresses}."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from testbed.lab.model import LabPlan
 
+FORWARDING = "net.ipv4.ip_forward"
 CONGESTION_CONTROL = "net.ipv4.tcp_congestion_control"
 
 _IPV4_EACH = {
@@ -53,7 +54,7 @@ _TCP = {
 def node_sysctls(forwards: bool) -> tuple[tuple[str, str], ...]:
     """Return every setting of a node, as (dotted name, value), in the order in which they are to be written."""
     forwarding = "1" if forwards else "0"
-    settings = [("net.ipv4.ip_forward", forwarding)]
+    settings = [(FORWARDING, forwarding)]
     settings += [(f"net.ipv6.conf.{scope}.forwarding", forwarding) for scope in ("all", "default")]
     for family, values in (("ipv4", _IPV4_EACH), ("ipv6", _IPV6_EACH)):
         for key, value in values.items():
