@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from testbed.facts import Fact, Sighting
-from testbed.result import ActionRecord, Exposure, ExpectationResult
+from testbed.result import ActionRecord, ExpectationResult, Exposure
 from testbed.scenario.values import TunnelSpec
 
 
@@ -31,10 +31,10 @@ class CapturedFrame(Protocol):
 
 
 class CapturedStream(Protocol):
-    """One direction of a reassembled TCP connection.
+    """One direction of a reassembled conversation, or an HTTP body as it reads once decoded.
 
-    Shape: `segments` are (offset in data, frame number), ascending by offset: the octets from that offset on came in
-        that frame.
+    Shape: `label` begins with the layer: `tcp`, `udp`, `icmp` or `http-body`. `segments` are (offset in data, frame
+        number), ascending by offset: the octets from that offset on came in that frame.
     """
 
     @property
@@ -62,6 +62,7 @@ class TapEvidence:
     frames: Sequence[CapturedFrame]
     streams: Sequence[CapturedStream] = ()
     damage: str = ""
+    addresses: Mapping[str, Sequence[int]] = field(default_factory=dict)  # in any IP header -> its first frames
     before_tunnel_server: bool = True
 
 

@@ -1,0 +1,124 @@
+"""Expectations against the matrix: what holds, what does not, and why, in words for people.
+
+`sees` holds if at least one selected fact is seen; `hides` if every one is hidden. An expectation that selects nothing
+never holds: what was not done cannot be hidden. Nor does `hides` where an action failed before it did what it would
+have shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from testbed.facts import Kind
+from testbed.result import ExpectationResult, Exposure, Verdict
+from testbed.scenario.values import TUNNEL_ACTION, Expectation, Selector
+from testbed.verdict.evidence import VariantEvidence
+from testbed.verdict.explain import Explainer, sentence
+
+ENDS = frozenset({Kind.CLIENT_ADDRESS, Kind.SERVER_ADDRESS})
+# What an action of each verb shows whenever it succeeds.
+SHOWS = {
+    "dns": frozenset({Kind.DNS_NAME, Kind.DNS_ANSWER}),
+    "http": ENDS | {Kind.HTTP_HOST, Kind.HTTP_URL, Kind.HTTP_HEADER},
+    "https": ENDS | {Kind.TLS_NAME, Kind.HTTP_URL, Kind.HTTP_HEADER},
+    "ping": ENDS | {Kind.PAYLOAD},
+}
+
+
+def judge_expectations(
+    expectations: Iterable[Expectation],
+    variants: Mapping[str, VariantEvidence],
+    exposures: Mapping[str, Sequence[Exposure]],
+) -> tuple[ExpectationResult, ...]:
+    """One result per expectation of a variant that ran, in the order given."""
+    return tuple(
+        _judge(expectation, variants[expectation.variant], exposures[expectation.variant])
+        for expectation in expectations
+        if expectation.variant in variants
+    )
+
+
+def selects(selector: Selector, row: Exposure) -> bool:
+    """Whether the expectation speaks of this fact.
+
+    The VPN server's own address is a server-address too, but what a tunnel shows is not what it was to hide: it is
+    selected by `action: tunnel` alone.
+    """
+    fact = row.fact
+    if fact.kind != selector.kind:
+        return False
+    if fact.action == TUNNEL_ACTION and fact.kind != Kind.TUNNEL and selector.action != TUNNEL_ACTION:
+        return False
+    wanted = ((selector.site, fact.site), (selector.action, fact.action), (selector.value, fact.value))
+    return all(asked is None or asked == found for asked, found in wanted)
+
+
+def _judge(expectation: Expectation, variant: VariantEvidence, exposures: Sequence[Exposure]) -> ExpectationResult:
+    selector = expectation.selector
+    at_observer = [row for row in exposures if row.observer == expectation.observer]
+    rows = [row for row in at_observer if selects(selector, row)]
+    explain = Explainer(variant)
+    if not rows:
+        return _result(expectation, False, _nothing(expectation, variant, at_observer))
+    seen = [row for row in rows if row.verdict is Verdict.SEEN]
+    if expectation.relation == "sees":
+        if seen:
+            return _result(expectation, True, sentence(seen[0]), seen)
+        return _result(expectation, False, explain.not_seen(rows))
+    if seen:
+        more = f" (and {len(seen) - 1} more)" if len(seen) > 1 else ""
+        return _result(expectation, False, explain.seen(seen[0]) + more, seen)
+    unproven = [row for row in rows if row.verdict is Verdict.UNPROVEN]
+    if unproven:
+        first = unproven[0]
+        reason = f"{first.fact.kind} {first.fact.value} of {first.fact.action} is not proven hidden: {first.reason}"
+        return _result(expectation, False, reason)
+    undone = _undone(selector, variant, rows)
+    if undone:
+        return _result(expectation, False, undone)
+    every = "it is hidden" if len(rows) == 1 else f"all {len(rows)} are hidden"
+    return _result(expectation, True, f"{every}; {rows[0].fact.value}: {rows[0].reason}")
+
+
+def _result(expectation: Expectation, holds: bool, reason: str, rows: Sequence[Exposure] = ()) -> ExpectationResult:
+    evidence = tuple(row.evidence[0] for row in rows if row.evidence)
+    return ExpectationResult(
+        variant=expectation.variant,
+        observer=expectation.observer,
+        relation=expectation.relation,
+        selector=str(expectation.selector),
+        holds=holds,
+        reason=reason,
+        evidence=evidence,
+    )
+
+
+def _nothing(expectation: Expectation, variant: VariantEvidence, at_observer: Sequence[Exposure]) -> str:
+    """Why an expectation selects no fact at all."""
+    undone = _undone(expectation.selector, variant, ())
+    if undone:
+        return undone
+    if not at_observer:
+        return f"there is no observer {expectation.observer} in this variant that could have seen anything"
+    if expectation.observer.partition(":")[1] and Kind(expectation.selector.kind) not in _kinds(at_observer):
+        return f"{expectation.observer} recorded nothing that could tell a {expectation.selector.kind}"
+    return f"the client did nothing that makes a fact {expectation.selector}, so nothing was seen or hidden"
+
+
+def _kinds(rows: Iterable[Exposure]) -> set[Kind]:
+    return {Kind(row.fact.kind) for row in rows}
+
+
+def _undone(selector: Selector, variant: VariantEvidence, rows: Sequence[Exposure]) -> str:
+    """The first failed action that never came to do what the selector is about; empty if there is none."""
+    done = {row.fact.action for row in rows}
+    for action in variant.actions:
+        if action.ok or action.id in done or Kind(selector.kind) not in SHOWS.get(action.verb, frozenset()):
+            continue
+        if selector.action not in (None, action.id) or selector.value is not None:
+            continue
+        if selector.site is not None and selector.site not in action.target:
+            continue
+        why = action.error or action.detail or "it did not say why"
+        return f"{action.id} ({action.target}) failed before it could show a {selector.kind}: {why}"
+    return ""

@@ -1,0 +1,187 @@
+"""Facts, observers and variants to the exposure matrix, leaks and expectations.
+
+    for every fact:      seen      a dissector or the search found it
+                         unproven  the capture is not whole, or there is no way to search, or no control fired
+                         hidden    none of these
+
+A control is where the same search must find such a fact: the same tap in a variant without a tunnel; else the client's
+tun device, for what a tunnel hides; else the server's own log, for what TLS hides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from testbed.facts import Fact, Kind
+from testbed.result import Exposure, FactRef, Verdict
+from testbed.scenario.values import SESSION_ACTION, TUNNEL_ACTION, Expectation
+from testbed.verdict.capture import NEVER_HIDDEN, Capture, Found, is_address
+from testbed.verdict.evidence import Judgement, SiteLog, TapEvidence, VariantEvidence
+from testbed.verdict.expectations import judge_expectations
+from testbed.verdict.leaks import find_leaks
+from testbed.verdict.needles import TRANSFORMS
+from testbed.verdict.server import LogReader
+
+PROTOCOLS = {"vpn": "OpenVPN", "openvpn": "OpenVPN", "wireguard": "WireGuard"}
+
+
+def judge(evidence: Iterable[VariantEvidence], expectations: Iterable[Expectation] = ()) -> Judgement:
+    """The verdict on every fact for every observer, and on the expectations of the variants that ran."""
+    variants = {one.variant: _Variant(one) for one in evidence}
+    exposures = {name: tuple(_exposures(one, variants)) for name, one in variants.items()}
+    given = {name: one.evidence for name, one in variants.items()}
+    return Judgement(
+        exposures=exposures,
+        leaks={name: find_leaks(one, exposures[name]) for name, one in given.items()},
+        expectations=judge_expectations(expectations, given, exposures),
+        warnings=tuple(_warnings(variants.values())),
+    )
+
+
+class _Variant:
+    """A variant's evidence, ready to be searched."""
+
+    def __init__(self, evidence: VariantEvidence) -> None:
+        self.evidence = evidence
+        self.name = evidence.variant
+        self.facts = (*evidence.facts, *ambient_facts(evidence))
+        self.captures = {tap.name: Capture(tap) for tap in evidence.taps}
+        self.client_tun = Capture(evidence.client_tun) if evidence.client_tun else None
+        self.logs = {log.site: LogReader(log, evidence.facts) for log in evidence.logs}
+
+    def counterparts(self, fact: Fact) -> tuple[Fact, ...]:
+        """The facts of this variant that are what `fact` is in another: canaries differ from variant to variant."""
+        same = [f for f in self.facts if f.kind is fact.kind and f.site == fact.site]
+        exact = [f for f in same if f.action == fact.action and _alike(f, fact)]
+        return tuple(exact or [f for f in same if _alike(f, fact)])
+
+
+def ambient_facts(evidence: VariantEvidence) -> tuple[Fact, ...]:
+    """What a variant shows without any single action: its volume and timing, and its tunnel."""
+    facts = []
+    kinds = {fact.kind for fact in evidence.facts}
+    if Kind.VOLUME not in kinds:
+        facts.append(Fact(Kind.VOLUME, "how much is sent and received", SESSION_ACTION))
+    if Kind.TIMING not in kinds:
+        facts.append(Fact(Kind.TIMING, "when and in which bursts", SESSION_ACTION))
+    if evidence.tunnel and evidence.tunnel_endpoint:
+        protocol = PROTOCOLS.get(evidence.tunnel.client, "tunnel")
+        facts.append(Fact(Kind.TUNNEL, f"{protocol} to {evidence.tunnel_endpoint}", TUNNEL_ACTION))
+        facts.append(Fact(Kind.SERVER_ADDRESS, evidence.tunnel_endpoint, TUNNEL_ACTION))
+    return tuple(facts)
+
+
+def _alike(one: Fact, other: Fact) -> bool:
+    """Whether the two say the same apart from their canaries: addresses must be of one family, headers of one name."""
+    if is_address(one) and is_address(other):
+        return (":" in one.value) == (":" in other.value)
+    if one.kind is Kind.HTTP_HEADER:
+        return one.value.partition(":")[0].casefold() == other.value.partition(":")[0].casefold()
+    if one.kind is Kind.HTTP_URL:
+        return one.value.partition(":")[0] == other.value.partition(":")[0]
+    return True
+
+
+def _exposures(variant: _Variant, variants: Mapping[str, _Variant]) -> Iterator[Exposure]:
+    for capture in variant.captures.values():
+        for fact in variant.facts:
+            yield _at_tap(fact, capture, variant, variants)
+    for reader in variant.logs.values():
+        for fact in reader.facts:
+            yield reader.judge(fact, _log_control(fact, reader.log, variant, variants))
+
+
+def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[str, _Variant]) -> Exposure:
+    ref = FactRef(fact.kind.value, fact.value, fact.action, fact.site)
+    observer = capture.tap.name
+    found = capture.find(fact)
+    if found:
+        return Exposure(observer, ref, Verdict.SEEN, found.evidence, found.how)
+    missing = _missing(fact, capture)
+    if missing:
+        return Exposure(observer, ref, Verdict.UNPROVEN, (), missing)
+    control = _control(fact, capture, variant, variants)
+    if not control:
+        reason = (
+            "no control: the same search finds it nowhere that it must be readable, so finding nothing proves nothing"
+        )
+        return Exposure(observer, ref, Verdict.UNPROVEN, (), reason)
+    how = "" if is_address(fact) else f" for {_quoted(fact.needles)} ({', '.join(TRANSFORMS)})"
+    reason = f"not found by the dissectors, nor in {capture.searched(fact)}{how}; control: {control}"
+    return Exposure(observer, ref, Verdict.HIDDEN, (), reason)
+
+
+def _missing(fact: Fact, capture: Capture) -> str:
+    """Why this fact cannot be called hidden here, whatever a control says; empty if it can."""
+    if fact.kind in NEVER_HIDDEN:
+        return f"{fact.kind.value} is never hidden; that no packet showed it means the tap recorded none"
+    if fact.kind is Kind.TUNNEL:
+        return "no rule recognised the tunnel, which does not prove that none could"
+    if not is_address(fact) and not any(fact.needles):
+        return "there is nothing to search for: the fact has no canary and is no address"
+    return capture.doubt()
+
+
+def _control(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[str, _Variant]) -> str:
+    """Where the same search found such a fact, in words; empty if nowhere."""
+    for other in variants.values():
+        if other.evidence.tunnel is not None or other is variant or capture.tap.name not in other.captures:
+            continue
+        twin = other.captures[capture.tap.name]
+        for counterpart in other.counterparts(fact):
+            if found := _fires(counterpart, twin):
+                return f"the same search finds it without a tunnel ({_place(found)})"
+    if variant.client_tun and (found := _fires(fact, variant.client_tun)):
+        return f"the same search finds it inside the tunnel, at the client's tun device ({_place(found)})"
+    reader = variant.logs.get(fact.site or "")
+    if reader and fact in reader.facts and (found_lines := reader.find(fact)):
+        return f"the site's own log has it ({found_lines[0].file} line {found_lines[0].frame})"
+    return ""
+
+
+def _fires(fact: Fact, capture: Capture) -> Found | None:
+    """The fact in a control's capture. A text must be found by the text search itself: that is what is being tested."""
+    if is_address(fact):
+        return capture.find(fact)
+    if not any(capture.search.find(needle) for needle in fact.needles if needle):
+        return None
+    return capture.find(fact)
+
+
+def _log_control(fact: Fact, log: SiteLog, variant: _Variant, variants: Mapping[str, _Variant]) -> str:
+    for other in variants.values():
+        reader = other.logs.get(log.site)
+        if reader is None or other is variant:
+            continue
+        for counterpart in other.counterparts(fact):
+            if evidence := reader.find(counterpart):
+                return f"{evidence[0].file} line {evidence[0].frame} has it"
+    return ""
+
+
+def _place(found: Found) -> str:
+    first = found.evidence[0]
+    return f"{first.file} frame {first.frame}"
+
+
+def _quoted(needles: Iterable[str]) -> str:
+    return ", ".join(f'"{needle}"' for needle in needles if needle)
+
+
+def _warnings(variants: Iterable[_Variant]) -> Iterator[str]:
+    for variant in variants:
+        taps: list[TapEvidence] = [*variant.evidence.taps]
+        if variant.evidence.client_tun:
+            taps.append(variant.evidence.client_tun)
+        for action in variant.evidence.actions:
+            if not action.ok:
+                yield f"{variant.name}: {action.id} failed: {action.error or action.detail}"
+        for tap in taps:
+            if tap.dropped:
+                yield f"{variant.name}: the tap {tap.name} lost {tap.dropped} packets"
+        if variant.evidence.tunnel is None:
+            for tap in variant.evidence.taps:
+                for sighting in tap.sightings:
+                    if sighting.kind is Kind.TUNNEL:
+                        frame = sighting.frames[0] if sighting.frames else 0
+                        yield f"{variant.name}: {tap.name} took frame {frame} for a tunnel ({sighting.value}); there was none"
