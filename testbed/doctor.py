@@ -209,5 +209,5 @@ def check_peer(peer: Peer) -> Check:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check(peer.program, State.WARN, f"{path} does not start: {error}", f"{fix} --reinstall")
-    version = re.search(r"\d+(\.\d+)+\S*", answer.stdout + answer.stderr)
+    version = re.search(r"\d+(\.\d+)+([-+~\w]+(\.\w+)*)?", answer.stdout + answer.stderr)
     return Check(peer.program, State.OK, f"{version[0] if version else 'version unknown'}, {path}")

@@ -44,7 +44,7 @@ packages_missing() {
 available() { # the first of several packages that apt can install
     local package
     for package in ${1//|/ }; do
-        if apt-cache policy "$package" 2>/dev/null | grep -q 'Candidate: [^(]'; then
+        if [[ $(apt-cache policy "$package" 2>/dev/null) == *"Candidate: "[!\(]* ]]; then
             printf '%s\n' "$package"
             return
         fi
@@ -54,11 +54,11 @@ available() { # the first of several packages that apt can install
 
 missing=$(packages_missing)
 [ -n "$missing" ] || exit 0
-names=$(tr '\n' ' ' <<<"${missing//|*([^$'\n'])/}")
-[ "$(id -u)" = 0 ] || fail "The tests need programs that are missing here: ${names% }. Fix: sudo make test"
-command -v apt-get >/dev/null || fail "The tests need programs that are missing here, and there is no apt-get: install ${names% }"
+names=$(sed 's/|.*//' <<<"$missing" | paste -sd' ')
+[ "$(id -u)" = 0 ] || fail "The tests need programs that are missing here: $names. Fix: sudo make test"
+command -v apt-get >/dev/null || fail "The tests need programs that are missing here, and there is no apt-get: install $names"
 
-say "Installing for the tests: ${names% }"
+say "Installing for the tests: $names"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update || fail "apt cannot read its package lists. Fix: check the network and /etc/apt"
 chosen=()
@@ -72,4 +72,4 @@ apt-get -qq install -y --no-install-recommends "${chosen[@]}" </dev/null >/dev/n
     fail "apt could not install ${chosen[*]}. Fix: apt-get install ${chosen[*]}"
 
 missing=$(packages_missing)
-[ -z "$missing" ] || fail "Still missing after the installation, from these packages: $(tr '\n' ' ' <<<"$missing")"
+[ -z "$missing" ] || fail "Still missing after the installation, from these packages: $(paste -sd' ' <<<"$missing")"

@@ -18,7 +18,7 @@ find_python() {
             command -v "$candidate"
             return
         fi
-        seen+="${seen:+, }$("$candidate" -V 2>&1 | head -1)"
+        seen+="${seen:+, }$("$candidate" -V 2>&1)"
     done
     fail "Python 3.11 to 3.14 is needed, found ${seen:-none}. Fix: apt install python3 python3-venv, or name one: make PYTHON=/path/to/python3.11"
 }

@@ -168,7 +168,7 @@ def test_a_missing_program_is_a_warning_with_its_package_and_no_failure() -> Non
 
 def test_a_program_that_is_there_is_shown_with_its_version_and_place(tmp_path: Path) -> None:
     program = tmp_path / "peer"
-    program.write_text("#!/bin/sh\necho 'Peer v4.5.6-rc1 (built today)' >&2\nexit 3\n", "utf-8")
+    program.write_text("#!/bin/sh\necho 'Peer v4.5.6-rc1. Built today' >&2\nexit 3\n", "utf-8")
     program.chmod(0o755)
     check = check_peer(Peer(str(program), ("--version",), "peer", "an example"))
     assert (check.state, check.found) == (State.OK, f"4.5.6-rc1, {program}")
