@@ -2,62 +2,493 @@
 
 The driver gives it what arrives and the time, and takes what it wants sent, delivered, told and when to be called
 again. Random octets come from the callable given at construction; the core reads no clock.
+
+    start -> TLS -> key messages -> pushed options -> Connected … Closed
+
+Sources: openvpn-protocol.md sections 8, 9 and 13.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from vpn.events import Event
-from vpn.settings import Address, ClientSettings
+from vpn.dataplane.channel import Negotiated
+from vpn.dataplane.inner import destination
+from vpn.drops import Drop, Drops
+from vpn.events import (
+    AuthFailed,
+    AuthPending,
+    Closed,
+    CloseReason,
+    Connected,
+    Event,
+    Floated,
+    Information,
+    RefusalReason,
+    Refused,
+    Renegotiated,
+    Restart,
+    TlsEstablished,
+    TransportUnusable,
+)
+from vpn.happenings import HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
+from vpn.key_session import KeySession
+from vpn.negotiation import CC_EXIT, DYN_TLS_CRYPT, TLS_EKM, NoSharedCipher, cipher_as_client, client_protocol
+from vpn.outlets import Outlets
+from vpn.protection import base_key, client_wrapper
+from vpn.push import PushedOptions
+from vpn.push_parser import BadPush, PushCollector, filter_options, parse_options
+from vpn.session import Identity, Session, SessionSetup, new_session_id
+from vpn.settings import Address, ClientSettings, KeyDirection, Transport, Wrapping
+from vpn.tls import TlsContext
+from vpn.version import IV_VERSION
+from vpn.wire.message import EXIT, HALT, PUSH_REPLY, PUSH_REQUEST, RESTART, AuthFailure, RestartRequest, is_message
+from vpn.wire.occ import LinkDescription, build_options
+from vpn.wire.packet import Opcode, PeerId
+from vpn.wire.peer_info import build_peer_info
+
+_FIRST_PUSH_REQUEST = 1.0  # most servers push unasked; this is for those that do not
+_CLOSE_LINGER = 1.0  # how long a clean exit waits for its acknowledgement
+_NEVER = float("inf")
+_FINAL = frozenset({CloseReason.LOCAL, CloseReason.HALT, CloseReason.INACTIVE, CloseReason.SESSION_TIMEOUT})
 
 
 class ClientCore:
     """One connection attempt and the session that follows; after `Closed` make a new one.
 
-    Units: `now` in monotonic seconds, `unix_time` in whole Unix seconds.
+    Units: `now` in monotonic seconds, `unix_time` in whole Unix seconds. Errors: BadTlsSettings at construction.
+    `keylog` gets lines for Wireshark; they are secrets.
     """
 
-    def __init__(self, settings: ClientSettings, server: Address, *, random_bytes: Callable[[int], bytes]) -> None:
-        raise NotImplementedError
+    def __init__(
+        self,
+        settings: ClientSettings,
+        server: Address,
+        *,
+        random_bytes: Callable[[int], bytes],
+        keylog: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.drops = Drops()
+        self._server = server
+        self._random_bytes = random_bytes
+        self._tls = TlsContext(settings.tls, is_server=False, keylog=keylog)
+        self._out = Outlets()
+        self._session: Session | None = None
+        self._push = PushCollector.empty()
+        self._options: PushedOptions | None = None
+        self._tls_done: TlsDone | None = None
+        self._token: tuple[str, str] | None = None  # user name and token that take the password's place
+        self._push_request_at = _NEVER
+        self._push_deadline = _NEVER
+        self._session_ends_at = _NEVER
+        self._idle_at = _NEVER
+        self._closing_at = _NEVER
+        self._closed = False
+        self._now = 0.0
+
+    # -- in ----------------------------------------------------------------------------------------------------------
 
     def start(self, now: float, unix_time: int) -> None:
         """Send the first packet."""
+        v2 = self.settings.control.wrapping is Wrapping.TLS_CRYPT_V2
+        reset = Opcode.CONTROL_HARD_RESET_CLIENT_V3 if v2 else Opcode.CONTROL_HARD_RESET_CLIENT_V2
+        self._session = Session(self._session_setup(unix_time), now, unix_time)
+        self._session.send_first_reset(reset, now)
+        self._flush(now)
 
     def receive_datagram(self, untrusted: bytes, address: Address, now: float, unix_time: int) -> None:
         """Take one datagram (UDP) or one de-framed packet (TCP) from the transport."""
+        self.receive_datagrams((untrusted,), address, now, unix_time)
 
     def receive_datagrams(self, untrusted: Sequence[bytes], address: Address, now: float, unix_time: int) -> None:
         """The same for a batch from one address."""
+        session = self._session
+        self._now = now
+        if session is None or self._closed:
+            self.drops.count(Drop.CLOSED, len(untrusted))
+            return
+        if address != self._server and not self.settings.float_server:
+            self.drops.count(Drop.UNKNOWN_SENDER, len(untrusted))
+            return
+        data: list[bytes] = []
+        for packet in untrusted:
+            if packet and packet[0] >> 3 in (Opcode.DATA_V1, Opcode.DATA_V2):
+                data.append(packet)
+                continue
+            self._receive_data(session, data, address, now)
+            data = []
+            good = session.receive_control(packet, now, unix_time)
+            self._check_stream(good, address)
+            if good:
+                self._follow(address)
+            self._interpret(session, now)
+        self._receive_data(session, data, address, now)
+        self._interpret(session, now)
+        self._flush(now)
 
     def receive_packet(self, packet: bytes, now: float) -> None:
         """Take one IP packet from the tunnel interface."""
+        self.receive_packets((packet,), now)
 
     def receive_packets(self, packets: Sequence[bytes], now: float) -> None:
         """The same for a batch."""
+        if self._session is None or self._options is None or self._closed:
+            self.drops.count(Drop.NOT_CONNECTED, len(packets))
+            return
+        self._session.send_packets(packets, now)
+        self._note_traffic(now)
+        self._flush(now)
 
     def advance(self, now: float, unix_time: int) -> None:
         """Do what is due; call when `next_timeout()` has come."""
-
-    def next_timeout(self) -> float | None:
-        """When `advance` must be called next, in the time of `now`."""
-
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
-        """Everything to put on the wire, in order; empties the queue. TCP: frame each with `vpn.wire.stream`."""
-        raise NotImplementedError
-
-    def packets_to_deliver(self) -> list[bytes]:
-        """IP packets for the tunnel interface, in order; empties the queue."""
-        raise NotImplementedError
-
-    def next_event(self) -> Event | None:
-        """The oldest event not yet taken."""
+        session = self._session
+        self._now = now
+        if session is None or self._closed:
+            return
+        session.advance(now, unix_time)
+        self._interpret(session, now)
+        if self._push_request_at <= now:
+            session.send_text(PUSH_REQUEST, now)
+            self._push_request_at = now + self.settings.timers.push_request
+        if self._push_deadline <= now:
+            self._end(CloseReason.PUSH_TIMEOUT, "no PUSH_REPLY from the server")
+        if self._session_ends_at <= now:
+            self._leave(CloseReason.SESSION_TIMEOUT, now)
+        if self._idle_at <= now:
+            self._leave(CloseReason.INACTIVE, now)
+        if self._closing_at <= now:
+            self._end(CloseReason.LOCAL, "")
+        self._flush(now)
 
     def transport_lost(self, now: float, detail: str) -> None:
         """TCP: the connection broke."""
+        self._end(CloseReason.TRANSPORT, detail)
 
-    def request_renegotiation(self, now: float) -> None:
-        """Start a soft reset now, if the session is established."""
+    def request_renegotiation(self, now: float) -> bool:
+        """Start a soft reset now, if the session is established; returns whether it was started."""
+        started = self._session is not None and not self._closed and self._session.renegotiate(now)
+        self._flush(now)
+        return started
 
     def close(self, now: float) -> None:
-        """Leave cleanly: tell the server, then be Closed. Send what `datagrams_to_send` returns afterwards."""
+        """Leave cleanly: tell the server, then be Closed (at the latest a second later, by `advance`)."""
+        session = self._session
+        if self._closed or self._closing_at != _NEVER:
+            return
+        if session is None or self._options is None:
+            self._end(CloseReason.LOCAL, "")
+            return
+        self._say_goodbye(session, now)
+        self._flush(now)
+        if self.settings.transport is Transport.TCP or session.all_acknowledged:
+            self._end(CloseReason.LOCAL, "")
+        else:
+            self._closing_at = now + _CLOSE_LINGER
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        """When `advance` must be called next, in the time of `now`."""
+        if self._session is None or self._closed:
+            return None
+        of_session = self._session.next_timeout()
+        due = min(
+            _NEVER if of_session is None else of_session,
+            self._push_request_at,
+            self._push_deadline,
+            self._session_ends_at,
+            self._idle_at,
+            self._closing_at,
+        )
+        return None if due == _NEVER else max(due, self._now)
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+        """Everything to put on the wire, in order; empties the queue. TCP: frame each with `vpn.wire.stream`."""
+        return self._out.take_datagrams()
+
+    def packets_to_deliver(self) -> list[bytes]:
+        """IP packets for the tunnel interface, in order; empties the queue."""
+        return self._out.take_packets()
+
+    def next_event(self) -> Event | None:
+        """The oldest event not yet taken."""
+        return self._out.take_event()
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Octets of inner packets (received, sent)."""
+        return (self._session.data.octets_in, self._session.data.octets_out) if self._session else (0, 0)
+
+    # -- making the session ------------------------------------------------------------------------------------------
+
+    def _session_setup(self, unix_time: int) -> SessionSetup:
+        settings = self.settings
+        timers = replace(settings.timers, ping=0.0) if settings.pull else settings.timers
+        return SessionSetup(
+            is_server=False,
+            own_id=new_session_id(self._random_bytes),
+            wrapper=client_wrapper(settings.control, unix_time),
+            tls=self._tls,
+            timers=timers,
+            data=settings.data,
+            transport=settings.transport,
+            transport_ipv6=settings.transport_ipv6,
+            max_packet_octets=settings.max_packet_octets,
+            identity=Identity(self._options_string(), self._peer_info(), self._credentials),
+            random_bytes=self._random_bytes,
+            drops=self.drops,
+            base_key=base_key(settings.control),
+            client_key=settings.control.wrapped_client_key,
+        )
+
+    def _options_string(self) -> str:
+        settings = self.settings
+        tls_auth = settings.control.wrapping is Wrapping.TLS_AUTH
+        directed = tls_auth and settings.control.direction is not KeyDirection.BIDIRECTIONAL
+        return build_options(
+            LinkDescription(
+                tls_server=False,
+                transport=settings.transport,
+                transport_ipv6=settings.transport_ipv6,
+                tun_mtu=settings.data.tun_mtu,
+                digest=settings.data.digest,
+                cipher=settings.data.fallback_cipher,
+                compression=settings.data.compression,
+                tls_auth=tls_auth,
+                key_direction=int(settings.control.direction) if directed else None,
+            )
+        )
+
+    def _peer_info(self) -> str:
+        settings = self.settings
+        protocol = client_protocol(key_export=settings.tls_key_export, dynamic_tls_crypt=settings.dynamic_tls_crypt)
+        ciphers = [cipher.value for cipher in settings.data.data_ciphers]
+        mtu = max(settings.data.tun_mtu, 1600)  # 2.6 announces what its buffers hold, not what it uses
+        return build_peer_info(protocol, ciphers, mtu, IV_VERSION, settings.peer_info).build()
+
+    def _credentials(self) -> tuple[str, str]:
+        return self._token or (self.settings.username, self.settings.password)
+
+    # -- what the session says ---------------------------------------------------------------------------------------
+
+    def _receive_data(self, session: Session, data: list[bytes], address: Address, now: float) -> None:
+        if not data:
+            return
+        bad = self.drops[Drop.UNAUTHENTIC_DATA]
+        heard = session.data.authentic
+        packets = [packet for packet in session.receive_data(data, now) if destination(packet) is not None]
+        if session.data.authentic > heard:
+            self._follow(address)
+        if packets and self._options is not None:
+            self._out.deliver(packets)
+            self._note_traffic(now)
+        self._check_stream(self.drops[Drop.UNAUTHENTIC_DATA] == bad, address)
+
+    def _interpret(self, session: Session, now: float) -> None:
+        while session.happenings and not self._closed:
+            happening = session.happenings.pop(0)
+            self._interpret_one(session, happening, now)
+
+    def _interpret_one(self, session: Session, happening: Happening, now: float) -> None:
+        if isinstance(happening, TlsDone):
+            self._tls_done = happening
+            self._out.tell(_tls_established(happening))
+        elif isinstance(happening, KeysExchanged):
+            self._keys_exchanged(session, happening, now)
+        elif isinstance(happening, TextReceived):
+            self._read_text(session, happening.text, now)
+        elif isinstance(happening, HandshakeFailed):
+            self._refuse(happening.reason, happening.detail)
+        else:
+            self._end(happening.reason, happening.detail)
+
+    def _keys_exchanged(self, session: Session, happening: KeysExchanged, now: float) -> None:
+        if self._options is not None:
+            session.install_keys(session.primary)
+            self._out.tell(Renegotiated(None, happening.key_id))
+        elif self.settings.pull:
+            self._push_request_at = now + _FIRST_PUSH_REQUEST
+            self._push_deadline = now + self.settings.timers.push_timeout
+        else:
+            self._configure(session, [], now)
+
+    def _read_text(self, session: Session, text: str, now: float) -> None:
+        """One control message of the server."""
+        if is_message(text, PUSH_REPLY):
+            self._read_push(session, text, now)
+        elif text.startswith("AUTH_FAILED"):
+            self._auth_failed(AuthFailure.parse(text))
+        elif is_message(text, "AUTH_PENDING"):
+            self._auth_pending(text, now)
+        elif is_message(text, RESTART):
+            request = RestartRequest.parse(text)
+            self._out.tell(Restart(request.text, request.keep_password, request.next_remote))
+            self._end(CloseReason.RESTART, request.text)
+        elif is_message(text, HALT):
+            self._end(CloseReason.HALT, RestartRequest.parse(text).text)
+        elif is_message(text, EXIT):
+            self._end(CloseReason.PEER_EXIT, "EXIT message")
+        elif is_message(text, "INFO") or is_message(text, "INFO_PRE"):
+            self._out.tell(Information(text.partition(",")[2]))
+        else:
+            self.drops.count(Drop.UNEXPECTED)
+
+    def _read_push(self, session: Session, text: str, now: float) -> None:
+        try:
+            if self._options is not None:
+                # after a renegotiation the server only renews the token; the rest stands already
+                self._take_token(parse_options(option for option in text.split(",")[1:] if "auth-token" in option))
+                return
+            self._push.add(text)
+            if self._push.is_complete:
+                self._configure(session, self._push.options, now)
+        except BadPush as error:
+            self._refuse(RefusalReason.BAD_PUSH, str(error))
+
+    def _configure(self, session: Session, texts: list[str], now: float) -> None:
+        """The server's options are complete: make the keys and tell the driver."""
+        settings = self.settings
+        key = session.newest_established
+        if key is None:
+            return
+        options = parse_options(filter_options(texts, settings.pull_filters, nopull=settings.route_nopull))
+        server_options = key.peer_message.options if key.peer_message else ""
+        try:
+            cipher = cipher_as_client(options, server_options, settings.data)
+        except NoSharedCipher as error:
+            self._refuse(RefusalReason.NO_SHARED_CIPHER, str(error))
+            return
+        peer_id = None if options.peer_id is None else PeerId(options.peer_id)
+        export = TLS_EKM in options.protocol_flags
+        compression = settings.data.compression if options.compression is None else options.compression
+        session.agree(Negotiated(cipher, export, peer_id, compression))
+        session.install_keys(key)
+        if DYN_TLS_CRYPT in options.protocol_flags:
+            session.enable_dynamic_tls_crypt()
+        self._apply_timers(session, options, now)
+        self._take_token(options)
+        self._options = options
+        self._tell_connected(key, options, session.negotiated or Negotiated(cipher, export, peer_id, compression))
+
+    def _tell_connected(self, key: KeySession, options: PushedOptions, negotiated: Negotiated) -> None:
+        done = self._tls_done
+        self._out.tell(
+            Connected(
+                options=options,
+                cipher=negotiated.cipher,
+                peer_id=options.peer_id,
+                server=self._server,
+                common_name=done.common_name if done else "",
+                tun_mtu=options.tun_mtu or self.settings.data.tun_mtu,
+                tls_version=key.tls.version,
+                tls_cipher=key.tls.cipher,
+            )
+        )
+
+    def _apply_timers(self, session: Session, options: PushedOptions, now: float) -> None:
+        timers = self.settings.timers
+        session.timers = replace(
+            timers,
+            ping=float(timers.ping if options.ping is None else options.ping),
+            ping_restart=float(timers.ping_restart if options.ping_restart is None else options.ping_restart),
+            ping_exit=float(timers.ping_exit if options.ping_exit is None else options.ping_exit),
+            inactive=float(timers.inactive if options.inactive is None else options.inactive),
+        )
+        self._push_request_at = self._push_deadline = _NEVER
+        limit = options.session_timeout or timers.session_timeout
+        self._session_ends_at = now + limit if limit else _NEVER
+        self._note_inactivity(session, now)
+
+    def _take_token(self, options: PushedOptions) -> None:
+        if options.auth_token is not None:
+            username = self.settings.username
+            if options.auth_token_user is not None:
+                username = _decode_user(options.auth_token_user) or username
+            self._token = (username, options.auth_token)
+
+    def _auth_failed(self, failure: AuthFailure) -> None:
+        self._out.tell(AuthFailed(failure.reason, failure.temporary, failure.backoff, failure.advance))
+        retry = failure.temporary or self._token is not None
+        self._end(CloseReason.AUTH_FAILED, failure.reason, retry=retry)
+
+    def _auth_pending(self, text: str, now: float) -> None:
+        words = text.partition(",")[2]
+        number = words.removeprefix("timeout ").partition(",")[0]
+        good = words.startswith("timeout ") and number.isascii() and number.isdigit() and len(number) < 6
+        timeout = float(number) if good else None
+        if self._options is None and self._push_deadline != _NEVER:
+            # the server decides how long a person may take; an hour is enough for anyone
+            self._push_deadline = now + min(timeout or 0.0, 3600.0) + self.settings.timers.push_timeout
+        self._out.tell(AuthPending(timeout, words))
+
+    # -- small decisions ---------------------------------------------------------------------------------------------
+
+    def _follow(self, address: Address) -> None:
+        if address != self._server:
+            self._out.tell(Floated(None, self._server, address))
+            self._server = address
+
+    def _check_stream(self, good: bool, address: Address) -> None:
+        """A TCP stream in which one packet is not authentic cannot be trusted any further."""
+        if good or self.settings.transport is not Transport.TCP or self._closed:
+            return
+        detail = "a packet in the TCP stream is not authentic"
+        self._out.tell(TransportUnusable(address, detail))
+        self._end(CloseReason.TRANSPORT, detail)
+
+    def _note_traffic(self, now: float) -> None:
+        if self._idle_at != _NEVER and self._session is not None:
+            self._note_inactivity(self._session, now)
+
+    def _note_inactivity(self, session: Session, now: float) -> None:
+        self._idle_at = now + session.timers.inactive if session.timers.inactive > 0 else _NEVER
+
+    def _say_goodbye(self, session: Session, now: float) -> None:
+        if self.settings.transport is Transport.TCP or not self.settings.explicit_exit_notify or self._options is None:
+            return
+        if CC_EXIT in self._options.protocol_flags:
+            session.send_text(EXIT, now)
+        else:
+            session.send_occ_exit(now)
+
+    def _leave(self, reason: CloseReason, now: float) -> None:
+        if self._session is not None and not self._closed:
+            self._say_goodbye(self._session, now)
+        self._end(reason, "")
+
+    def _refuse(self, reason: RefusalReason, detail: str) -> None:
+        self._out.tell(Refused(None, self._server, reason, detail))
+        self._end(CloseReason.REFUSED, f"{reason.value}: {detail}")
+
+    def _end(self, reason: CloseReason, detail: str, *, retry: bool | None = None) -> None:
+        if self._closed:
+            return
+        if self._session is not None:
+            self._out.send(self._session.datagrams(self._now), self._server)
+            self._session.end(reason, detail)
+        self._closed = True
+        final = reason in _FINAL or (reason is CloseReason.PING_TIMEOUT and self.settings.timers.ping_exit > 0)
+        self._out.tell(Closed(reason, detail, not final if retry is None else retry))
+
+    def _flush(self, now: float) -> None:
+        self._now = now
+        if self._session is None or self._closed:
+            return
+        self._out.send(self._session.datagrams(now), self._server)
+        if self._closing_at != _NEVER and self._session.all_acknowledged:
+            self._end(CloseReason.LOCAL, "")
+
+
+def _tls_established(done: TlsDone) -> TlsEstablished:
+    return TlsEstablished(None, done.key_id, done.version, done.cipher, done.common_name, done.subject)
+
+
+def _decode_user(text: str) -> str:
+    """The user name of auth-token-user, which is base64; empty if it is not."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except ValueError:
+        return ""

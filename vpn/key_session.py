@@ -87,12 +87,12 @@ class KeySession:
         self.failure: TlsFailed | None = None
         self.peer_message: KeyMessage | None = None
         self.texts: list[str] = []  # control messages not yet taken
+        self.told: set[str] = set()  # progress its session has reported already
         self._send = SendWindow(setup.timeout, setup.first_id)
         self._receive = ReceiveWindow(setup.first_id)
         self._acks = AckLedger()
         self._stream = bytearray()  # TLS octets not yet cut into messages
         self._append_client_key = False
-        self._announced = False
 
     @property
     def key_id(self) -> KeyId:

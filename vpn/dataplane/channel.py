@@ -82,6 +82,7 @@ class DataChannel:
         self.mss: MssLimits | None = None
         self.octets_in = 0  # of inner packets
         self.octets_out = 0
+        self.authentic = 0  # packets that opened and were new, pings included
 
     @property
     def is_open(self) -> bool:
@@ -113,9 +114,15 @@ class DataChannel:
         self._switch_at = float("inf")
 
     def retire(self, key_id: KeyId) -> None:
-        """Forget a key whose transition window is over."""
-        retired = self._keys.pop(key_id, None)
-        if retired is not None and retired is self._sending:
+        """Forget a key whose transition window is over, and all before it."""
+        if key_id not in self._keys:
+            return
+        while (oldest := next(iter(self._keys))) != key_id:
+            del self._keys[oldest]
+        retired = self._keys.pop(key_id)
+        if retired is self._newest:
+            self._newest = None
+        if retired is self._sending:
             self.use_newest()
 
     def close(self) -> None:
@@ -164,6 +171,7 @@ class DataChannel:
             return Opened([], 0)
         if key is self._newest and key is not self._sending:
             self.use_newest()
+        self.authentic += len(opened)
         key.packets += len(opened)
         key.octets += sum(map(len, opened))
         packets = remove_framing(opened, self.compression, self._drops)

@@ -1,0 +1,462 @@
+"""One association between two peers: protection of control packets, keys old and new, data, pings.
+
+A `Session` is the half that client and server have in common. It takes packets that are for it and the time, and
+gives datagrams, IP packets and happenings; it knows no addresses. Who may come in, what is pushed and which packets
+go where is decided by `vpn.client` and `vpn.server`.
+
+Control packets take `receive_control`, one at a time; data packets `receive_data`, in batches. Deadlines are named
+absolute times in `_deadlines()`; what is due is found by comparing them with `now`, nowhere else.
+
+Sources: openvpn-protocol.md sections 2, 3.5, 6, 9, 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vpn.crypto.derive import DATA_KEYS_LABEL, DYNAMIC_TLS_CRYPT_LABEL, dynamic_tls_crypt_key, prf_key_block
+from vpn.crypto.static_key import KEY_OCTETS, split_key
+from vpn.crypto.wrapping import NotAuthentic, Replayed, TlsCryptWrapper, Wrapper
+from vpn.dataplane.channel import DataChannel, Negotiated, make_data_key
+from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID
+from vpn.dataplane.mss import MssLimits, Path
+from vpn.drops import Drop, Drops
+from vpn.events import CloseReason, RefusalReason
+from vpn.happenings import Ended, HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
+from vpn.key_session import KeySession, KeySessionSetup, State
+from vpn.settings import DataSettings, KeyDirection, Timers, Transport
+from vpn.tls import TlsContext, TlsFailed
+from vpn.wire.control import ControlBody
+from vpn.wire.key_method import PRE_MASTER_OCTETS, RANDOM_OCTETS, KeyMessage
+from vpn.wire.occ import PING, OccType, build_occ, parse_occ
+from vpn.wire.packet import SESSION_ID_OCTETS, WITH_CLIENT_KEY, ControlHeader, KeyId, Malformed, Opcode, SessionId
+
+# header 1 + session id 8, count 1, four acknowledgements with their session id 24, message id 4
+_CONTROL_OVERHEAD_OCTETS = 38
+_FIRST_AFTER_WRAP = KeyId(1)  # key ids go 0, 1, …, 7, 1, 2, …: 0 is the first key's alone
+_LAST_KEY_ID = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What this end says in its key messages. `secrets` gives user name and password at the time of each handshake."""
+
+    options: str
+    peer_info: str
+    secrets: Callable[[], tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSetup:
+    """What client and server give a new session.
+
+    Shape: `base_key` is the 256-octet key of the wrapping, empty without. `client_key` is the WKc to append where the
+    protocol wants it. `first_id` is 1 after the stateless start, when `remote_id` is known already.
+    """
+
+    is_server: bool
+    own_id: SessionId
+    wrapper: Wrapper
+    tls: TlsContext
+    timers: Timers
+    data: DataSettings
+    transport: Transport
+    transport_ipv6: bool
+    max_packet_octets: int
+    identity: Identity
+    random_bytes: Callable[[int], bytes]
+    drops: Drops
+    base_key: bytes = field(default=b"", repr=False)
+    client_key: bytes = field(default=b"", repr=False)
+    first_id: int = 0
+    remote_id: SessionId | None = None
+
+
+class Session:
+    """Units: `now` in monotonic seconds, `unix_time` in Unix seconds."""
+
+    def __init__(self, setup: SessionSetup, now: float, unix_time: int) -> None:
+        self.setup = setup
+        self.own_id = setup.own_id
+        self.remote_id = setup.remote_id
+        self.data = DataChannel(setup.drops)
+        self.negotiated: Negotiated | None = None
+        self.happenings: list[Happening] = []
+        self.timers = setup.timers
+        self.last_received_at = now
+        self.last_sent_at = now
+        self.is_over = False
+        self._dynamic: Wrapper | None = None
+        self._unix_time = unix_time
+        self._outbox: list[bytes] = []
+        self._lame: KeySession | None = None
+        self._lame_expires_at = float("inf")
+        self.primary = self._new_key(KeyId(0), _first_resets(setup.is_server), now, setup.first_id)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def send_first_reset(self, opcode: Opcode, now: float) -> None:
+        self.primary.send_reset(opcode, b"", now)
+
+    def receive_control(self, untrusted: bytes, now: float, unix_time: int) -> bool:
+        """Take one control packet (WKc already cut off); returns whether it was authentic and for this session."""
+        self._unix_time = max(self._unix_time, unix_time)
+        try:
+            header = ControlHeader.parse(untrusted)
+            unwrapped = self._wrapper_of(header.key_id).unwrap(untrusted, now)
+            body = ControlBody.parse(unwrapped.body, header.opcode)
+        except Malformed:
+            return self._dropped(Drop.MALFORMED)
+        except NotAuthentic:
+            return self._dropped(Drop.UNAUTHENTIC_CONTROL)
+        except Replayed:
+            return self._dropped(Drop.REPLAYED_CONTROL)
+        return self.receive_body(header, body, now)
+
+    def receive_body(self, header: ControlHeader, body: ControlBody, now: float) -> bool:
+        """The same for a packet whose protection is off already."""
+        if self.is_over:
+            return self._dropped(Drop.CLOSED)
+        if body.acked_session_id is not None and body.acked_session_id != self.own_id:
+            return self._dropped(Drop.WRONG_SESSION)
+        if not self._knows(header, body):
+            return self._dropped(Drop.WRONG_SESSION)
+        key = self._key_of(header, now)
+        if key is None:
+            return self._dropped(Drop.WRONG_KEY_ID)
+        reason = key.receive(body, header.opcode, now)
+        if reason is not None:
+            self.setup.drops.count(reason)
+        self.last_received_at = now
+        self._notice(key)
+        return True
+
+    def receive_data(self, untrusted: Sequence[bytes], now: float) -> list[bytes]:
+        """IP packets of data packets."""
+        sending = self.data.sending_key_id
+        opened = self.data.open(untrusted, now)
+        if opened.authentic:
+            self.last_received_at = now
+            if self.data.sending_key_id != sending:
+                self._notice(self.primary)
+        for message in opened.occ:
+            self._receive_occ(message, now)
+        return opened.packets
+
+    def send_packets(self, packets: Sequence[bytes], now: float) -> None:
+        self._outbox += self.data.seal(packets, now)
+
+    # -- time and out ------------------------------------------------------------------------------------------------
+
+    def advance(self, now: float, unix_time: int) -> None:
+        """Do what is due."""
+        self._unix_time = max(self._unix_time, unix_time)
+        if self.is_over:
+            return
+        if self._handshake_deadline() <= now:
+            self.end(CloseReason.HANDSHAKE_TIMEOUT, f"{self.primary.state.value} for {self.timers.hand_window:.0f} s")
+        elif self._silence_deadline() <= now:
+            self.end(CloseReason.PING_TIMEOUT, f"silent for {now - self.last_received_at:.0f} s")
+        elif self._renegotiation_is_due(now):
+            self.renegotiate(now)
+        if self._lame_expires_at <= now:
+            self._drop_lame()
+        if self._ping_at() <= now:
+            self._outbox += self.data.seal_raw([PING], now)
+            self.last_sent_at = now
+
+    def next_timeout(self) -> float | None:
+        due = min(self._deadlines())
+        return None if due == float("inf") else due
+
+    def datagrams(self, now: float) -> list[bytes]:
+        """Everything to send, in order; empties the queue."""
+        for key in (self._lame, self.primary):
+            if key is not None:
+                for opcode, body in key.bodies_to_send(self.remote_id, now):
+                    self._outbox.append(self._build(opcode, key.key_id, body))
+        datagrams, self._outbox = self._outbox, []
+        if datagrams:
+            self.last_sent_at = now
+        return datagrams
+
+    # -- what client and server decide -------------------------------------------------------------------------------
+
+    def agree(self, negotiated: Negotiated) -> None:
+        """Fix what holds for all keys of the session."""
+        self.negotiated = negotiated
+        self.data.compression = negotiated.compression
+        data, setup = self.setup.data, self.setup
+        if data.mssfix is not None:
+            header = 1 if negotiated.peer_id is None else 4
+            path = Path(
+                setup.transport,
+                setup.transport_ipv6,
+                negotiated.cipher,
+                data.digest,
+                negotiated.compression,
+                header,
+            )
+            self.data.mss = MssLimits.of(data.mssfix, path)
+
+    def install_keys(self, key: KeySession) -> None:
+        """Make the data keys of an established key session; `agree` comes first."""
+        if self.negotiated is None:
+            raise RuntimeError("keys before the negotiation")
+        # data: client NORMAL, server INVERSE; of tls-crypt it is the other way round
+        direction = KeyDirection.INVERSE if self.setup.is_server else KeyDirection.NORMAL
+        keys = split_key(self._key_block(key, self.negotiated.key_export), direction)
+        data_key = make_data_key(key.key_id, keys, self.negotiated, self.setup.data, self.setup.random_bytes)
+        wait = min(self.timers.hand_window, self.timers.reneg_sec / 2 or self.timers.hand_window)
+        self.data.install(data_key, key.started_at + wait)
+
+    def enable_dynamic_tls_crypt(self) -> None:
+        """Protect renegotiations with a key of the first TLS session."""
+        exported = self.primary.tls.export(DYNAMIC_TLS_CRYPT_LABEL, KEY_OCTETS)
+        key = dynamic_tls_crypt_key(exported, self.setup.base_key)
+        direction = KeyDirection.NORMAL if self.setup.is_server else KeyDirection.INVERSE
+        self._dynamic = TlsCryptWrapper(split_key(key, direction), self._unix_time)
+
+    def send_text(self, text: str, now: float) -> None:
+        """A control message on the newest established TLS stream."""
+        key = self.newest_established
+        if key is not None:
+            key.send_text(text, now)
+
+    def send_occ_exit(self, now: float) -> None:
+        self._outbox += self.data.seal_raw([build_occ(OccType.EXIT)], now)
+
+    def renegotiate(self, now: float) -> bool:
+        """Begin a soft reset, if the newest key is fully in use."""
+        if not self._may_renegotiate():
+            return False
+        self._roll_over(now)
+        self.primary.send_reset(Opcode.CONTROL_SOFT_RESET_V1, b"", now)
+        return True
+
+    def end(self, reason: CloseReason, detail: str) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.data.close()
+            self.happenings.append(Ended(reason, detail))
+
+    def close(self) -> None:
+        """Let go of everything; nothing may be called afterwards."""
+        self.is_over = True
+        self.data.close()
+        for key in (self.primary, self._lame):
+            if key is not None:
+                key.tls.close()
+
+    @property
+    def newest_established(self) -> KeySession | None:
+        for key in (self.primary, self._lame):
+            if key is not None and key.is_established:
+                return key
+        return None
+
+    @property
+    def all_acknowledged(self) -> bool:
+        return all(key is None or key.all_acknowledged for key in (self.primary, self._lame))
+
+    # -- keys --------------------------------------------------------------------------------------------------------
+
+    def _new_key(self, key_id: KeyId, expect: frozenset[Opcode], now: float, first_id: int = 0) -> KeySession:
+        setup = self.setup
+        key_setup = KeySessionSetup(
+            key_id,
+            not setup.is_server,
+            self._own_message(),
+            expect,
+            self._payload_octets(key_id),
+            setup.timers.tls_timeout,
+            first_id,
+            len(setup.client_key),
+        )
+        return KeySession(key_setup, setup.tls.open(self._unix_time), now)
+
+    def _own_message(self) -> KeyMessage:
+        setup, random_bytes = self.setup, self.setup.random_bytes
+        username, password = setup.identity.secrets()
+        pre_master = b"" if setup.is_server else random_bytes(PRE_MASTER_OCTETS)
+        return KeyMessage(
+            pre_master,
+            random_bytes(RANDOM_OCTETS),
+            random_bytes(RANDOM_OCTETS),
+            setup.identity.options,
+            username,
+            password,
+            setup.identity.peer_info,
+        )
+
+    def _payload_octets(self, key_id: KeyId) -> int:
+        setup = self.setup
+        outer = (40 if setup.transport_ipv6 else 20) + (8 if setup.transport is Transport.UDP else 22)
+        used = outer + self._wrapper_of(key_id).overhead + _CONTROL_OVERHEAD_OCTETS
+        return max(64, setup.max_packet_octets - used)
+
+    def _key_of(self, header: ControlHeader, now: float) -> KeySession | None:
+        """The key session a packet is for; a soft reset of the other end makes a new one."""
+        if header.key_id == self.primary.key_id:
+            return self.primary
+        if self._lame is not None and header.key_id == self._lame.key_id:
+            return self._lame
+        is_reset = header.opcode is Opcode.CONTROL_SOFT_RESET_V1
+        if is_reset and header.key_id == self._next_key_id() and self._may_renegotiate():
+            self._roll_over(now)
+            self.primary.send_reset(Opcode.CONTROL_SOFT_RESET_V1, b"", now)
+            return self.primary
+        return None
+
+    def _next_key_id(self) -> KeyId:
+        current = self.primary.key_id
+        return _FIRST_AFTER_WRAP if current == _LAST_KEY_ID else KeyId(current + 1)
+
+    def _may_renegotiate(self) -> bool:
+        newest = self.data.newest
+        return self.primary.is_established and newest is not None and newest.key_id == self.primary.key_id
+
+    def _roll_over(self, now: float) -> None:
+        """The newest key becomes the lame duck; the one before is forgotten (its data key goes on opening a while)."""
+        self.data.use_newest()
+        if self._lame is not None:
+            self._lame.tls.close()
+        self._lame = self.primary
+        self._lame_expires_at = now + self.timers.tran_window
+        self.primary = self._new_key(self._next_key_id(), frozenset({Opcode.CONTROL_SOFT_RESET_V1}), now)
+
+    def _drop_lame(self) -> None:
+        self._lame_expires_at = float("inf")
+        lame, self._lame = self._lame, None
+        if lame is None:
+            return
+        lame.tls.close()
+        self.data.retire(lame.key_id)
+        if not self.data.is_open:
+            self.end(CloseReason.KEY_EXPIRED, "the old key's time is over and there is no new one")
+
+    def _key_block(self, key: KeySession, key_export: bool) -> bytes:
+        if key_export:
+            return key.tls.export(DATA_KEYS_LABEL, KEY_OCTETS)
+        own, peer = key.setup.own_message, key.peer_message
+        if peer is None or self.remote_id is None:
+            raise RuntimeError("keys before the key messages")
+        if self.setup.is_server:
+            return prf_key_block(peer, own, self.remote_id, self.own_id)
+        return prf_key_block(own, peer, self.own_id, self.remote_id)
+
+    def _renegotiation_is_due(self, now: float) -> bool:
+        if not self._may_renegotiate():
+            return False
+        return self._renegotiate_at() <= now
+
+    def _is_used_up(self) -> bool:
+        """Whether the newest key has carried as much as it should."""
+        timers, newest = self.timers, self.data.newest
+        return newest is not None and (
+            0 < timers.reneg_bytes <= newest.octets
+            or 0 < timers.reneg_pkts <= newest.packets
+            or newest.sealer.last_packet_id >= RENEGOTIATE_AT_PACKET_ID
+        )
+
+    # -- packets -----------------------------------------------------------------------------------------------------
+
+    def _wrapper_of(self, key_id: KeyId) -> Wrapper:
+        return self._dynamic if self._dynamic is not None and key_id > 0 else self.setup.wrapper
+
+    def _knows(self, header: ControlHeader, body: ControlBody) -> bool:
+        """Whether the packet is of the other end; a client learns its session id from the answer to its reset."""
+        if self.remote_id is None:
+            answers = header.opcode in self.primary.setup.expect and header.key_id == 0
+            if not answers or (not self.setup.is_server and body.acked_session_id is None):
+                return False
+            self.remote_id = header.session_id
+        return header.session_id == self.remote_id
+
+    def _build(self, opcode: Opcode, key_id: KeyId, body: ControlBody) -> bytes:
+        header = ControlHeader(opcode, key_id, self.own_id)
+        packet = self._wrapper_of(key_id).wrap(header, body.build())
+        return packet + self.setup.client_key if opcode in WITH_CLIENT_KEY else packet
+
+    def _receive_occ(self, message: bytes, now: float) -> None:
+        kind = parse_occ(message)
+        if kind is OccType.EXIT:
+            self.end(CloseReason.PEER_EXIT, "exit notification")
+        elif kind is OccType.REQUEST:
+            self._outbox += self.data.seal_raw([build_occ(OccType.REPLY, self.setup.identity.options)], now)
+
+    def _dropped(self, reason: Drop) -> bool:
+        self.setup.drops.count(reason)
+        return False
+
+    # -- what to tell ------------------------------------------------------------------------------------------------
+
+    def _notice(self, key: KeySession) -> None:
+        """Turn a key session's progress into happenings, each once."""
+        if key.state in (State.KEY_MESSAGE, State.ESTABLISHED) and _first_time(key, "tls"):
+            who = key.tls.peer_certificate
+            done = TlsDone(key.key_id, key.tls.version, key.tls.cipher, who.common_name, who.subject)
+            self.happenings.append(done)
+        if key.is_established and _first_time(key, "keys"):
+            self.happenings.append(KeysExchanged(key.key_id))
+        for text in key.texts:
+            self.happenings.append(TextReceived(text))
+        key.texts.clear()
+        if key.state is State.FAILED and _first_time(key, "failed"):
+            failure = key.failure or TlsFailed(RefusalReason.TLS_FAILURE, "unknown")
+            self.happenings.append(HandshakeFailed(failure.reason, failure.detail))
+
+    # -- deadlines ---------------------------------------------------------------------------------------------------
+
+    def _deadlines(self) -> tuple[float, ...]:
+        if self.is_over:
+            return (float("inf"),)
+        resend = [key.next_at() for key in (self.primary, self._lame) if key is not None]
+        return (
+            self._handshake_deadline(),
+            self._silence_deadline(),
+            self._ping_at(),
+            self._renegotiate_at() if self._may_renegotiate() else float("inf"),
+            self._lame_expires_at,
+            *(at for at in resend if at is not None),
+        )
+
+    def _handshake_deadline(self) -> float:
+        if self.primary.is_established:
+            return float("inf")
+        return self.primary.started_at + self.timers.hand_window
+
+    def _silence_deadline(self) -> float:
+        limits = [limit for limit in (self.timers.ping_restart, self.timers.ping_exit) if limit > 0]
+        return self.last_received_at + min(limits) if limits and self.data.is_open else float("inf")
+
+    def _ping_at(self) -> float:
+        return self.last_sent_at + self.timers.ping if self.timers.ping > 0 and self.data.is_open else float("inf")
+
+    def _renegotiate_at(self) -> float:
+        established = self.primary.established_at
+        if self._is_used_up():
+            return float("-inf")
+        if self.timers.reneg_sec <= 0 or established is None:
+            return float("inf")
+        return established + self.timers.reneg_sec
+
+
+def _first_resets(is_server: bool) -> frozenset[Opcode]:
+    if is_server:
+        return frozenset({Opcode.CONTROL_HARD_RESET_CLIENT_V2, Opcode.CONTROL_HARD_RESET_CLIENT_V3})
+    return frozenset({Opcode.CONTROL_HARD_RESET_SERVER_V2})
+
+
+def _first_time(key: KeySession, what: str) -> bool:
+    first = what not in key.told
+    key.told.add(what)
+    return first
+
+
+def new_session_id(random_bytes: Callable[[int], bytes]) -> SessionId:
+    """A random session id; all zeros would mean "none" on the wire."""
+    while not any(octets := random_bytes(SESSION_ID_OCTETS)):
+        pass
+    return SessionId(octets)
