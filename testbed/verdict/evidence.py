@@ -1,8 +1,8 @@
 """What the verdict is given and what it gives back, as frozen values.
 
 A run fills one `VariantEvidence` per variant: the facts of the workload, one `TapEvidence` per tap (what the observer
-read from the capture file plus the file's own octets), the control taps, and the sites' logs. Nothing here reads a file;
-`parse_site_log` takes the octets of one.
+read from the capture file plus the file's own octets), the control tap, and the sites' logs. Nothing here reads a
+file; `parse_site_log` takes the octets of one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from testbed.scenario.values import TunnelSpec
 
 
 class CapturedFrame(Protocol):
-    """One frame of a capture file. `number` is 1-based; `time` in Unix seconds; `data` is what was kept of the frame."""
+    """One frame of a capture file.
+
+    Shape: `number` is 1-based; `data` is what was kept of the frame, `wire_octets` how long it was on the wire.
+    Units: `time` in Unix seconds.
+    """
 
     @property
     def number(self) -> int: ...
@@ -77,11 +81,14 @@ class SiteLog:
 
 @dataclass(frozen=True, slots=True)
 class VariantEvidence:
-    """Everything one variant left behind. `client_tun` is the control tap on the client's tun device, if there was one."""
+    """Everything one variant left behind. `client_tun` is the control tap on the client's tun device, where it has one.
+
+    `tunnel_endpoint` is the VPN server's outer address.
+    """
 
     variant: str
     tunnel: TunnelSpec | None
-    tunnel_endpoint: str | None  # the VPN server's outer address
+    tunnel_endpoint: str | None
     facts: tuple[Fact, ...]
     actions: tuple[ActionRecord, ...]
     taps: tuple[TapEvidence, ...]

@@ -94,7 +94,7 @@ def _because(tunnel: TunnelSpec, address: str, *, dns: bool = False) -> str:
 
 
 def frame_addresses(untrusted: bytes) -> tuple[str, ...]:
-    """Source and destination of the IP packet in an Ethernet or raw IP frame, destination first; empty if there is none.
+    """Destination and source of the IP packet in an Ethernet or raw IP frame; empty if there is none.
 
     Shape: VLAN tags are not looked into; the lab has none.
     """

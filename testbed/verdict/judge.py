@@ -16,7 +16,7 @@ from testbed.facts import Fact, Kind
 from testbed.result import Exposure, FactRef, Verdict
 from testbed.scenario.values import SESSION_ACTION, TUNNEL_ACTION, Expectation
 from testbed.verdict.capture import NEVER_HIDDEN, Capture, Found, is_address
-from testbed.verdict.evidence import Judgement, SiteLog, TapEvidence, VariantEvidence
+from testbed.verdict.evidence import Judgement, SiteLog, VariantEvidence
 from testbed.verdict.expectations import judge_expectations
 from testbed.verdict.leaks import find_leaks
 from testbed.verdict.needles import TRANSFORMS
@@ -170,18 +170,20 @@ def _quoted(needles: Iterable[str]) -> str:
 
 def _warnings(variants: Iterable[_Variant]) -> Iterator[str]:
     for variant in variants:
-        taps: list[TapEvidence] = [*variant.evidence.taps]
-        if variant.evidence.client_tun:
-            taps.append(variant.evidence.client_tun)
         for action in variant.evidence.actions:
             if not action.ok:
                 yield f"{variant.name}: {action.id} failed: {action.error or action.detail}"
-        for tap in taps:
+        controls = (variant.evidence.client_tun,) if variant.evidence.client_tun else ()
+        for tap in (*variant.evidence.taps, *controls):
             if tap.dropped:
                 yield f"{variant.name}: the tap {tap.name} lost {tap.dropped} packets"
         if variant.evidence.tunnel is None:
-            for tap in variant.evidence.taps:
-                for sighting in tap.sightings:
-                    if sighting.kind is Kind.TUNNEL:
-                        frame = sighting.frames[0] if sighting.frames else 0
-                        yield f"{variant.name}: {tap.name} took frame {frame} for a tunnel ({sighting.value}); there was none"
+            yield from _false_tunnels(variant)
+
+
+def _false_tunnels(variant: _Variant) -> Iterator[str]:
+    for tap in variant.evidence.taps:
+        for sighting in tap.sightings:
+            if sighting.kind is Kind.TUNNEL:
+                frame = sighting.frames[0] if sighting.frames else 0
+                yield f"{variant.name}: {tap.name} took frame {frame} for a tunnel ({sighting.value}), but there is none"

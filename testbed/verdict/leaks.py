@@ -56,7 +56,10 @@ def _promised(row: Exposure, variant: VariantEvidence, tunnel: TunnelSpec) -> bo
 
 
 def _concerns(fact: Fact, about: FactRef) -> bool:
-    """Whether the address was reached for what `about` tells: a name stands for every visit, the rest for one action."""
+    """Whether the address was reached for what `about` tells.
+
+    A name is given away by any visit to its site, everything else by its own action alone.
+    """
     return fact.site == about.site if Kind(about.kind) in NAME_KINDS else fact.action == about.action
 
 

@@ -90,7 +90,7 @@ class LogReader:
         if broken:
             return f"{self.log.file} line {broken} cannot be read, so the log may have recorded more"
         if not lines:
-            return f"{self.log.file} has no line of {fact.action}: the site never got the request, so its log proves nothing"
+            return f"{self.log.file} has no line of {fact.action}: a request that never came proves nothing"
         if fact.kind is Kind.CLIENT_ADDRESS and not all(_source(line.record) for line in lines):
             return f"{self.log.file} names no source address for {fact.action}"
         cut = any(int(line.record.get("body_octets") or 0) > len(str(line.record.get("body") or "")) for line in lines)
