@@ -2,15 +2,15 @@
 
 The topology says which node resolves names for the client (`resolver`), which run authoritative servers (`nameserver`)
 and which is the VPN server (the one that translates what comes out of the tunnel, `nat`); the scenario says which sites
-there are. Public names stand in one zone on the first node with a name server outside the VPN; private ones on the node
-that serves them, known to the resolver behind the VPN alone.
+there are. Public names stand in one zone on the first node whose name server everybody can reach; private ones on the
+node that serves them, known to the resolver behind the VPN alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any, Protocol
 
 from testbed.lab.model import LabPlanError, LabRequest, TapRequest
@@ -37,6 +37,15 @@ class Roles:
     vpn_node: str
     vpn_address: str  # where clients connect to
     tunnel_prefixes: tuple[IPv4Network | IPv6Network, ...]
+    private_prefixes: tuple[IPv4Network | IPv6Network, ...]  # what the VPN server lets nobody but its clients reach
+
+    @property
+    def public_nameserver(self) -> str:
+        """The first node with a name server that everybody can reach."""
+        for node, addresses in self.nameservers.items():
+            if not any(ip_address(address) in prefix for address in addresses for prefix in self.private_prefixes):
+                return node
+        raise LabPlanError(["public names need a node with nameserver=(addresses outside the private prefixes)"])
 
     @property
     def tunnel_resolver_addresses(self) -> tuple[str, ...]:
@@ -74,6 +83,7 @@ def roles_of(topo: Topology) -> Roles:
         vpn_node=server,
         vpn_address=str(ip_interface(info[server]["ip"]).ip),
         tunnel_prefixes=tuple(ip_network(prefix) for prefix in info[server]["nat"]),
+        private_prefixes=tuple(ip_network(prefix) for prefix in info[server].get("protects", ())),
     )
 
 
@@ -113,7 +123,7 @@ def services_request(
 
 
 def _authorities(public: Sequence[Site], private: Sequence[Site], roles: Roles) -> Iterable[services.Authority]:
-    node = _public_nameserver(roles, {site.node for site in private})
+    node = roles.public_nameserver
     yield services.Authority(node, roles.nameservers[node], (services.Zone(".", tuple(_records(public))),))
     for other in sorted({site.node for site in private}):
         zones = tuple(services.Zone(site.name, tuple(_records([site]))) for site in private if site.node == other)
@@ -121,18 +131,11 @@ def _authorities(public: Sequence[Site], private: Sequence[Site], roles: Roles) 
 
 
 def _resolvers(private: Sequence[Site], roles: Roles, *, with_tunnel: bool) -> Iterable[services.Resolver]:
-    root = roles.nameservers[_public_nameserver(roles, {site.node for site in private})]
+    root = roles.nameservers[roles.public_nameserver]
     yield services.Resolver(roles.resolver_node, roles.resolver_addresses, {".": root})
     if with_tunnel:
         forwards = {".": root, **{site.name: _private_nameserver(roles, site.node) for site in private}}
         yield services.Resolver(roles.vpn_node, roles.tunnel_resolver_addresses, forwards, freebind=True)
-
-
-def _public_nameserver(roles: Roles, private_nodes: set[str]) -> str:
-    for node in roles.nameservers:
-        if node not in private_nodes:
-            return node
-    raise LabPlanError(["public names need a node with the option nameserver=(…) that serves no private site"])
 
 
 def _private_nameserver(roles: Roles, node: str) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class ScenarioRun:
                 self._directory.fd, self._prepared.scenario.variants[name], self._prepared.roles[name], returned[name]
             )
             self._progress.finished(name)
-        judgement = judge(evidence, self._prepared.scenario.expectations)
+        judgement = judge(evidence.values(), self._prepared.scenario.expectations)
         return self._summed_up(returned, judgement)
 
     def _run_in_bubble(self, variant: Variant) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class ScenarioRun:
             ids = [action.id for action in variant.workload]
             if event["id"] in ids:
                 action = variant.workload[ids.index(event["id"])]
-                words = action_in_words(action.verb, action.target)
+                words = action_in_words(action)
                 self._progress.action(variant.name, ids.index(action.id) + 1, len(ids), words)
 
     def _summed_up(self, returned: Mapping[str, dict[str, Any]], judgement: Judgement) -> RunResult:

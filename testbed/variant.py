@@ -21,8 +21,9 @@ from testbed.children import Child, ChildFailed, child_environment, module_argv
 from testbed.evidence import is_before_tunnel_server
 from testbed.internet import CLIENT, Roles, services_request
 from testbed.lab.bubble import Conductor
-from testbed.lab.build import Lab, Node
+from testbed.lab.build import Lab
 from testbed.lab.model import LabPlan
+from testbed.lab.node import Node
 from testbed.rundir import RunDirectory
 from testbed.scenario.values import CLIENT_TUN, TapSpec, Variant
 from testbed.tunnels.openvpn_config import DEVICE, TunnelSettings
@@ -75,7 +76,7 @@ class VariantRun:
             self._keys = KeyMaker(WORK_DIRECTORY / "keys", {**os.environ, **child_environment()})
         self._phase("lab")
         lab = Lab.build(self._job.plan, before_up=self._open_taps)
-        self._conductor.publish(lab.namespaces())
+        self._conductor.publish(lab.namespace_descriptors())
         client = lab.node(CLIENT)
         self._phase("services")
         services = self._start_services(lab)
@@ -133,7 +134,7 @@ class VariantRun:
         os.close(output)
 
     def _start_services(self, lab: Lab) -> Child:
-        nodes = {node.name: node.netns_fd for node in lab.nodes()}
+        nodes = {name: node.netns_fd for name, node in lab.nodes.items()}
         request = services_request(
             self._job.variant,
             self._job.roles,

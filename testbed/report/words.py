@@ -7,9 +7,10 @@ the scenario's expectations. Text is returned raw: `text.visible` is applied whe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from testbed.facts import Kind
-from testbed.result import ActionRecord, Verdict
+from testbed.result import Verdict
 
 _KINDS: dict[str, str] = {
     Kind.CLIENT_ADDRESS: "your address",
@@ -92,6 +93,15 @@ def is_server(observer: str) -> bool:
     return observer.startswith("server:")
 
 
-def action_in_words(action: ActionRecord) -> str:
+class Deed(Protocol):
+    """Something the client does or did: an action of the workload, or its record."""
+
+    @property
+    def verb(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+
+
+def action_in_words(action: Deed) -> str:
     """What the client did as a short sentence without its subject: `looked up www.example.com`."""
     return f"{_VERBS.get(action.verb, action.verb)} {action.target}"
