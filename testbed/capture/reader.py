@@ -111,7 +111,8 @@ class CaptureReader:
         if file.peek(2)[:2] == GZIP_MAGIC:  # type: ignore[attr-defined]  # a BufferedReader has it
             import gzip
 
-            file = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]  # reads like any binary file
+            file.close()
+            file = gzip.open(self.path, "rb")  # type: ignore[assignment]  # reads like any binary file
         self._file = file
         return self
 

@@ -48,16 +48,16 @@ def dissect_dns(message: dns.DnsMessage, via: str, place: Place, findings: Findi
             return
         if not name.plain:
             display_filter = f"{raw_field} contains {filters.octets(name.wire)}"
-        elif name.spelled == name.text:
-            display_filter = filters.equals(field, name.text)
-        else:
-            display_filter = filters.equals(f"lower({field})", name.text)
+        else:  # as it was spelled: names are compared exactly
+            display_filter = filters.equals(field, name.spelled)
+            if field == "dns.resp.name":  # else it would find every ordinary answer again
+                display_filter += f" && !({filters.equals('dns.qry.name', name.spelled)})"
         findings.sight(Kind.DNS_NAME, name.text, place.frame, place.time_ns, display_filter, via)
         findings.name(name.text, via, place.frame)
 
     for question in message.questions:
         sight_name(question, "dns.qry.name")
-    asked = {question.text for question in message.questions}
+    asked = {question.spelled for question in message.questions}
     for record in message.records:
         if record.address is not None:
             field = "dns.a" if record.type == dns.A else "dns.aaaa"
@@ -72,7 +72,7 @@ def dissect_dns(message: dns.DnsMessage, via: str, place: Place, findings: Findi
             )
         if record.target is not None:
             sight_name(record.target, TARGET_FIELDS[record.type])
-        if record.owner.text not in asked and record.type in (dns.A, dns.AAAA, *TARGET_FIELDS):
+        if record.owner.spelled not in asked and record.type in (dns.A, dns.AAAA, *TARGET_FIELDS):
             sight_name(record.owner, "dns.resp.name")
 
 
@@ -261,24 +261,35 @@ class HttpSighter(NamedTuple):
         host = message.header(b"host") or b""
         if host:
             name = _without_port(as_text(host)).lower()
-            self._sight(Kind.HTTP_HOST, name, filters.equals("http.host", host))
+            self._sight(Kind.HTTP_HOST, name, _text_filter("http.host", host))
             self.findings.name(name, "http", self.place.frame)
         if message.target.startswith(b"/") and host:
             url = b"http://" + host + message.target
-            self._sight(Kind.HTTP_URL, as_text(url), filters.equals("http.request.full_uri", url))
+            self._sight(Kind.HTTP_URL, as_text(url), _text_filter("http.request.full_uri", url))
         elif b"://" in message.target:
-            self._sight(Kind.HTTP_URL, as_text(message.target), filters.equals("http.request.uri", message.target))
+            self._sight(Kind.HTTP_URL, as_text(message.target), _text_filter("http.request.uri", message.target))
         else:
             value = f"http://{as_text(host)}{as_text(message.target)}"
-            self._sight(Kind.HTTP_URL, value, filters.equals("http.request.uri", message.target))
+            self._sight(Kind.HTTP_URL, value, _text_filter("http.request.uri", message.target))
 
     def _header_filter(self, message: http.HttpMessage, header: http.Header) -> str:
         field = "http.response.line" if message.status else "http.request.line"
-        return filters.equals(field, header.line + b"\r\n")
+        return filters.equals(field, header.line + b"\r\n") if header.line.isascii() else _octet_filter(header.line)
 
     def _body_filter(self, message: http.HttpMessage) -> str:
         needle = filters.longest_text(message.body)
+        if len(needle) < SHORTEST_TEXT_OCTETS and not message.altered:
+            return _octet_filter(message.body)
         return f"http.file_data contains {filters.quote(needle)}"
+
+
+def _text_filter(field: str, value: bytes) -> str:
+    return filters.equals(field, value) if value.isascii() else _octet_filter(value)
+
+
+def _octet_filter(value: bytes) -> str:
+    """Wireshark shows octets that are not ASCII as something else: search the message's octets instead."""
+    return f"http contains {filters.octets(value)}"
 
 
 def _without_port(host: str) -> str:

@@ -159,16 +159,16 @@ class FlowTable:
 
 
 def count(
-    side: Side, frame: int, time_ns: int, packets: int, octets: int, payload_octets: int, most_frames: int
+    side: Side, frames: tuple[int, ...], time_ns: int, octets: int, payload_octets: int, most_frames: int
 ) -> None:
-    """Enter a packet into its flow's volumes and times."""
-    side.packets += packets
+    """Enter a packet, in one frame or several fragments, into its flow's volumes and times."""
+    side.packets += len(frames)
     side.octets += octets
     side.payload_octets += payload_octets
     flow = side.flow
     if time_ns - flow.ended_ns > BURST_PAUSE_NS:
         flow.bursts += 1
     flow.ended_ns = max(time_ns, flow.ended_ns)
-    flow.last_frame = frame
+    flow.last_frame = frames[-1]
     if len(flow.frames) < most_frames:
-        flow.frames.append(frame)
+        flow.frames.extend(frames)

@@ -93,17 +93,17 @@ class _Datagram:
     pieces: dict[int, bytes] = field(default_factory=dict)
     octets: int = 0
     end: int | None = None  # known once the last fragment is there
-    frames: int = 0
+    frames: list[int] = field(default_factory=list)
     frame_octets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A datagram put together. Shape: `frames` and `frame_octets` count the fragments it took."""
+    """A datagram put together. Shape: `frames` are the fragments it took, in order of arrival."""
 
     data: bytes
     protocol: int
-    frames: int
+    frames: tuple[int, ...]
     frame_octets: int
 
 
@@ -120,7 +120,7 @@ class Reassembler:
     def unfinished(self) -> int:
         return len(self._datagrams) + self.abandoned
 
-    def add(self, packet: Packet, data: bytes, frame_octets: int) -> Whole | None:
+    def add(self, packet: Packet, data: bytes, frame: int, frame_octets: int) -> Whole | None:
         """The datagram, if this was the piece it lacked. Where fragments overlap, what came first stays."""
         offset = packet.fragment_offset or 0
         piece = data[packet.start : packet.end]
@@ -129,7 +129,8 @@ class Reassembler:
         protocol = packet.protocol if len(packet.source) == 4 else -1  # RFC 8200: not part of the key in IPv6
         key = (packet.source, packet.destination, protocol, packet.identification)
         datagram = self._datagrams.setdefault(key, _Datagram())
-        datagram.frames += 1
+        if len(datagram.frames) < MOST_FRAGMENTS:
+            datagram.frames.append(frame)
         datagram.frame_octets += frame_octets
         if not packet.more_fragments:
             datagram.end = offset + len(piece)
@@ -141,7 +142,7 @@ class Reassembler:
         if whole is not None:
             self._octets -= datagram.octets
             del self._datagrams[key]
-            return Whole(whole, packet.protocol, datagram.frames, datagram.frame_octets)
+            return Whole(whole, packet.protocol, tuple(datagram.frames), datagram.frame_octets)
         self._make_room()
         return None
 

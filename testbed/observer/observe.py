@@ -70,27 +70,27 @@ class _Pass:
             if link_type not in KNOWN_LINK_TYPES:
                 self.findings.limit(f"frames of link type {link_type} cannot be read", number)
             return
-        packets = 1
+        frames: tuple[int, ...] = (number,)
         if packet.fragment_offset is not None:
-            whole = self.fragments.add(packet, data, octets)
+            whole = self.fragments.add(packet, data, number, octets)
             if whole is None:
                 return
-            data, packets, octets = whole.data, whole.frames, whole.frame_octets
+            data, frames, octets = whole.data, whole.frames, whole.frame_octets
             packet = Packet(packet.source, packet.destination, whole.protocol, 0, len(data))
-        self._transport(packet, data, Place(number, time_ns), packets, octets)
+        self._transport(packet, data, Place(number, time_ns), frames, octets)
 
-    def _transport(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+    def _transport(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
         protocol, start, end = packet.protocol, packet.start, packet.end
         if protocol == TCP and end - start >= 20:
-            self._tcp(packet, data, place, packets, octets)
+            self._tcp(packet, data, place, frames, octets)
         elif protocol == UDP and end - start >= 8:
-            self._udp(packet, data, place, packets, octets)
+            self._udp(packet, data, place, frames, octets)
         elif protocol in ECHO_REQUESTS and end - start >= 4:
-            self._icmp(packet, data, place, packets, octets)
+            self._icmp(packet, data, place, frames, octets)
         else:
             side = self._side(packet, b"", True, place)
             if side is not None:
-                self._count(side, place, packets, octets, end - start)
+                self._count(side, place, frames, octets, end - start)
 
     def _side(
         self, packet: Packet, ports: bytes, sender_is_client: bool, place: Place, fresh: bool = False
@@ -120,10 +120,10 @@ class _Pass:
             place.time_ns,
         )
 
-    def _count(self, side: Side, place: Place, packets: int, octets: int, payload_octets: int) -> None:
-        count(side, place.frame, place.time_ns, packets, octets, payload_octets, self.limits.frames_per_sighting)
+    def _count(self, side: Side, place: Place, frames: tuple[int, ...], octets: int, payload_octets: int) -> None:
+        count(side, frames, place.time_ns, octets, payload_octets, self.limits.frames_per_sighting)
 
-    def _tcp(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+    def _tcp(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
         start, end = packet.start, packet.end
         sequence = int.from_bytes(data[start + 4 : start + 8], "big")
         flags = data[start + 13]
@@ -137,7 +137,7 @@ class _Pass:
         if side is None or side.reassembly is None or not start + 20 <= payload_at <= end:
             return
         payload = data[payload_at:end]
-        self._count(side, place, packets, octets, len(payload))
+        self._count(side, place, frames, octets, len(payload))
         if flags & SYN:
             side.reassembly.syn(sequence)
             sequence += 1
@@ -148,7 +148,7 @@ class _Pass:
         if flags & RST or (flags & FIN and side.peer.reassembly and side.peer.reassembly.fin_position is not None):
             side.flow.closed = True
 
-    def _udp(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+    def _udp(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
         start = packet.start
         length = int.from_bytes(data[start + 4 : start + 6], "big")
         end = min(start + length, packet.end) if length >= 8 else packet.end
@@ -157,12 +157,12 @@ class _Pass:
         if side is None:
             return
         payload = data[start + 8 : end]
-        self._count(side, place, packets, octets, len(payload))
+        self._count(side, place, frames, octets, len(payload))
         if payload:
             side.recorder.append(payload, place.frame, place.frame, place.time_ns)
             dissect_datagram(side.flow, side, payload, place, self.findings)
 
-    def _icmp(self, packet: Packet, data: bytes, place: Place, packets: int, octets: int) -> None:
+    def _icmp(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
         start, protocol = packet.start, packet.protocol
         kind = data[start]
         request, reply = kind == ECHO_REQUESTS[protocol], kind == ECHO_REPLIES[protocol]
@@ -172,7 +172,7 @@ class _Pass:
         if side is None:
             return
         payload = data[start + 8 : packet.end] if echo else b""
-        self._count(side, place, packets, octets, len(payload))
+        self._count(side, place, frames, octets, len(payload))
         side.flow.roles = echo
         if payload:
             name = PROTOCOL_NAMES[protocol]
