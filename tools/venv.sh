@@ -45,11 +45,11 @@ create() {
 pip_install() {
     as_owner .venv/bin/python -m pip --no-input --disable-pip-version-check --retries 2 install \
         --progress-bar off --only-binary :all: "$@" >>"$log" 2>&1 && return
-    tail -3 "$log" >&2
     if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|name resolution|unreachable|ProxyError' "$log"; then
         fail "No answer from the Python package index. Fix: check the network, or name your mirror in pip's configuration (pip config set global.index-url …)"
     fi
-    fail "Installing failed; the whole story is in $log"
+    tail -3 "$log" >&2
+    fail "Installing failed. Fix: see $log, the whole story"
 }
 
 install() { # LOCK
