@@ -123,9 +123,11 @@ def _write(hint: Any, value: Any, path: str) -> Any:
         return {key: _write(arguments[1], item, _at(path, key)) for key, item in value.items()}
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _write(_without_none(arguments), value, path)
-    if isinstance(value, Enum):
+    if hint is Any:
+        return _checked_json(value, path)
+    if issubclass(hint, Enum):
         return _instance(cast(type[Enum], hint), value, path).value
-    return _checked_json(value, path) if hint is Any else _scalar(hint, value, path)
+    return _scalar(hint, value, path)
 
 
 def _checked_json(value: Any, path: str) -> Any:

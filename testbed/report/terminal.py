@@ -13,6 +13,7 @@ second table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -25,7 +26,7 @@ from testbed.report.matrix import Group as FactGroup
 from testbed.report.matrix import ObserverTable, Row, observer_tables
 from testbed.report.summary import answer, verdict_line
 from testbed.report.terminal_details import Style, heading, shown
-from testbed.report.text import shorten
+from testbed.report.text import ELLIPSIS, shorten
 from testbed.report.words import NOT_DONE, kind_in_words, mark_of, observer_in_words
 from testbed.result import Exposure, RunResult, Verdict
 
@@ -38,8 +39,16 @@ _STYLES = {Verdict.SEEN: "bold red", Verdict.HIDDEN: "cyan", Verdict.UNPROVEN: "
 def render_terminal(result: RunResult, console: Console, *, html_path: str | None = None) -> None:
     """Prints the whole result to the console, whose width, colours and encoding decide the form."""
     style = Style(ascii_only=not console.encoding.lower().startswith("utf"), width=console.width)
-    for part in _parts(result, style, html_path):
-        console.print(part, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    with console.capture() if style.ascii_only else nullcontext() as capture:
+        for part in _parts(result, style, html_path):
+            console.print(part, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    if capture is not None:
+        console.file.write(_encodable(capture.get(), console.encoding))
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """What an old terminal can show of the text: other characters are spelled out rather than fail the whole report."""
+    return text.replace(ELLIPSIS, "~").encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _parts(result: RunResult, style: Style, html_path: str | None) -> Iterator[RenderableType]:

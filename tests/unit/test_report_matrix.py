@@ -1,0 +1,108 @@
+"""The matrix pairs the same fact of different variants, and never two different ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from testbed.report.matrix import observer_tables, observers_of, shared_value
+from testbed.report.summary import answer, is_tunnel_interface, reproduce_command, verdict_line
+from testbed.result import Exposure, FactRef, RunResult, VariantResult, Verdict
+from tests.unit.test_report_sample import sample_result, sample_variant
+
+
+def run_of(**variants: list[FactRef]) -> RunResult:
+    def variant(name: str, facts: list[FactRef]) -> VariantResult:
+        exposure = tuple(Exposure("isp", fact, Verdict.SEEN) for fact in facts)
+        return replace(sample_variant("with"), name=name, exposure=exposure, actions=())
+
+    return RunResult({}, 1, True, {name: variant(name, facts) for name, facts in variants.items()}, (), {})
+
+
+def rows_of(result: RunResult) -> list[tuple[str, list[str | None]]]:
+    (table,) = observer_tables(result)
+    return [
+        (row.value, [cell.fact.value if cell else None for cell in row.cells])
+        for group in table.groups
+        for row in group.rows
+    ]
+
+
+def test_values_that_differ_only_in_their_canary_share_a_row() -> None:
+    one, other = "3f9a" * 8, "b07c" * 8
+    result = run_of(
+        a=[FactRef("http-header", f"Cookie: s={one}", "1"), FactRef("http-header", f"X-Id: {one}", "1")],
+        b=[FactRef("http-header", f"X-Id: {other}", "1"), FactRef("http-header", f"Cookie: s={other}", "1")],
+    )
+    assert rows_of(result) == [
+        ("Cookie: s=…", [f"Cookie: s={one}", f"Cookie: s={other}"]),
+        ("X-Id: …", [f"X-Id: {one}", f"X-Id: {other}"]),
+    ]
+
+
+def test_two_addresses_are_two_rows_and_never_one() -> None:
+    result = run_of(a=[FactRef("dns-answer", "10.0.0.1", "1")], b=[FactRef("dns-answer", "10.0.0.2", "1")])
+    assert rows_of(result) == [("10.0.0.1", ["10.0.0.1", None]), ("10.0.0.2", [None, "10.0.0.2"])]
+
+
+def test_a_fact_of_one_variant_alone_keeps_its_row() -> None:
+    result = run_of(a=[FactRef("dns-name", "x.example", "1")], b=[])
+    assert rows_of(result) == [("x.example", ["x.example", None])]
+
+
+def test_equal_facts_of_one_action_stay_as_many_as_they_are() -> None:
+    twice = [FactRef("dns-name", "x.example", "1")] * 2
+    assert rows_of(run_of(a=twice, b=twice)) == [("x.example", ["x.example", "x.example"])] * 2
+
+
+def test_every_exposure_is_in_exactly_one_cell() -> None:
+    result = sample_result()
+    for table in observer_tables(result):
+        for column, variant in enumerate(result.variants.values()):
+            cells = [row.cells[column] for group in table.groups for row in group.rows if row.cells[column]]
+            expected = [row for row in variant.exposure if row.observer == table.observer]
+            assert sorted(map(id, cells)) == sorted(map(id, expected))
+
+
+def test_the_isp_comes_first() -> None:
+    result = sample_result()
+    first = result.variants["without"]
+    turned = replace(result, variants={"without": replace(first, exposure=tuple(reversed(first.exposure)))})
+    assert observers_of(turned) == ("isp", "server:www.example.com")
+
+
+def test_what_differs_in_the_middle_is_an_ellipsis() -> None:
+    assert shared_value(["http://a/x/1f", "http://a/x/2f"]) == "http://a/x/…"
+    assert shared_value(["same", "same"]) == "same"
+    assert shared_value(["abc", "xyz"]) == ""
+    assert shared_value([]) == ""
+
+
+def test_the_answer_counts_what_the_client_did_and_says_what_is_unproven() -> None:
+    said = answer(sample_result())
+    assert said.sentence == "With the tunnel, your ISP sees 1 of 34 facts; without it, 27 of 28."
+    assert any("1 of 34 facts unproven" in note for note in said.notes)
+
+
+def test_a_run_without_a_judged_fact_says_so() -> None:
+    assert answer(RunResult({}, 1, True, {}, (), {})).sentence.startswith("Nothing was judged")
+
+
+def test_a_failed_run_whose_expectations_hold_does_not_read_as_a_pass() -> None:
+    assert verdict_line(replace(sample_result(ok=True), ok=False)) == "6 of 6 expectations hold, but the run failed"
+
+
+def test_the_tunnels_device_is_the_one_that_the_variant_names() -> None:
+    variant = sample_variant("with")
+    assert is_tunnel_interface(variant, "tun0")
+    assert not is_tunnel_interface(variant, "eth0")
+    assert not is_tunnel_interface(sample_variant("without"), "tun0")
+    unnamed = replace(variant, tunnel={"program": "wireguard"})
+    assert is_tunnel_interface(unnamed, "wg0")
+
+
+def test_the_command_to_repeat_a_run_comes_from_the_environment_or_the_scenario() -> None:
+    result = sample_result()
+    assert reproduce_command(result) == "sudo testbed run what-a-vpn-hides --seed 1"
+    assert reproduce_command(replace(result, environment={})) == (
+        "sudo testbed run scenarios/what-a-vpn-hides.yaml --seed 1"
+    )
