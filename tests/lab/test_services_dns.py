@@ -111,11 +111,14 @@ def test_every_upstream_query_has_a_port_of_its_own(net: Net) -> None:
 
 def test_a_resolver_listens_on_an_address_that_appears_later_and_fails_in_words_of_dns(tmp_path: Path) -> None:
     with services_net(tmp_path) as net:
-        silent = Resolver("isp", ("10.8.0.1",), {".": ("192.0.2.2",), "example.com": AUTHORITY}, freebind=True)
+        late = ("10.8.0.1", "2001:db8:8::1")
+        silent = Resolver("isp", late, {".": ("192.0.2.2",), "example.com": AUTHORITY}, freebind=True)
         request = replace(default_request(net), resolvers=(silent,))
         with serving(net, request):
-            net.run(["ip", "addr", "add", "10.8.0.1/32", "dev", "lo"], "isp")
-            assert net.dig("@10.8.0.1", "+short", "www.example.com") == "93.184.216.34\n"
+            for address in late:
+                net.run(["ip", "addr", "add", address, "dev", "lo"], "isp")
+                assert net.dig(f"@{address}", "+short", "www.example.com") == "93.184.216.34\n"
+                assert net.dig(f"@{address}", "+short", "+tcp", "www.example.com") == "93.184.216.34\n"
             assert "status: SERVFAIL" in net.dig("@10.8.0.1", "elsewhere.org")
 
 
