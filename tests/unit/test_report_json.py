@@ -108,6 +108,12 @@ def test_what_would_not_come_back_the_same_is_not_written(environment: dict[str,
         to_json(replace(sample_result(), environment=environment))
 
 
+def test_a_key_that_appears_twice_is_refused_though_both_values_are_valid() -> None:
+    twice = to_json(sample_result()).replace('"seed": 1,', '"seed": 1, "seed": 2,', 1)
+    with pytest.raises(ResultError, match="the key 'seed' appears twice"):
+        from_json(twice)
+
+
 def test_a_variant_under_another_name_is_not_written() -> None:
     result = sample_result()
     with pytest.raises(ResultError, match=r"variants\.other: the variant calls itself 'with'"):
