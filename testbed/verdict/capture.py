@@ -39,9 +39,15 @@ class Capture:
         """The fact, as its own dissector read it, or as any other part of the search found it."""
         sightings = [s for s in self.tap.sightings if _is(fact, s)]
         if sightings:
+            if fact.kind in NEVER_HIDDEN:  # the conversation that shows most comes first
+                sightings.sort(key=lambda sighting: -len(sighting.frames))
             return Found(self._of_sightings(sightings))
         if is_address(fact):
             return self._find_address(fact.value)
+        others = [s for s in self.tap.sightings if s.frames and _mentions(s, fact)]
+        if others:
+            first = others[0]
+            return Found(self._of_sightings(others), f"{fact.value} stands in frame {first.frames[0]} as {first.kind}")
         hits = [hit for needle in fact.needles if needle for hit in self.search.find(needle)]
         if not hits:
             return None
@@ -64,9 +70,8 @@ class Capture:
         """Why silence of this capture proves nothing; empty if it does."""
         tap = self.tap
         if tap.dropped:
-            return (
-                f"the tap lost {tap.dropped} packet{'s' if tap.dropped != 1 else ''}, so nothing can be called hidden"
-            )
+            packets = "1 packet" if tap.dropped == 1 else f"{tap.dropped} packets"
+            return f"the tap lost {packets}, so nothing can be called hidden"
         if not tap.frames:
             return "the tap recorded no packet, so there was nothing to search"
         if tap.packets != len(tap.frames):
@@ -117,6 +122,12 @@ def _is(fact: Fact, sighting: Sighting) -> bool:
         return fact.value.lower().rstrip(".") == sighting.value.lower().rstrip(".")
     # The canary makes it the same thing, also where a proxy or a library changed what surrounds it.
     return fact.value == sighting.value or any(needle and needle in sighting.value for needle in fact.needles)
+
+
+def _mentions(sighting: Sighting, fact: Fact) -> bool:
+    """Whether what a dissector of another kind read contains the fact: a name looked up may stand in a URL."""
+    value = sighting.value.casefold()
+    return any(needle and needle.casefold() in value for needle in fact.needles)
 
 
 def _same_address(one: str, other: str) -> bool:

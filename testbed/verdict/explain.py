@@ -74,7 +74,7 @@ class Explainer:
         ends = [address for address in frame_addresses(frame.data) if self._is_far(address)] if frame else []
         if not ends:
             return ""
-        if Kind(row.fact.kind) in (Kind.DNS_NAME, Kind.DNS_ANSWER) and not row.reason:
+        if row.evidence[0].filter.startswith("dns."):
             return f"the DNS server {ends[0]} is reached outside the tunnel{_because(tunnel, ends[0], dns=True)}"
         return f"{ends[0]} is reached outside the tunnel{_because(tunnel, ends[0])}"
 

@@ -102,9 +102,7 @@ def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[s
         return Exposure(observer, ref, Verdict.UNPROVEN, (), missing)
     control = _control(fact, capture, variant, variants)
     if not control:
-        reason = (
-            "no control: the same search finds it nowhere that it must be readable, so finding nothing proves nothing"
-        )
+        reason = "no control: the same search finds it nowhere else, so finding nothing here proves nothing"
         return Exposure(observer, ref, Verdict.UNPROVEN, (), reason)
     how = "" if is_address(fact) else f" for {_quoted(fact.needles)} ({', '.join(TRANSFORMS)})"
     reason = f"not found by the dissectors, nor in {capture.searched(fact)}{how}; control: {control}"
@@ -128,7 +126,7 @@ def _control(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[
         if other.evidence.tunnel is not None or other is variant or capture.tap.name not in other.captures:
             continue
         twin = other.captures[capture.tap.name]
-        for counterpart in other.counterparts(fact):
+        for counterpart in (fact, *other.counterparts(fact)):
             if found := _fires(counterpart, twin):
                 return f"the same search finds it without a tunnel ({_place(found)})"
     if variant.client_tun and (found := _fires(fact, variant.client_tun)):
@@ -186,4 +184,4 @@ def _false_tunnels(variant: _Variant) -> Iterator[str]:
         for sighting in tap.sightings:
             if sighting.kind is Kind.TUNNEL:
                 frame = sighting.frames[0] if sighting.frames else 0
-                yield f"{variant.name}: {tap.name} took frame {frame} for a tunnel ({sighting.value}), but there is none"
+                yield f"{variant.name}: {tap.name} took frame {frame} for a tunnel, but there is none"
