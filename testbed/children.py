@@ -6,6 +6,7 @@ lines on stdout. What a child says wrong, or its early end, becomes a `ChildFail
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -36,16 +37,22 @@ def child_environment() -> dict[str, str]:
 
 
 class Child:
-    """A running child with a pipe on stdout, and its stderr in a file of the run directory."""
+    """A running child with pipes on stdin and stdout, and its stderr in a file of the run directory.
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], error_fd: int) -> None:
-        if process.stdout is None:
-            raise ValueError("a child needs a pipe on stdout")
+    `text` is what it is told on stdin, which is closed behind it.
+    """
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], error_fd: int, text: str = "") -> None:
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("a child needs pipes on stdin and stdout")
         self.name = name
         self.process = process
         self._error_fd = error_fd
         self._out = process.stdout.fileno()
         self._unread = b""
+        with contextlib.suppress(BrokenPipeError):  # it ended already: reading from it will say so
+            process.stdin.write(text.encode())
+            process.stdin.close()
 
     def lines(self, timeout: float) -> Iterator[dict[str, Any]]:
         """The JSON lines the child writes until it closes stdout. Errors: ChildFailed when it stays silent too long."""

@@ -97,8 +97,8 @@ def check(scenario: ScenarioArgument, overrides: SetOption = None) -> None:
     from testbed import run as running
 
     prepared = running.prepare(scenario, overrides or [], [], None)
-    scenario, names = prepared.scenario, ", ".join(prepared.plans)
-    _print(f"{scenario.file}: no mistake; variants {names}; {len(scenario.expectations)} expectations\n")
+    checked, names = prepared.scenario, ", ".join(prepared.plans)
+    _print(f"{checked.file}: no mistake; variants {names}; {len(checked.expectations)} expectations\n")
 
 
 @app.command("list")

@@ -257,20 +257,17 @@ class VariantRun:
         self, name: str, argv: list[str], *, node: Node | None = None, pass_fds: tuple[int, ...] = (), text: str = ""
     ) -> Child:
         error_fd = self._directory.create_file(f"{self._name}/logs/{name}.stderr")
-        streams = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": error_fd,
-            "pass_fds": pass_fds,
-            "cwd": "/",
-        }
+        pipe = subprocess.PIPE
         if node is not None:
-            process = node.spawn(argv, env=child_environment(), **streams)
+            process = node.spawn(
+                argv, env=child_environment(), stdin=pipe, stdout=pipe, stderr=error_fd, pass_fds=pass_fds, cwd="/"
+            )
         else:
-            process = subprocess.Popen(argv, env={**os.environ, **child_environment()}, **streams)  # type: ignore[call-overload]
-        process.stdin.write(text.encode())
-        process.stdin.close()
-        return Child(name, process, error_fd)
+            environment = {**os.environ, **child_environment()}
+            process = subprocess.Popen(
+                argv, env=environment, stdin=pipe, stdout=pipe, stderr=error_fd, pass_fds=pass_fds, cwd="/"
+            )
+        return Child(name, process, error_fd, text)
 
 
 def run_variant(job: VariantJob, conductor: Conductor) -> dict[str, Any]:

@@ -14,20 +14,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from testbed.tunnels.openvpn_config import TunnelSettings, client_config, server_config
 from testbed.tunnels.programs import PROGRAMS, READY
 
+if TYPE_CHECKING:
+    from testbed.lab.node import Node
+
 READY_TIMEOUT = 20.0
 EXIT_TIMEOUT = 5.0
 POLL_INTERVAL = 0.005  # how often a log is looked at while its program starts
-
-
-class SpawningNode(Protocol):
-    """What this module needs of a lab's node."""
-
-    def spawn(self, argv: list[str], **options: object) -> subprocess.Popen[bytes]: ...
 
 
 class TunnelFailed(Exception):
@@ -38,8 +35,8 @@ class TunnelFailed(Exception):
 class Ends:
     """The nodes and programs of a tunnel's two ends, and where their logs go (open directory descriptor)."""
 
-    client: SpawningNode
-    server: SpawningNode
+    client: Node
+    server: Node
     client_program: str
     server_program: str
     work_dir: Path
@@ -108,7 +105,7 @@ class Tunnel:
         """Ends the client, then the server; returns what did not end as it should, in words."""
         return [complaint for end in (self.client, self.server) if (complaint := _end(end))]
 
-    def _start(self, role: str, node: SpawningNode, program_name: str, config: str) -> End:
+    def _start(self, role: str, node: Node, program_name: str, config: str) -> End:
         program = PROGRAMS[program_name]
         path = self._ends.work_dir / f"{role}.conf"
         path.write_text(config)

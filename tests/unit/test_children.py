@@ -11,10 +11,12 @@ import pytest
 from testbed.children import Child, ChildFailed
 
 
-def start(program: str) -> Child:
+def start(program: str, text: str = "") -> Child:
     error_fd = os.memfd_create("stderr")
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=error_fd)
-    return Child("sample", process, error_fd)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=error_fd
+    )
+    return Child("sample", process, error_fd, text)
 
 
 def finish(child: Child) -> None:
@@ -22,6 +24,12 @@ def finish(child: Child) -> None:
     child.process.wait()
     assert child.process.stdout is not None
     child.process.stdout.close()
+
+
+def test_a_child_hears_what_it_is_told_and_then_the_end() -> None:
+    child = start("import json, sys; print(json.dumps({'heard': sys.stdin.read()}))", "hello")
+    assert child.read_line(10.0) == {"heard": "hello"}
+    finish(child)
 
 
 def test_lines_arrive_one_by_one_until_the_end() -> None:
