@@ -190,9 +190,13 @@ def _exchange(attempt: Attempt, target: Target, message: Message, sock: socket.s
     _note_message(attempt, target, message)
     response = connection.getresponse()
     octets = 0
-    while (piece := response.read1(1 << 16)) and octets < RESPONSE_OCTETS:
-        octets += len(piece)
+    # From Python 3.13 on the last piece closes the socket, before 3.13 an empty one does.
+    while not response.isclosed() and octets < RESPONSE_OCTETS:
         sock.settimeout(attempt.remaining_s())
+        piece = response.read1(1 << 16)
+        octets += len(piece)
+        if not piece:
+            break
     return response.status, octets
 
 
