@@ -220,6 +220,7 @@ class ClientDriver:
             self._log.write(f"{number.name}[hard,] received, process {end}", BRIEF)
         if self._core is not None:
             self._core.close(time.monotonic())
+            self._pump.flush()  # the next turn waits first
 
     def _pause(self) -> None:
         """Waits before the next attempt; packets from the device are dropped meanwhile."""

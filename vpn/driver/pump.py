@@ -157,9 +157,10 @@ class Pump:
 
     def _patience(self, until: float | None) -> float:
         """Seconds to wait at most; never negative, but for `for ever`."""
-        deadlines = [
-            moment for moment in (until, self.core.next_timeout() if self.core else None) if moment is not None
-        ]
-        if not deadlines:
-            return _FOREVER
-        return max(0.0, min(deadlines) - time.monotonic())
+        deadline = earliest(until, self.core.next_timeout() if self.core else None)
+        return _FOREVER if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def earliest(*moments: float | None) -> float | None:
+    """The first of several deadlines, of which None never comes."""
+    return min((moment for moment in moments if moment is not None), default=None)

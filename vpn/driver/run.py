@@ -15,6 +15,7 @@ from vpn.driver.errors import HostError
 from vpn.driver.log import BRIEF, FATAL, Log
 from vpn.driver.pump import Signals
 from vpn.settings import ClientSettings, ServerSettings
+from vpn.tls import BadTlsSettings
 from vpn.version import IV_VERSION
 
 CLEAN, FAILED, USAGE = 0, 1, 2
@@ -71,7 +72,7 @@ def _run(configuration: Configuration, signals: Signals) -> int | None:
         if settings.niceness:
             _renice(settings.niceness)
         return _drive(configuration, log, signals)
-    except HostError as error:
+    except (HostError, BadTlsSettings) as error:
         if log is None:
             print(f"vpn: {error}", file=sys.stderr)
         else:

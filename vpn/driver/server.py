@@ -18,7 +18,7 @@ from vpn.driver.keylog import KeyLog
 from vpn.driver.log import BRIEF, NORMAL, Log
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
-from vpn.driver.pump import Pump, Signals
+from vpn.driver.pump import Pump, Signals, earliest
 from vpn.driver.status import ClientRow, StatusFile, render_server
 from vpn.driver.story import READY, drop_lines, tell_server
 from vpn.driver.udp import UdpLink, listen_family, open_server_link
@@ -81,9 +81,10 @@ class ServerDriver:
         )
         admitter = Admitter(self._settings.admission, core, self._log, self._pump)
         self._pump.core = core
+        core.start(time.monotonic(), int(time.time()))
         closed = False
         while not closed:
-            for number in self._pump.turn(self._status.due_at):
+            for number in self._pump.turn(earliest(self._status.due_at, admitter.due_at)):
                 self._on_signal(number, core)
             admitter.collect()
             closed = self._take_events(core, admitter)
@@ -120,13 +121,18 @@ class ServerDriver:
         end = "exiting" if self._stop is Outcome.CLEAN else "restarting"
         self._log.write(f"{number.name}[hard,] received, process {end}", BRIEF)
         core.close(time.monotonic())
+        self._pump.flush()  # the next turn waits first
         self._pump.flush()
 
     def _write_status(self, core: ServerCore, *, at_once: bool = False) -> None:
         self._status.write_when_due(lambda: self._render_status(core), at_once=at_once)
 
     def _render_status(self, core: ServerCore) -> str:
-        rows = [ClientRow(client, since, *core.octets_of(peer)) for peer, (client, since) in self._clients.items()]
+        rows: list[ClientRow] = []
+        for peer in core.connected:
+            if (known := self._clients.get(peer.number)) is not None:
+                data = peer.session.data
+                rows.append(ClientRow(*known, data.octets_in, data.octets_out))
         return render_server(rows, time.time(), self._settings.output.status_version)
 
     def _log_drops(self, core: ServerCore, level: int) -> None:
