@@ -73,6 +73,8 @@ class FlowState:
     application: str = ""
     closed: bool = False  # TCP: reset, or finished by both sides
     frames: array[int] = field(default_factory=lambda: array("Q"))  # the first ones, up to a limit
+    fragments: array[int] = field(default_factory=lambda: array("Q"))  # frames of all but the last piece of a datagram
+    also: str = ""  # what a display filter needs besides addresses and ports
     roles: bool = True  # whether it has a client and a server: an ICMP error has neither
     tunnel: Tunnel | None = None
     detectors: dict[str, Detector] | None = None  # None until the first datagram needs them
@@ -171,4 +173,5 @@ def count(
     flow.ended_ns = max(time_ns, flow.ended_ns)
     flow.last_frame = frames[-1]
     if len(flow.frames) < most_frames:
-        flow.frames.extend(frames)
+        flow.frames.append(frames[-1])
+        flow.fragments.extend(frames[:-1])

@@ -113,7 +113,7 @@ class Reassembler:
 
     limit_octets: int
     abandoned: int = 0
-    _octets: int = 0
+    held_octets: int = 0
     _datagrams: dict[tuple[bytes, bytes, int, int], _Datagram] = field(default_factory=dict)
 
     @property
@@ -137,10 +137,10 @@ class Reassembler:
         if offset not in datagram.pieces and len(datagram.pieces) < MOST_FRAGMENTS:
             datagram.pieces[offset] = piece
             datagram.octets += len(piece)
-            self._octets += len(piece)
+            self.held_octets += len(piece)
         whole = self._finish(datagram)
         if whole is not None:
-            self._octets -= datagram.octets
+            self.held_octets -= datagram.octets
             del self._datagrams[key]
             return Whole(whole, packet.protocol, tuple(datagram.frames), datagram.frame_octets)
         self._make_room()
@@ -157,7 +157,7 @@ class Reassembler:
         return bytes(out[: datagram.end]) if len(out) >= datagram.end else None
 
     def _make_room(self) -> None:
-        while self._datagrams and (self._octets > self.limit_octets or len(self._datagrams) > MOST_FRAGMENTS):
+        while self._datagrams and (self.held_octets > self.limit_octets or len(self._datagrams) > MOST_FRAGMENTS):
             oldest = next(iter(self._datagrams))
-            self._octets -= self._datagrams.pop(oldest).octets
+            self.held_octets -= self._datagrams.pop(oldest).octets
             self.abandoned += 1

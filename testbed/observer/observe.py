@@ -27,6 +27,7 @@ DEFAULT_LIMITS = Limits()
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
 ECHO_REQUESTS, ECHO_REPLIES = {ICMP: 8, ICMPV6: 128}, {ICMP: 0, ICMPV6: 129}
+ECHO_FIELDS = {ICMP: "icmp.ident", ICMPV6: "icmpv6.echo.identifier"}
 SYN, FIN, RST, ACK = 2, 1, 4, 16
 
 
@@ -174,6 +175,9 @@ class _Pass:
         payload = data[start + 8 : packet.end] if echo else b""
         self._count(side, place, frames, octets, len(payload))
         side.flow.roles = echo
+        side.flow.also = f"{ECHO_FIELDS[protocol]} == {identifier[0] << 8 | identifier[1]}"
+        if not echo:
+            side.flow.also = f"{PROTOCOL_NAMES[protocol]}.type == {kind}"
         if payload:
             name = PROTOCOL_NAMES[protocol]
             side.recorder.append(payload, place.frame, place.frame, place.time_ns)
@@ -220,6 +224,7 @@ class _Pass:
         for flow in self.table.flows:
             for endpoint in (flow.client.endpoint, flow.server.endpoint):
                 frames[endpoint.address].update(flow.frames)
+                frames[endpoint.address].update(flow.fragments)
         most = self.limits.frames_per_sighting
         return {address: tuple(sorted(found)[:most]) for address, found in frames.items()}
 
@@ -235,6 +240,8 @@ class _Pass:
     def _sight_volume(self, flow: FlowState) -> None:
         client, server = flow.client, flow.server
         display_filter = filters.between(flow.protocol, client.endpoint, server.endpoint)
+        if flow.also:
+            display_filter += f" && {flow.also}"
         ends = f"{flow.protocol} {client.endpoint} -> {server.endpoint}"
         volume = (
             f"{ends}: {client.packets} packets of {client.octets} octets sent, "

@@ -19,9 +19,6 @@ for number in range(int(sys.argv[2])):
     s.sendto(number.to_bytes(4, "big") * 300, (sys.argv[1], 9))
 """
 
-MARKER = b"the last datagram of all"
-MARK = f"import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto({MARKER!r}, (sys.argv[1], 9))"
-
 
 def flood(nodes: TwoNodes, count: int) -> None:
     nodes.run("client", sys.executable, "-c", FLOOD, SERVER, str(count))
@@ -44,7 +41,7 @@ def link_goes_down_and_up(nodes: TwoNodes) -> Any:
     ip("ip", "-n", "server", "link", "set", "s0", "down")
     ip("ip", "-n", "server", "link", "set", "s0", "up")
     ip("ip", "-n", "server", "route", "replace", CLIENT, "dev", "s0")
-    wait_until(lambda: "state UP" in output("client", "ip", "link", "show", "c0"), "the link is back")
+    nodes.wait_for_link("client", "c0")
     flood(nodes, 10)
     return {"stats": tapped.stop()}
 
@@ -53,19 +50,12 @@ def beside_tcpdump(nodes: TwoNodes) -> Any:
     packet_socket = nodes.open_tap("server", "s0")
     nodes.up()
     tapped = nodes.start_tap(packet_socket, "server:client")
-    dump = tcpdump(nodes, "server", "s0", nodes.directory / "tcpdump.pcap")
-    nodes.start("server", "iperf3", "-s", "-1")
-    nodes.listens("server", 5201)
-    nodes.run("client", "iperf3", "-c", SERVER, "-n", "30M")
-    flood(nodes, 2000)
-    nodes.run("client", sys.executable, "-c", MARK, SERVER)
-    wait_until(
-        lambda: MARKER in (nodes.directory / "tcpdump.pcap").read_bytes()[-5000:], "tcpdump wrote the last packet"
-    )
-    stats = tapped.stop()
-    dump.terminate()
-    dump.wait()
-    return {"stats": stats}
+    with tcpdump(nodes, "server", "s0", nodes.directory / "tcpdump.pcap"):
+        nodes.start("server", "iperf3", "-s", "-1")
+        nodes.listens("server", 5201)
+        nodes.run("client", "iperf3", "-c", SERVER, "-n", "30M")
+        flood(nodes, 2000)
+    return {"stats": tapped.stop()}
 
 
 def tiny_ring(nodes: TwoNodes) -> Any:

@@ -92,7 +92,10 @@ class TwoNodes:
             ip("ip", "-n", node, "link", "set", device, "up")
         for node, device in (("client", "c0"), ("server", "s0")):
             ip("ip", "-n", node, "route", "add", ADDRESSES[node][2], "dev", device)
-            wait_until(lambda d=device, n=node: "state UP" in output(n, "ip", "link", "show", d), f"{device} is up")
+            self.wait_for_link(node, device)
+
+    def wait_for_link(self, node: str, device: str) -> None:
+        wait_until(lambda: "state UP" in output(node, "ip", "link", "show", device), f"{device} is up")
 
     @contextmanager
     def inside(self, node: str) -> Iterator[None]:
@@ -156,7 +159,13 @@ def output(node: str, *argv: str) -> str:
     return subprocess.run(["ip", "netns", "exec", node, *argv], capture_output=True, text=True).stdout
 
 
-def tcpdump(nodes: TwoNodes, node: str, device: str, path: Path) -> subprocess.Popen[str]:
+MARKER = b"the last datagram of all"
+SEND_MARKER = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto({MARKER!r}, ({SERVER!r}, 9))"
+
+
+@contextmanager
+def tcpdump(nodes: TwoNodes, node: str, device: str, path: Path) -> Iterator[None]:
+    """tcpdump beside the tap. It forgets its buffer when told to end, so it is told only once a last packet is written."""
     process = nodes.start(
         node, "tcpdump", "-i", device, "-U", "-w", str(path), "-B", "65536", "-Z", "root", stderr=subprocess.PIPE
     )
@@ -164,7 +173,11 @@ def tcpdump(nodes: TwoNodes, node: str, device: str, path: Path) -> subprocess.P
     for line in process.stderr:
         if "listening on" in line:
             break
-    return process
+    yield
+    nodes.run("client", sys.executable, "-c", SEND_MARKER)
+    wait_until(lambda: MARKER in path.read_bytes()[-5000:], "tcpdump wrote the last packet")
+    process.terminate()
+    process.wait()
 
 
 def main(experiments: dict[str, Callable[[TwoNodes], Any]]) -> None:
