@@ -113,12 +113,13 @@ def _exchange(
         while True:
             sock.settimeout(min(wait_s, attempt.remaining_s()))
             untrusted = sock.recv(65535) if transport == socket.SOCK_DGRAM else _receive_framed(sock)
-            message = _parse(untrusted, question)
+            message = parse_answer(untrusted, question)
             if message is not None:
                 return message
 
 
-def _parse(untrusted: bytes, question: Any) -> Any:
+def parse_answer(untrusted: bytes, question: Any) -> Any:
+    """The message, if it answers `question`; None for anything else that may have arrived."""
     try:
         message = dnslib.DNSRecord.parse(untrusted)
     except _HOSTILE:

@@ -110,6 +110,13 @@ def test_other_methods_and_head_are_answered_as_http_says(net: Net) -> None:
     assert "HTTP/1.1 405" in net.curl("-i", "-X", "DELETE", "http://www.example.com/").stdout
     head = net.curl("-I", "http://www.example.com/bytes/1000").stdout
     assert "Content-Length: 1000" in head
+    assert net.log("www.example.com")[-1]["response_octets"] == 0
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(net: Net) -> None:
+    done = net.curl("-v", "-H", "Expect: 100-continue", "-d", "x", "http://www.example.com/asked")
+    assert "< HTTP/1.1 100" in done.stderr
+    assert "<p>1 octets received.</p>" in done.stdout
 
 
 def test_ping_is_answered_by_the_node_itself(net: Net) -> None:

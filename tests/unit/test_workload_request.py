@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import dnslib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from testbed.scenario.values import Action as ScenarioAction
 from testbed.workload import attempt as attempts
 from testbed.workload.attempt import ActionFailed, Attempt
 from testbed.workload.canary import Canaries
+from testbed.workload.dns_lookup import parse_answer
 from testbed.workload.http_request import plan_message, plan_target
 from testbed.workload.ping import Echo, checksum, payload_text
 from testbed.workload.request import Action, RequestError, WorkloadRequest
@@ -136,6 +138,25 @@ def test_a_fixed_header_is_a_fact_if_it_is_long_enough_to_search_for() -> None:
 @given(st.binary(max_size=99).map(lambda octets: octets + bytes(len(octets) % 2)))
 def test_a_message_with_its_checksum_sums_to_zero(octets: bytes) -> None:
     assert checksum(octets + checksum(octets).to_bytes(2, "big")) == 0
+
+
+def test_the_checksum_is_the_one_of_rfc_1071() -> None:
+    assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0x220D
+
+
+def test_an_answer_to_another_question_is_no_answer() -> None:
+    question = dnslib.DNSRecord.question("www.example.com", "A")
+    reply = question.reply()
+    assert parse_answer(bytes(reply.pack()), question) is not None
+    for wrong in (
+        dnslib.DNSRecord(dnslib.DNSHeader(id=question.header.id, qr=1), q=dnslib.DNSQuestion("www.example.org")),
+        dnslib.DNSRecord(dnslib.DNSHeader(id=question.header.id, qr=1), q=dnslib.DNSQuestion("www.example.com", 28)),
+        dnslib.DNSRecord(dnslib.DNSHeader(id=question.header.id ^ 1, qr=1), q=question.q),
+        dnslib.DNSRecord(dnslib.DNSHeader(id=question.header.id, qr=1)),
+        question,
+    ):
+        assert parse_answer(bytes(wrong.pack()), question) is None
+    assert parse_answer(b"\xff" * 7, question) is None
 
 
 def test_an_echo_survives_the_wire_and_carries_56_octets() -> None:
