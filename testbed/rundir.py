@@ -25,15 +25,21 @@ class RunDirectoryRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who asked for the run: under sudo the invoking user, else the process's own ids."""
+    """Who asked for the run: under sudo the invoking user, else the process's own ids.
+
+    `hand_over` says whether files must be given to the owner. It is settled before a user namespace is entered: inside
+    one an ordinary user's process is called root too, but its files are the user's already.
+    """
 
     uid: int
     gid: int
+    hand_over: bool = False
 
     @classmethod
     def of_this_process(cls, environment: dict[str, str]) -> Owner:
         if os.geteuid() == 0 and environment.get("SUDO_UID", "").isdecimal():
-            return cls(int(environment["SUDO_UID"]), int(environment.get("SUDO_GID", environment["SUDO_UID"])))
+            uid = int(environment["SUDO_UID"])
+            return cls(uid, int(environment.get("SUDO_GID", uid)), hand_over=uid != 0)
         return cls(os.geteuid(), os.getegid())
 
 
@@ -99,7 +105,7 @@ class RunDirectory:
         """Hand over what programs inside made below this directory with the wrong owner. Links are not followed."""
         for _, directories, files, directory_fd in os.fwalk(dir_fd=self.fd, follow_symlinks=False):
             for entry in (*directories, *files):
-                if os.geteuid() == 0:
+                if self._owner.hand_over:
                     os.chown(entry, self._owner.uid, self._owner.gid, dir_fd=directory_fd, follow_symlinks=False)
 
     def close(self) -> None:
@@ -157,5 +163,5 @@ def _check_existing(path: Path, fd: int, owner: Owner, must_be_empty: bool) -> N
 
 
 def _give(fd: int, owner: Owner) -> None:
-    if os.geteuid() == 0 and owner.uid != 0:
+    if owner.hand_over:
         os.fchown(fd, owner.uid, owner.gid)
