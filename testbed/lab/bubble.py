@@ -79,7 +79,7 @@ class Bubble:
                 raise HostCannot(**message["host_cannot"])
             if "failed" in message:
                 raise LabFailed(**message["failed"])
-        raise LabFailed(f"the lab ended before its work was done: {self._end()}")
+        raise LabFailed(f"the lab ended before its work was done: {self._end(by_itself=True)}")
 
     def hold(self) -> None:
         """Answer `shell` and `exec` until the lab ends or the caller is interrupted (KeyboardInterrupt)."""
@@ -136,8 +136,13 @@ class Bubble:
                             self._registrar.publish(self._channel.peer_pid, message["nodes"])
                         yield message
 
-    def _end(self) -> str:
-        """End the bubble's processes, if any run; return in words how they ended."""
+    def _end(self, by_itself: bool = False) -> str:
+        """End the bubble's processes, if any run; return in words how they ended.
+
+        `by_itself`: its conductor is gone, so it is about to end for a reason of its own, which is not to be cut short.
+        """
+        if by_itself and self._maker:
+            _has_ended(self._maker, _PATIENCE_S)
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
@@ -152,13 +157,18 @@ class Bubble:
         return ending
 
 
-def _wait(maker: int) -> str:
-    watched = os.pidfd_open(maker)
+def _has_ended(pid: int, patience_s: float) -> bool:
+    """Wait for a child to end, at most `patience_s` seconds; whether it has."""
+    watched = os.pidfd_open(pid)
     try:
-        if not select.select([watched], [], [], _PATIENCE_S)[0]:
-            os.kill(maker, signal.SIGKILL)
+        return bool(select.select([watched], [], [], patience_s)[0])
     finally:
         os.close(watched)
+
+
+def _wait(maker: int) -> str:
+    if not _has_ended(maker, _PATIENCE_S):
+        os.kill(maker, signal.SIGKILL)
     _pid, status = os.waitpid(maker, 0)
     code = os.waitstatus_to_exitcode(status)
     number = -code if code < 0 else code - 128
