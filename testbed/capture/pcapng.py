@@ -42,9 +42,11 @@ OUTBOUND = 2
 
 _END_OF_OPTIONS = struct.pack("=HH", 0, 0)
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
-_PACKET_HEAD = struct.Struct("=IIIIIII")
-_PACKET_TAIL = struct.Struct("=HHIHHI")
-_PACKET_FRAME_OCTETS = _PACKET_HEAD.size + _PACKET_TAIL.size
+
+# An enhanced packet block around its packet: the head, and by length modulo 4 the padding with flags and length.
+PACKET_HEAD = struct.Struct("=IIIIIII")  # type, total, interface, time high and low, octets kept, octets on the wire
+PACKET_TAILS = tuple(struct.Struct(f"={len(padding)}xHHIHHI") for padding in _PADDING)
+PACKET_OVERHEADS = tuple(PACKET_HEAD.size + tail.size for tail in PACKET_TAILS)
 
 
 def _block(block_type: int, body: bytes) -> bytes:
@@ -68,21 +70,13 @@ def build_interface(name: str, link_type: int, snap_octets: int = 0) -> bytes:
     return _block(INTERFACE_DESCRIPTION, struct.pack("=HHI", link_type, 0, snap_octets) + options)
 
 
-def packet_pieces(
-    interface: int, time_ns: int, data: bytes | memoryview, original_octets: int, direction: int
-) -> tuple[bytes, bytes | memoryview, bytes, bytes]:
-    """One packet's block in four pieces, so that a tap can join a whole ring block without copying packets twice."""
-    captured = len(data)
-    padding = _PADDING[captured & 3]
-    total = _PACKET_FRAME_OCTETS + captured + len(padding)
-    head = _PACKET_HEAD.pack(
-        ENHANCED_PACKET, total, interface, time_ns >> 32, time_ns & 0xFFFFFFFF, captured, original_octets
-    )
-    return head, data, padding, _PACKET_TAIL.pack(2, 4, direction, 0, 0, total)
-
-
 def build_packet(interface: int, time_ns: int, data: bytes, original_octets: int, direction: int = 0) -> bytes:
-    return b"".join(packet_pieces(interface, time_ns, data, original_octets, direction))
+    """One packet's block. Shape: `direction` is INBOUND, OUTBOUND or 0 for unknown."""
+    kept = len(data)
+    total = PACKET_OVERHEADS[kept & 3] + kept
+    times = (time_ns >> 32, time_ns & 0xFFFFFFFF)
+    head = PACKET_HEAD.pack(ENHANCED_PACKET, total, interface, *times, kept, original_octets)
+    return head + data + PACKET_TAILS[kept & 3].pack(2, 4, direction, 0, 0, total)
 
 
 def build_statistics(interface: int, started_ns: int, ended_ns: int, received: int, dropped: int) -> bytes:

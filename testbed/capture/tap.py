@@ -29,7 +29,7 @@ from array import array
 
 from testbed.capture import pcapng
 
-DEFAULT_RING_OCTETS = 16 << 20
+DEFAULT_RING_OCTETS = 32 << 20
 RETIRE_MS = 10
 
 SOL_PACKET = 263
@@ -60,8 +60,9 @@ LINK_TYPES = {
 
 _BLOCK = struct.Struct("=IIIIII")  # version, offset to private area; status, packets, offset of the first, length
 _STATUS_OFFSET = 8
-_PACKET = struct.Struct("=IIIIIIHHIIH")  # next, sec, nsec, snaplen, len, status, mac, net; rxhash, vlan tci, tpid
-_PACKET_TYPE_OFFSET = 48 + 10  # in the link-layer address that follows the header
+_PACKET = struct.Struct("=IIIIIIH32xB")  # next, sec, nsec, kept, length, status, mac; packet type of its address
+_VLAN = struct.Struct("=IH")  # tag, ethertype
+_VLAN_OFFSET = 32
 _COUNTERS = struct.Struct("=III")  # packets (drops included), drops, times the queue froze
 
 
@@ -152,25 +153,44 @@ class Ring:
         return bool(status & TP_STATUS_USER or count)
 
     def _read_block(self, at: int, count: int) -> bytes:
-        ring = self._map
-        pieces: list[bytes | memoryview] = []
+        """A ring block as pcapng blocks. Every packet goes through this loop: it calls nothing of ours."""
+        ring, unpack, pack = self._map, _PACKET.unpack_from, pcapng.PACKET_HEAD.pack
+        overheads, tails = pcapng.PACKET_OVERHEADS, [tail.pack for tail in pcapng.PACKET_TAILS]
+        octets = 0
+        pieces: list[bytes] = []
         for _ in range(count):
-            following, sec, nsec, kept, length, status, mac, _, _, tci, tpid = _PACKET.unpack_from(ring, at)
+            following, sec, nsec, kept, length, status, mac, packet_type = unpack(ring, at)
             start = at + mac
             data = ring[start : start + kept]
-            if status & TP_STATUS_VLAN_VALID:  # the kernel took the tag out of the frame: put it back as it was
-                tag = tpid if status & TP_STATUS_VLAN_TPID_VALID else ETHERTYPE_VLAN
-                data = data[:12] + struct.pack("!HH", tag, tci & 0xFFFF) + data[12:]
-                length += 4
-            if status & TP_STATUS_CSUMNOTREADY:
-                self.unfinished_checksums += 1
-            outgoing = ring[at + _PACKET_TYPE_OFFSET] == PACKET_OUTGOING
-            direction = pcapng.OUTBOUND if outgoing else pcapng.INBOUND
-            pieces += pcapng.packet_pieces(0, sec * 1_000_000_000 + nsec, data, length, direction)
-            self.octets += length
+            if status & (TP_STATUS_VLAN_VALID | TP_STATUS_CSUMNOTREADY):
+                data = self._as_on_the_wire(data, status, at)
+                length += len(data) - kept
+                kept = len(data)
+            time_ns = sec * 1_000_000_000 + nsec
+            phase = kept & 3
+            total = overheads[phase] + kept
+            direction = pcapng.OUTBOUND if packet_type == PACKET_OUTGOING else pcapng.INBOUND
+            pieces += (
+                pack(pcapng.ENHANCED_PACKET, total, 0, time_ns >> 32, time_ns & 0xFFFFFFFF, kept, length),
+                data,
+                tails[phase](2, 4, direction, 0, 0, total),
+            )
+            octets += length
             at += following
         self.packets += count
+        self.octets += octets
         return b"".join(pieces)
+
+    def _as_on_the_wire(self, data: bytes, status: int, at: int) -> bytes:
+        """The frame with the VLAN tag that the kernel took out of it; unfinished checksums are only counted."""
+        if status & TP_STATUS_CSUMNOTREADY:
+            self.unfinished_checksums += 1
+        if not status & TP_STATUS_VLAN_VALID:
+            return data
+        tag, ethertype = _VLAN.unpack_from(self._map, at + _VLAN_OFFSET)
+        if not status & TP_STATUS_VLAN_TPID_VALID:
+            ethertype = ETHERTYPE_VLAN
+        return data[:12] + struct.pack("!HH", ethertype, tag & 0xFFFF) + data[12:]
 
     def detach(self) -> None:
         """Stop recording; what is in the ring stays there. Returns once no packet is on its way into the ring."""

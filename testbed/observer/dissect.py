@@ -29,7 +29,8 @@ TARGET_FIELDS = {
 }
 SHORTEST_TEXT_OCTETS = 4
 TEXT_SHARE = 0.9
-TEXT_SAMPLE_OCTETS = 65_536
+TEXT_SAMPLE_OCTETS = 512
+READABLE_OCTETS = bytes(range(0x20, 0x7F)) + b"\r\n\t"
 PIECES_IN_FILTER = 8
 
 
@@ -104,6 +105,8 @@ def is_text(data: bytes) -> bool:
     sample = data[:TEXT_SAMPLE_OCTETS]
     if len(sample) < SHORTEST_TEXT_OCTETS:
         return False
+    if sample.isascii():
+        return len(sample.translate(None, READABLE_OCTETS)) <= (1 - TEXT_SHARE) * len(sample)
     text = sample.decode("utf-8", "replace")
     readable = sum(1 for char in text if (char.isprintable() and char != "\ufffd") or char in "\r\n\t")
     return readable >= TEXT_SHARE * len(text)

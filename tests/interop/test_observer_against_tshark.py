@@ -29,6 +29,7 @@ SUPERSETS = {
     Kind.HTTP_BODY: "a body may contain another",
     Kind.CLIENT_ADDRESS: "an ICMP error quotes the addresses of the packet it answers",
     Kind.SERVER_ADDRESS: "an ICMP error quotes the addresses of the packet it answers",
+    Kind.PAYLOAD: "an ICMP error quotes the datagram it answers",
     Kind.TUNNEL: "the frames are those that make it certain, the filter finds the whole tunnel",
 }
 

@@ -53,7 +53,7 @@ def beside_tcpdump(nodes: TwoNodes) -> Any:
     with tcpdump(nodes, "server", "s0", nodes.directory / "tcpdump.pcap"):
         nodes.start("server", "iperf3", "-s", "-1")
         nodes.listens("server", 5201)
-        nodes.run("client", "iperf3", "-c", SERVER, "-n", "30M")
+        nodes.run("client", "iperf3", "-c", SERVER, "-n", "30M", "-b", "400M")
         flood(nodes, 2000)
     return {"stats": tapped.stop()}
 

@@ -165,7 +165,7 @@ SEND_MARKER = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).
 
 @contextmanager
 def tcpdump(nodes: TwoNodes, node: str, device: str, path: Path) -> Iterator[None]:
-    """tcpdump beside the tap. It forgets its buffer when told to end, so it is told only once a last packet is written."""
+    """tcpdump beside the tap. It forgets its buffer when told to end, so it is told once a last packet is written."""
     process = nodes.start(
         node, "tcpdump", "-i", device, "-U", "-w", str(path), "-B", "65536", "-Z", "root", stderr=subprocess.PIPE
     )
