@@ -41,7 +41,8 @@ class Answer:
         return self.pattern_octets or len(self.body)
 
     def pieces(self) -> Iterator[bytes]:
-        yield self.body
+        if self.body:
+            yield self.body
         left = self.pattern_octets
         while left > 0:
             yield PATTERN[: min(left, PIECE_OCTETS)]
