@@ -14,7 +14,7 @@ from testbed.facts import Kind
 from testbed.scenario import words
 from testbed.scenario.errors import Mistake, nearest, one_of, shown
 from testbed.scenario.model import ActionModel, ExpectModel, FetchOptions, SiteModel, TunnelModel, VariantModel
-from testbed.scenario.tree import Located
+from testbed.scenario.tree import Located, join_path
 from testbed.scenario.values import CLIENT_TUN, SERVER_OBSERVER, SESSION_ACTION, TUNNEL_ACTION
 
 NEVER_HIDDEN = (Kind.VOLUME, Kind.TIMING)
@@ -69,8 +69,6 @@ def check_variant(
     for index, action in enumerate(model.workload):
         yield from _action(action, tree.at("workload", index), model.sites, known)
     yield from _taps(model, tree, topology)
-    if model.workload == [] and not tree.at("workload").value:
-        yield tree.mistake("missing workload; a variant in which the client does nothing shows nothing")
 
 
 def _node(name: str, place: Located, topology: TopologyShape | None) -> Iterator[Mistake]:
@@ -142,8 +140,13 @@ def _covers(outer: str, inner: str) -> bool:
     return wide.version == narrow.version and narrow.subnet_of(wide)  # type: ignore[arg-type]
 
 
-def check_actions(workload: Located) -> Iterator[Mistake]:
-    """Every item of a workload names one verb. Shape: the whole list, with what is wrong in it."""
+def check_actions(tree: Located) -> Iterator[Mistake]:
+    """There is a workload, and every item names one verb. Shape: the variant's whole tree, with what is wrong in it."""
+    workload = tree.child("workload")
+    if workload is None or workload.value in (None, []):
+        message = "missing; a variant in which the client does nothing shows nothing"
+        yield Mistake(tree.source, tree.line, tree.column, join_path(tree.path, "workload"), message)
+        return
     for item in workload.value if isinstance(workload.value, list) else []:
         if isinstance(item.value, dict) and len(item.value) != 1:
             found = f"this has {', '.join(item.value)}" if item.value else "this has none"
@@ -220,7 +223,7 @@ def check_expectations(
     """Every expectation speaks of a variant, an observer and facts that there can be."""
     for index, item in enumerate(expect):
         place = tree.at("expect", index)
-        if not item.sees and not item.hides and not place.at("sees").value and not place.at("hides").value:
+        if place.child("sees") is None and place.child("hides") is None:
             yield place.mistake("says neither what the observer sees nor what is hidden from it; add sees: or hides:")
         if item.variant not in variants:
             text = f"value {shown(item.variant)}: no such variant; {one_of(variants)}{nearest(item.variant, variants)}"

@@ -106,7 +106,7 @@ def _variants(
         model, tree, found = fit(VariantModel, merged)
         if model is not None:
             shape = _shape(model, tree, directory, nodes, found)
-            found += check_actions(merged.at("workload"))
+            found += check_actions(merged)
             found += check_variant(model, tree, known[name], shape)
             found += unsupported(model, tree)
         if model is not None and not found:
