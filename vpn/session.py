@@ -92,6 +92,7 @@ class Session:
         self._outbox: list[bytes] = []
         self._lame: KeySession | None = None
         self._lame_expires_at = float("inf")
+        self._old_key_is_used_up = False
         self.primary = self._new_key(KeyId(0), _first_resets(setup.is_server), now, setup.first_id)
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -130,6 +131,7 @@ class Session:
             self.setup.drops.count(reason)
         self.last_received_at = now
         self._notice(key)
+        self._hurry()
         return True
 
     def receive_data(self, untrusted: Sequence[bytes], now: float) -> list[bytes]:
@@ -210,6 +212,7 @@ class Session:
         data_key = make_data_key(key.key_id, keys, self.negotiated, self.setup.data, self.setup.random_bytes)
         wait = min(self.timers.hand_window, self.timers.reneg_sec / 2 or self.timers.hand_window)
         self.data.install(data_key, key.started_at + wait)
+        self._hurry()
 
     def enable_dynamic_tls_crypt(self) -> None:
         """Protect renegotiations with a key of the first TLS session."""
@@ -319,12 +322,21 @@ class Session:
 
     def _roll_over(self, now: float) -> None:
         """The newest key becomes the lame duck; the one before is forgotten (its data key goes on opening a while)."""
+        self._old_key_is_used_up = self._is_used_up()
         self.data.use_newest()
         if self._lame is not None:
             self._lame.tls.close()
         self._lame = self.primary
         self._lame_expires_at = now + self.timers.tran_window
         self.primary = self._new_key(self._next_key_id(), frozenset({Opcode.CONTROL_SOFT_RESET_V1}), now)
+
+    def _hurry(self) -> None:
+        """Leave a used up key as soon as the other end must have the new one: it has acknowledged all we said."""
+        newest = self.data.newest
+        ready = newest is not None and newest.key_id == self.primary.key_id and self.primary.all_acknowledged
+        if self._old_key_is_used_up and ready:
+            self._old_key_is_used_up = False
+            self.data.use_newest()
 
     def _drop_lame(self) -> None:
         self._lame_expires_at = float("inf")

@@ -1,7 +1,8 @@
 """Sending side of the reliability layer: numbered messages, resent until each is acknowledged.
 
 At most 6 numbers are out at once (counted from the lowest unacknowledged one). Each message has its own timer, which
-doubles with every transmission; three acknowledgements of later messages make it due at once. Holds payloads as they
+doubles with every transmission up to four times its start (the real peer's grows without end: under loss its
+handshakes spend most of their 60 s waiting); three acknowledgements of later messages make it due at once. Holds payloads as they
 are: acknowledgements and protection are added anew for every transmission.
 
 Source: openvpn-protocol.md section 2.2.
@@ -16,6 +17,7 @@ from vpn.wire.packet import MessageId, Opcode
 
 SEND_WINDOW = 6
 _FAST_RETRANSMIT_ACKS = 3
+_LONGEST_TIMEOUT = 4  # times the first
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class _Outstanding:
     due_at: float
     timeout: float
     later_acks: int = 0
+    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,11 @@ class SendWindow:
             fast = message.later_acks >= _FAST_RETRANSMIT_ACKS
             if message.due_at > now and not fast:
                 continue
-            again = message.timeout > self._timeout
+            again, message.sent = message.sent, True
             transmissions.append(Transmission(message.message_id, message.opcode, message.payload, again))
             message.later_acks = 0
             message.due_at = now + message.timeout
-            message.timeout *= 2
+            message.timeout = min(2 * message.timeout, _LONGEST_TIMEOUT * self._timeout)
         return transmissions
 
     def next_at(self) -> float | None:
