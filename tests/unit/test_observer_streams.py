@@ -127,6 +127,14 @@ def test_fragments_in_any_order_with_repeats_give_the_datagram_with_their_frames
         assert reassembler.unfinished == 0
 
 
+def test_overlapping_fragments_do_not_make_up_for_a_hole() -> None:
+    reassembler = Reassembler(1 << 20)
+    for offset, size, more in ((0, 1480, True), (8, 1480, True), (2000, 8, False)):
+        packet = Packet(b"aaaa", b"bbbb", 17, 0, size, offset, more, 7)
+        assert reassembler.add(packet, b"x" * size, 1, size) is None
+    assert reassembler.unfinished == 1
+
+
 def test_unfinished_datagrams_are_bounded_and_counted() -> None:
     reassembler = Reassembler(10_000)
     for identification in range(100):
