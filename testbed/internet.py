@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from testbed.lab.model import LabPlanError, LabRequest, TapRequest
 from testbed.scenario.values import Site, Variant
 from testbed.services import request as services
+from testbed.services.zones import zones_of_sites
 
 CLIENT = "client"
 
@@ -112,11 +113,7 @@ def services_request(
         nodes=nodes,
         log_directory=log_directory,
         ca_certificate=ca_certificate,
-        sites=tuple(
-            services.Site(site.name, site.node, site.addresses, site.http, site.https)
-            for site in variant.sites.values()
-            if site.http or site.https
-        ),
+        sites=_served(site for site in variant.sites.values() if site.http or site.https),
         authorities=tuple(_authorities(public, private, roles)),
         resolvers=tuple(_resolvers(private, roles, with_tunnel=variant.tunnel is not None)),
     )
@@ -124,10 +121,12 @@ def services_request(
 
 def _authorities(public: Sequence[Site], private: Sequence[Site], roles: Roles) -> Iterable[services.Authority]:
     node = roles.public_nameserver
-    yield services.Authority(node, roles.nameservers[node], (services.Zone(".", tuple(_records(public))),))
+    addresses = roles.nameservers[node]
+    yield services.Authority(node, addresses, zones_of_sites(_served(public), addresses, root=True))
     for other in sorted({site.node for site in private}):
-        zones = tuple(services.Zone(site.name, tuple(_records([site]))) for site in private if site.node == other)
-        yield services.Authority(other, _private_nameserver(roles, other), zones)
+        addresses = _private_nameserver(roles, other)
+        served = _served(site for site in private if site.node == other)
+        yield services.Authority(other, addresses, zones_of_sites(served, addresses, root=False))
 
 
 def _resolvers(private: Sequence[Site], roles: Roles, *, with_tunnel: bool) -> Iterable[services.Resolver]:
@@ -144,8 +143,5 @@ def _private_nameserver(roles: Roles, node: str) -> tuple[str, ...]:
     return roles.nameservers[node]
 
 
-def _records(sites: Sequence[Site]) -> Iterable[services.Record]:
-    for site in sites:
-        for name in (site.name, f"*.{site.name}"):
-            for address in site.addresses:
-                yield services.Record(name, "AAAA" if ":" in address else "A", address)
+def _served(sites: Iterable[Site]) -> tuple[services.Site, ...]:
+    return tuple(services.Site(site.name, site.node, site.addresses, site.http, site.https) for site in sites)
