@@ -88,6 +88,8 @@ def _finalize(value: Any) -> Any:
     """What `{{ … }}` prints: our own markup as it is, every other string made visible and cut at a sane length."""
     if isinstance(value, Markup):
         return value
+    if value is None:
+        return "–"
     return shorten(value, _LONGEST_STRING) if isinstance(value, str) else value
 
 
