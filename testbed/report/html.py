@@ -89,7 +89,7 @@ def _finalize(value: Any) -> Any:
     if isinstance(value, Markup):
         return value
     if value is None:
-        return "–"
+        return "—"
     return shorten(value, _LONGEST_STRING) if isinstance(value, str) else value
 
 
