@@ -60,7 +60,8 @@ class StaticKeyCore:
         self._sealer = CbcSealer(key, b"", self._random_bytes, unix_time)
         self._now = self._last_received_at = self._last_sent_at = now
         if self._peer is not None:
-            self._send([PING], now)
+            # Where a ping would be taken in silence, this is answered: both ends know at once that the other is there.
+            self._send([build_occ(OccType.REQUEST)], now)
 
     def receive_datagram(self, untrusted: bytes, address: Address, now: float, unix_time: int) -> None:
         self.receive_datagrams((untrusted,), address, now, unix_time)

@@ -1,22 +1,25 @@
 """A client on this host: connects, sets the network up, reconnects, and leaves everything as it was.
 
-One attempt is one `ClientCore` with one socket; after it ends the next remote has its turn, after a pause that grows
-while nothing succeeds. With `persist-tun` device and routes stay over a reconnect, so that nothing goes around the
-tunnel meanwhile; without it they are taken back first, as in openvpn.
+One attempt is one core with one socket; after it ends the next remote has its turn, after a pause that grows while
+nothing succeeds. With `persist-tun` device and routes stay over a reconnect, so that nothing goes around the tunnel
+meanwhile; without it they are taken back first, as in openvpn.
+
+A static-key peer is driven by the same code: it has no handshake, so its network is set up before the first packet,
+and it may have no remote (`endpoint` None): then the first authentic packet says where the other end is.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
-import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from vpn.client import ClientCore
-from vpn.config.model import DriverSettings, RetrySettings
+from vpn.config.model import DriverSettings
 from vpn.driver.errors import HostError
 from vpn.driver.keylog import KeyLog
 from vpn.driver.log import BRIEF, NORMAL, Log
@@ -24,46 +27,59 @@ from vpn.driver.merge import merge_options
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
 from vpn.driver.pump import Pump, Signals
+from vpn.driver.remotes import Remotes, retry_pause
+from vpn.driver.routes import IpAddress
 from vpn.driver.status import StatusFile, Traffic, render_client
 from vpn.driver.story import READY, closing_lines, drop_lines, tell_client
-from vpn.driver.transport import Endpoint, ip_of, resolve, show_address
-from vpn.driver.udp import UdpLink, open_client_link
-from vpn.events import Closed, CloseReason, Connected, Restart
+from vpn.driver.tcp import TcpClientLink, TcpListener
+from vpn.driver.transport import Endpoint, Link, ip_of, show_address
+from vpn.driver.udp import open_client_link, open_server_link
+from vpn.events import Closed, CloseReason, Connected, Restart, TransportUnusable
 from vpn.push import PushedOptions
-from vpn.settings import ClientSettings
+from vpn.settings import Address, ClientSettings, StaticKeySettings, Transport
+from vpn.static_key_core import StaticKeyCore
 
-_EXIT_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
-_STEADY_ROUNDS = 5  # rounds through all remotes before pauses grow; openvpn(8), "--connect-retry"
+_PEACEFUL_ENDS = frozenset({CloseReason.INACTIVE, CloseReason.SESSION_TIMEOUT})
+_LISTEN_PATIENCE = 3600.0  # a static-key end that listens waits for the other one for as long as it takes
+_TLS_FAILURES = frozenset({CloseReason.REFUSED, CloseReason.HANDSHAKE_TIMEOUT})
 
 
 class ClientDriver:
-    """Runs one client until it is told to stop or cannot go on."""
+    """Runs one client, or one static-key peer, until it is told to stop or cannot go on."""
 
     def __init__(
-        self, core: ClientSettings, driver: DriverSettings, log: Log, signals: Signals, keylog: KeyLog | None
+        self,
+        core: ClientSettings | StaticKeySettings,
+        driver: DriverSettings,
+        log: Log,
+        signals: Signals,
+        keylog: KeyLog | None,
     ) -> None:
-        self._keylog = keylog.write if keylog else None
+        self._keylog: Callable[[bytes], None] | None = keylog.write if keylog else None
         self._core_settings = core
         self._settings = driver
         self._log = log
         self._network = TunnelNetwork(driver, log)
+        self._remotes = Remotes(driver.remotes, driver.retry, log)
+        self._status = StatusFile(driver.output, log)
         self._pump = Pump(signals)
-        self._link: UdpLink | None = None
-        self._core: ClientCore | None = None
+        self._pump.on_lost = self._on_lost
+        self._link: Link | None = None
+        self._core: ClientCore | StaticKeyCore | None = None
         self._applied: tuple[PushedOptions, int] | None = None
         self._attempts = 0  # since the last success
-        self._next_remote = 0
         self._stop: Outcome | None = None
         self._restart = False
-        self._status = StatusFile(driver.output, log)
 
     def run(self) -> Outcome:
         """Connects and stays connected. Errors: HostError for what retrying cannot mend."""
         try:
             self._ask_credentials()
             while self._stop is None:
-                endpoint = self._next_endpoint()
-                if endpoint is not None:
+                endpoint = self._remotes.next() if self._settings.remotes else None
+                if endpoint is None and self._settings.remotes:
+                    self._attempts += 1
+                else:
                     self._attempt(endpoint)
                 if self._stop is None:
                     self._pause()
@@ -77,7 +93,7 @@ class ClientDriver:
             self._pump.close()
 
     def _ask_credentials(self) -> None:
-        if not self._settings.ask_credentials:
+        if not self._settings.ask_credentials or isinstance(self._core_settings, StaticKeySettings):
             return
         if not sys.stdin.isatty():
             raise HostError("auth-user-pass: no file with user name and password, and no terminal to ask for them")
@@ -85,115 +101,155 @@ class ClientDriver:
         password = getpass.getpass("Enter Auth Password: ")
         self._core_settings = replace(self._core_settings, username=username, password=password)
 
-    def _next_endpoint(self) -> Endpoint | None:
-        """The next address to try: remotes in turn, all addresses of each name."""
-        endpoints: list[Endpoint] = []
-        for remote in self._settings.remotes:
-            try:
-                endpoints += resolve(remote)
-            except HostError as error:
-                self._log.write(str(error), BRIEF)
-        if not endpoints:
-            self._attempts += 1
-            return None
-        if self._next_remote == 0 and self._settings.retry.random_order:
-            random.shuffle(endpoints)
-        endpoint = endpoints[self._next_remote % len(endpoints)]
-        self._next_remote += 1
-        return endpoint
+    # -- one attempt -------------------------------------------------------------------------------------------------
 
-    def _attempt(self, endpoint: Endpoint) -> None:
+    def _attempt(self, endpoint: Endpoint | None) -> None:
         """One core's life, from its first packet to Closed."""
         self._restart = False
         try:
             if self._network.tun is None:
-                self._network.look_at_underlay(endpoint.ip)
+                self._network.look_at_underlay(endpoint.ip if endpoint else None)
             else:
-                self._network.keep_outside(endpoint.ip)
-            link = open_client_link(self._settings.socket, endpoint)
+                self._network.keep_outside(endpoint.ip if endpoint else None)
+            self._link = self._open_link(endpoint)
         except HostError as error:
             self._log.write(str(error), BRIEF)
             self._attempts += 1
             return
-        self._use_link(link, endpoint)
-        settings = replace(self._core_settings, transport=endpoint.transport, transport_ipv6=endpoint.ip.version == 6)
-        core = ClientCore(settings, endpoint.address, random_bytes=os.urandom, keylog=self._keylog)
+        if not self._wait_for_transport(endpoint):
+            self._drop_link()
+            self._attempts += 1
+            return
+        core = self._make_core(endpoint)
+        if isinstance(core, StaticKeyCore):
+            self._set_up(PushedOptions(), endpoint.ip if endpoint else None, core.settings.tun_mtu)
         self._core = self._pump.core = core
         core.start(time.monotonic(), int(time.time()))
         self._pump.flush()
-        closed: Closed | None = None
+        closed = self._take_events(core)
         while closed is None:
             for number in self._pump.turn(self._status.due_at):
                 self._on_signal(number)
-            closed = self._take_events(core, endpoint)
+            closed = self._take_events(core)
             self._write_status()
-        self._end_attempt(core, closed)
+        self._end_attempt(closed)
 
-    def _use_link(self, link: UdpLink, endpoint: Endpoint) -> None:
-        self._link = link
+    def _open_link(self, endpoint: Endpoint | None) -> Link:
+        settings = self._settings.socket
+        link: Link
+        if endpoint is None:
+            listens_on_udp = settings.protocol.transport is Transport.UDP
+            link = (
+                open_server_link(settings, self._pump)
+                if listens_on_udp
+                else TcpListener(settings, self._pump, _LISTEN_PATIENCE)
+            )
+            what = "link local (bound)" if listens_on_udp else "Listening for incoming TCP connection on"
+            self._log.write(f"{what}: {settings.local or '[undef]'}:{settings.local_port}", BRIEF)
+        elif endpoint.transport is Transport.UDP:
+            link = open_client_link(settings, endpoint, self._pump)
+            bound = settings.local_port or settings.local
+            self._log.write(f"{endpoint.protocol_name} link local: {'(bound)' if bound else '(not bound)'}", NORMAL)
+            self._log.write(f"{endpoint.protocol_name} link remote: {show_address(endpoint.address)}", BRIEF)
+        else:
+            self._log.write(f"Attempting to establish TCP connection with {show_address(endpoint.address)}", BRIEF)
+            link = TcpClientLink(settings, endpoint, self._pump)
         self._pump.attach_link(link)
-        self._pump.watch(link.fileno())
-        name = endpoint.protocol_name
-        bound = self._settings.socket.local_port or self._settings.socket.local
-        self._log.write(f"{name} link local: {'(bound)' if bound else '(not bound)'}", NORMAL)
-        self._log.write(f"{name} link remote: {show_address(endpoint.address)}", BRIEF)
+        return link
+
+    def _wait_for_transport(self, endpoint: Endpoint | None) -> bool:
+        """TCP: waits until the connection stands; False if it does not."""
+        link = self._link
+        if not isinstance(link, TcpClientLink) or endpoint is None:
+            return True
+        until = time.monotonic() + self._settings.retry.connect_timeout
+        while not link.is_connected and not link.failure and self._stop is None and time.monotonic() < until:
+            for number in self._pump.turn(until):
+                self._on_signal(number)
+        if link.is_connected:
+            self._log.write(f"TCP connection established with {show_address(endpoint.address)}", BRIEF)
+            self._log.write(f"{endpoint.protocol_name}_CLIENT link remote: {show_address(endpoint.address)}", BRIEF)
+        elif self._stop is None:
+            reason = link.failure or "Connection timed out"
+            self._log.write(f"TCP: connect to {show_address(endpoint.address)} failed: {reason}", BRIEF)
+        return link.is_connected
+
+    def _make_core(self, endpoint: Endpoint | None) -> ClientCore | StaticKeyCore:
+        settings = self._core_settings
+        if isinstance(settings, StaticKeySettings):
+            settings = replace(settings, transport_ipv6=endpoint is not None and endpoint.ip.version == 6)
+            return StaticKeyCore(settings, endpoint.address if endpoint else None, random_bytes=os.urandom)
+        if endpoint is None:
+            raise HostError("a client without a remote")
+        settings = replace(settings, transport=endpoint.transport, transport_ipv6=endpoint.ip.version == 6)
+        return ClientCore(settings, endpoint.address, random_bytes=os.urandom, keylog=self._keylog)
 
     def _drop_link(self) -> None:
         if self._link is not None:
-            self._pump.unwatch(self._link.fileno())
             self._pump.attach_link(None)
             self._link.close()
             self._link = None
 
-    def _take_events(self, core: ClientCore, endpoint: Endpoint) -> Closed | None:
+    def _on_lost(self, address: Address, reason: str) -> None:
+        if self._core is not None:
+            self._core.transport_lost(time.monotonic(), reason)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def _take_events(self, core: ClientCore | StaticKeyCore) -> Closed | None:
         while (event := core.next_event()) is not None:
             if isinstance(event, Closed):
                 return event
             for line in tell_client(event):
                 self._log.write(line, BRIEF if isinstance(event, Connected) else NORMAL)
             if isinstance(event, Connected):
-                self._set_up(event)
+                if isinstance(core, ClientCore):
+                    self._set_up(event.options, ip_of(event.server), event.tun_mtu)
+                self._attempts = 0
+                if isinstance(self._link, TcpListener):
+                    self._link.keep(event.server)
+                self._log.write(READY, BRIEF)
             elif isinstance(event, Restart) and not event.next_remote:
-                self._next_remote = max(0, self._next_remote - 1)
+                self._remotes.stay()
+            elif isinstance(event, TransportUnusable) and self._link is not None:
+                self._link.drop(event.address)
         return None
 
-    def _set_up(self, event: Connected) -> None:
-        """The tunnel stands: device, addresses, routes, resolver; then packets may flow."""
-        options = merge_options(self._settings.local_options, event.options)
-        wanted = (_network_part(options), event.tun_mtu)
+    def _set_up(self, pushed: PushedOptions, server: IpAddress | None, mtu: int) -> None:
+        """Device, addresses, routes, resolver; what a persistent device has already is kept if it is the same."""
+        options = merge_options(self._settings.local_options, pushed)
+        wanted = (_network_part(options), mtu)
         if self._network.tun is not None and self._applied != wanted:
             self._log.write("NOTE: Pulled options changed on restart, closing and reopening the TUN/TAP device", BRIEF)
             self._take_down()
         if self._network.tun is None:
-            address = event.server
-            self._network.set_up_client(options, ip_of(address), event.tun_mtu)
+            self._network.set_up_client(options, server, mtu)
             self._pump.attach_tun(self._network.tun)
             self._applied = wanted
         else:
             self._log.write(f"Preserving previous TUN/TAP instance: {self._network.tun.name}", NORMAL)
-        self._attempts = 0
-        self._log.write(READY, BRIEF)
 
     def _take_down(self) -> None:
         self._pump.attach_tun(None)
         self._network.take_down()
         self._applied = None
 
-    def _end_attempt(self, core: ClientCore, closed: Closed) -> None:
+    def _end_attempt(self, closed: Closed) -> None:
         self._pump.flush()
         retry = self._stop is None and self._may_retry(closed)
-        window = self._core_settings.timers.hand_window
+        settings = self._core_settings
+        window = settings.timers.hand_window if isinstance(settings, ClientSettings) else 0.0
         for line in closing_lines(closed, handshake_seconds=window, retry=retry):
             self._log.write(line, BRIEF)
         self._pump.core = None
         self._attempts += 1
         if self._stop is None and not retry:
-            self._stop = Outcome.FAILED if closed.reason is not CloseReason.INACTIVE else Outcome.CLEAN
+            self._stop = Outcome.CLEAN if closed.reason in _PEACEFUL_ENDS else Outcome.FAILED
             self._log.write(f"SIGTERM[soft,{closed.reason.name.lower()}] received, process exiting", BRIEF)
-        if self._stop is None and not self._settings.device.persist:
-            self._take_down()
         if self._stop is None:
             self._log_drops()
+            if not self._settings.device.persist:
+                self._take_down()
             self._drop_link()
 
     def _may_retry(self, closed: Closed) -> bool:
@@ -203,13 +259,14 @@ class ClientDriver:
             return False
         if closed.reason is CloseReason.AUTH_FAILED and not closed.retry:
             return self._settings.retry_after_auth_failure
-        if closed.reason in (CloseReason.REFUSED, CloseReason.HANDSHAKE_TIMEOUT) and self._settings.exit_on_tls_failure:
+        if closed.reason in _TLS_FAILURES and self._settings.exit_on_tls_failure:
             return False
         return closed.retry or self._restart
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number is signal.SIGUSR2:
             self._log_drops(level=BRIEF)
+            self._write_status(at_once=True)
             return
         if number is signal.SIGUSR1 and not self._settings.restart_signal_ends:
             self._restart = True
@@ -220,7 +277,6 @@ class ClientDriver:
             self._log.write(f"{number.name}[hard,] received, process {end}", BRIEF)
         if self._core is not None:
             self._core.close(time.monotonic())
-            self._pump.flush()  # the next turn waits first
 
     def _pause(self) -> None:
         """Waits before the next attempt; packets from the device are dropped meanwhile."""
@@ -231,6 +287,8 @@ class ClientDriver:
         while self._stop is None and time.monotonic() < until:
             for number in self._pump.turn(until):
                 self._on_signal(number)
+
+    # -- telling -----------------------------------------------------------------------------------------------------
 
     def _write_status(self, *, at_once: bool = False) -> None:
         tun, link = self._network.tun, self._link
@@ -249,13 +307,6 @@ class ClientDriver:
         refused = self._network.tun.refused_by_kernel if self._network.tun else 0
         for line in drop_lines(self._core.drops.by_reason(), unsent=unsent, refused_by_kernel=refused):
             self._log.write(line, level)
-
-
-def retry_pause(settings: RetrySettings, attempts: int, remotes: int) -> int:
-    """Seconds before the next attempt: steady at first, then doubled each round, up to the longest."""
-    rounds = attempts // max(1, remotes)
-    growth = min(max(0, rounds - _STEADY_ROUNDS), 16)
-    return min(settings.pause << growth, settings.longest_pause)
 
 
 def _network_part(options: PushedOptions) -> PushedOptions:

@@ -51,7 +51,7 @@ class TunnelNetwork:
     def device_settings(self) -> DeviceSettings:
         return self._settings.device
 
-    def look_at_underlay(self, server: IpAddress) -> None:
+    def look_at_underlay(self, server: IpAddress | None) -> None:
         """Remembers the ways outside of the tunnel; to be called while none of its routes are set.
 
         Errors: HostError if there is no route to the server
@@ -59,19 +59,19 @@ class TunnelNetwork:
         mark = self._settings.socket.mark
         default4, default6 = self._netlink.default_route(4), self._netlink.default_route(6)
         local = tuple(net for path in (default4, default6) if path for net in self._netlink.networks_of(path.device))
-        to_server = self._netlink.path_to(server, mark)
+        to_server = self._netlink.path_to(server, mark) if server is not None else None
         self._underlay = Underlay(to_server, default4, default6, local, self._resolver.nameservers())
 
-    def keep_outside(self, server: IpAddress) -> None:
+    def keep_outside(self, server: IpAddress | None) -> None:
         """With a tunnel still up (persist-tun): makes sure that the way to another server does not lead into it."""
-        if self._underlay is None or not self._bypassed or server in self._bypassed:
+        if server is None or self._underlay is None or not self._bypassed or server in self._bypassed:
             return
         path = self._underlay.default4 if server.version == 4 else self._underlay.default6
         if path is not None:
             self._add_routes(RoutePlan((host_route(server, path),)))
             self._bypassed.add(server)
 
-    def set_up_client(self, options: PushedOptions, server: IpAddress, mtu: int) -> None:
+    def set_up_client(self, options: PushedOptions, server: IpAddress | None, mtu: int) -> None:
         """Device, addresses, routes and resolver as the server and the file say. Errors: HostError."""
         device = self._open_device(mtu)
         if self._settings.set_addresses:
@@ -85,7 +85,8 @@ class TunnelNetwork:
             for note in plan.notes:
                 self._log.write(note, NORMAL)
             self._add_routes(plan)
-            self._bypassed.add(server)
+            if server is not None:
+                self._bypassed.add(server)
         self._set_resolver(options)
 
     def set_up_server(self, addresses: ServerAddresses, options: PushedOptions, mtu: int) -> None:

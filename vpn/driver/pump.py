@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Protocol
 
@@ -30,6 +30,7 @@ class Core(Protocol):
 
     drops: Drops
 
+    def start(self, now: float, unix_time: int) -> None: ...
     def receive_datagrams(self, untrusted: Sequence[bytes], address: Address, now: float, unix_time: int) -> None: ...
     def receive_packets(self, packets: Sequence[bytes], now: float) -> None: ...
     def advance(self, now: float, unix_time: int) -> None: ...
@@ -80,7 +81,8 @@ class Pump:
         self._poll.register(signals.fileno(), select.EPOLLIN)
         self._tun: TunDevice | None = None
         self._link: Link | None = None
-        self._link_descriptors: set[int] = set()
+        self._link_events: dict[int, int] = {}
+        self.on_lost: Callable[[Address, str], None] = _ignore
         self.core: Core | None = None
 
     def attach_tun(self, tun: TunDevice | None) -> None:
@@ -95,15 +97,15 @@ class Pump:
         self._link = link
 
     def watch(self, descriptor: int, events: int = select.EPOLLIN) -> None:
-        if descriptor in self._link_descriptors:
-            self._poll.modify(descriptor, events)
-        else:
+        before = self._link_events.get(descriptor)
+        if before is None:
             self._poll.register(descriptor, events)
-            self._link_descriptors.add(descriptor)
+        elif before != events:
+            self._poll.modify(descriptor, events)
+        self._link_events[descriptor] = events
 
     def unwatch(self, descriptor: int) -> None:
-        if descriptor in self._link_descriptors:
-            self._link_descriptors.discard(descriptor)
+        if self._link_events.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
     def watch_other(self, descriptor: int) -> None:
@@ -122,9 +124,9 @@ class Pump:
         now, unix_time = time.monotonic(), int(time.time())
         signals: list[signal.Signals] = []
         tun, core = self._tun, self.core
-        for descriptor, _ in ready:
-            if descriptor in self._link_descriptors:
-                self._receive(descriptor, now, unix_time)
+        for descriptor, events in ready:
+            if descriptor in self._link_events:
+                self._serve_link(descriptor, events, now, unix_time)
             elif tun is not None and descriptor == tun.fileno():
                 packets = tun.read_packets()
                 if core is not None and packets:
@@ -144,21 +146,32 @@ class Pump:
             return
         if self._link is not None and (datagrams := self.core.datagrams_to_send()):
             self._link.send(datagrams)
+            for address, reason in self._link.lost():
+                self.on_lost(address, reason)
         packets = self.core.packets_to_deliver()
         if packets and self._tun is not None:
             self._tun.write_packets(packets)
 
-    def _receive(self, descriptor: int, now: float, unix_time: int) -> None:
+    def _serve_link(self, descriptor: int, events: int, now: float, unix_time: int) -> None:
         if self._link is None:
             return
-        for address, datagrams in self._link.receive(descriptor):
-            if self.core is not None:
-                self.core.receive_datagrams(datagrams, address, now, unix_time)
+        if events & ~select.EPOLLOUT:
+            for address, datagrams in self._link.receive(descriptor):
+                if self.core is not None:
+                    self.core.receive_datagrams(datagrams, address, now, unix_time)
+        if events & select.EPOLLOUT:
+            self._link.writable(descriptor)
+        for address, reason in self._link.lost():
+            self.on_lost(address, reason)
 
     def _patience(self, until: float | None) -> float:
         """Seconds to wait at most; never negative, but for `for ever`."""
         deadline = earliest(until, self.core.next_timeout() if self.core else None)
         return _FOREVER if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _ignore(address: Address, reason: str) -> None:
+    """UDP loses nothing; a TCP owner puts its own function in this place."""
 
 
 def earliest(*moments: float | None) -> float | None:

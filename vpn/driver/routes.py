@@ -70,8 +70,11 @@ class RoutePlan:
     notes: tuple[str, ...] = ()
 
 
-def plan_routes(options: PushedOptions, server: IpAddress, underlay: Underlay, device: int) -> RoutePlan:
-    """What to change for these options. Shape: `server` is the outer address, `device` the tun's interface index."""
+def plan_routes(options: PushedOptions, server: IpAddress | None, underlay: Underlay, device: int) -> RoutePlan:
+    """What to change for these options.
+
+    Shape: `server` is the outer address (None: not known), `device` the tun's interface index
+    """
     planner = _Planner(options, server, underlay, device)
     tunnel = [*planner.split_routes(), *planner.redirect_routes()]
     bypass = [*planner.server_route(tunnel), *planner.bypass_routes()]
@@ -87,7 +90,7 @@ def host_route(address: IpAddress, path: KernelRoute) -> KernelRoute:
 class _Planner:
     """The parts of one plan. `notes` grows while the parts are made."""
 
-    def __init__(self, options: PushedOptions, server: IpAddress, underlay: Underlay, device: int) -> None:
+    def __init__(self, options: PushedOptions, server: IpAddress | None, underlay: Underlay, device: int) -> None:
         self._options = options
         self._server = server
         self._underlay = underlay
@@ -113,9 +116,10 @@ class _Planner:
                 self.notes.append(f"route {route.network}: there is no net_gateway; not set")
                 return None
             return KernelRoute(route.network, path.device, path.gateway, metric)
-        if route.gateway == "remote_host":
+        if route.gateway == "remote_host" and self._server is not None:
             return KernelRoute(route.network, self._device, self._server, metric)
-        gateway = ip_address(route.gateway) if route.gateway not in ("", "vpn_gateway") else None
+        named = route.gateway not in ("", "vpn_gateway", "remote_host")
+        gateway = ip_address(route.gateway) if named else None
         return self._tunnel_route(route.network, metric, gateway)
 
     def _tunnel_route(self, network: IpNetwork, metric: int | None, gateway: IpAddress | None = None) -> KernelRoute:
@@ -145,9 +149,11 @@ class _Planner:
 
     def server_route(self, tunnel: list[KernelRoute]) -> Iterator[KernelRoute]:
         """The host route to the server, if the tunnel's routes would take its packets."""
-        path = self._underlay.to_server
+        path, server = self._underlay.to_server, self._server
+        if server is None:
+            return
         covered = any(
-            route.network.version == self._server.version and self._server in route.network
+            route.network.version == server.version and server in route.network
             for route in tunnel
             if route.device == self._device or route.unreachable
         )
@@ -158,7 +164,7 @@ class _Planner:
         elif path.gateway is None and "autolocal" in self._flags:
             self.notes.append("ROUTE remote_host is LOCAL")
         else:
-            yield host_route(self._server, path)
+            yield host_route(server, path)
 
     def bypass_routes(self) -> Iterator[KernelRoute]:
         """Ways around the tunnel for present resolvers, and for the gateway itself where its network is blocked."""

@@ -14,7 +14,7 @@ from vpn.config.model import Configuration
 from vpn.driver.errors import HostError
 from vpn.driver.log import BRIEF, FATAL, Log
 from vpn.driver.pump import Signals
-from vpn.settings import ClientSettings, ServerSettings
+from vpn.settings import ServerSettings
 from vpn.tls import BadTlsSettings
 from vpn.version import IV_VERSION
 
@@ -99,12 +99,10 @@ def _drive(configuration: Configuration, log: Log, signals: Signals) -> int | No
             from vpn.driver.server import ServerDriver
 
             outcome = ServerDriver(core, settings, log, signals, keylog).run()
-        elif isinstance(core, ClientSettings):
+        else:
             from vpn.driver.client import ClientDriver
 
             outcome = ClientDriver(core, settings, log, signals, keylog).run()
-        else:
-            raise HostError("static-key mode is not available yet")
     finally:
         if keylog is not None:
             keylog.close()

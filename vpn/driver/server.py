@@ -21,10 +21,16 @@ from vpn.driver.outcome import Outcome
 from vpn.driver.pump import Pump, Signals, earliest
 from vpn.driver.status import ClientRow, StatusFile, render_server
 from vpn.driver.story import READY, drop_lines, tell_server
-from vpn.driver.udp import UdpLink, listen_family, open_server_link
-from vpn.events import AdmissionRequested, ClientConnected, ClientGone, Closed
+from vpn.driver.tcp import TcpListener
+from vpn.driver.transport import Link
+from vpn.driver.udp import listen_family, open_server_link
+from vpn.events import AdmissionRequested, ClientConnected, ClientGone, Closed, TransportUnusable
 from vpn.server import ServerCore
-from vpn.settings import ServerSettings
+from vpn.settings import Address, ServerSettings, Transport
+
+_GRACE_SECONDS = (
+    5.0  # on top of hand-window, before a silent TCP connection is closed: the core's own limit comes first
+)
 
 
 class ServerDriver:
@@ -39,7 +45,8 @@ class ServerDriver:
         self._keylog = keylog
         self._network = TunnelNetwork(driver, log)
         self._pump = Pump(signals)
-        self._link: UdpLink | None = None
+        self._link: Link | None = None
+        self._core: ServerCore | None = None
         self._clients: dict[int, tuple[ClientConnected, float]] = {}
         self._status = StatusFile(driver.output, log)
         self._stop: Outcome | None = None
@@ -63,13 +70,19 @@ class ServerDriver:
             self._pump.close()
 
     def _open_link(self) -> None:
-        self._link = open_server_link(self._settings.socket)
+        settings = self._settings.socket
+        patience = self._core_settings.timers.hand_window + _GRACE_SECONDS
+        is_udp = settings.protocol.transport is Transport.UDP
+        self._link = open_server_link(settings, self._pump) if is_udp else TcpListener(settings, self._pump, patience)
         self._pump.attach_link(self._link)
-        self._pump.watch(self._link.fileno())
+        self._pump.on_lost = self._on_lost
         version = 6 if listen_family(self._settings.socket) == socket.AF_INET6 else 4
+        name = f"UDPv{version}" if is_udp else f"TCPv{version}_SERVER"
         where = f"[AF_INET{'6' if version == 6 else ''}]{self._settings.socket.local or '[undef]'}"
-        self._log.write(f"UDPv{version} link local (bound): {where}:{self._settings.socket.local_port}", BRIEF)
-        self._log.write(f"UDPv{version} link remote: [AF_UNSPEC]", NORMAL)
+        if not is_udp:
+            self._log.write(f"Listening for incoming TCP connection on {where}:{settings.local_port}", BRIEF)
+        self._log.write(f"{name} link local (bound): {where}:{self._settings.socket.local_port}", BRIEF)
+        self._log.write(f"{name} link remote: [AF_UNSPEC]", NORMAL)
 
     def _serve(self) -> None:
         """One core's life."""
@@ -80,12 +93,16 @@ class ServerDriver:
             keylog=self._keylog.write if self._keylog else None,
         )
         admitter = Admitter(self._settings.admission, core, self._log, self._pump)
-        self._pump.core = core
+        self._core = self._pump.core = core
         core.start(time.monotonic(), int(time.time()))
         closed = False
         while not closed:
-            for number in self._pump.turn(earliest(self._status.due_at, admitter.due_at)):
+            listener = self._link if isinstance(self._link, TcpListener) else None
+            silent_at = listener.due_at if listener else None
+            for number in self._pump.turn(earliest(self._status.due_at, admitter.due_at, silent_at)):
                 self._on_signal(number, core)
+            if listener is not None:
+                listener.expire()
             admitter.collect()
             closed = self._take_events(core, admitter)
             self._pump.flush()
@@ -106,9 +123,20 @@ class ServerDriver:
                 admitter.ask(event)
             elif isinstance(event, ClientConnected):
                 self._clients[event.peer] = (event, time.time())
+                if isinstance(self._link, TcpListener):
+                    self._link.keep(event.address)
             elif isinstance(event, ClientGone):
                 self._clients.pop(event.peer, None)
+                if isinstance(self._link, TcpListener):
+                    self._pump.flush()  # the client is to hear why before its connection goes
+                    self._link.drop(event.address)
+            elif isinstance(event, TransportUnusable) and self._link is not None:
+                self._link.drop(event.address)
         return False
+
+    def _on_lost(self, address: Address, reason: str) -> None:
+        if self._core is not None:
+            self._core.transport_lost(address, time.monotonic(), reason)
 
     def _on_signal(self, number: signal.Signals, core: ServerCore) -> None:
         if number is signal.SIGUSR2:

@@ -34,17 +34,34 @@ class Endpoint:
         return f"{self.transport.value.upper()}v{4 if self.family == socket.AF_INET else 6}"
 
 
+class Watcher(Protocol):
+    """What a link needs of the event loop: to be called when its descriptors are ready."""
+
+    def watch(self, descriptor: int, events: int = ...) -> None: ...
+    def unwatch(self, descriptor: int) -> None: ...
+
+
 class Link(Protocol):
     """What carries the core's datagrams. `receive` and `send` never block."""
 
     octets_received: int
     octets_sent: int
+    unsent: int  # datagrams or packets for which there was no room
 
     def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
         """Datagrams that have arrived, grouped by sender in order of arrival."""
 
     def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
-        """Sends in order; what cannot be sent is dropped and counted in `unsent`."""
+        """Sends in order; what cannot be sent is dropped and counted."""
+
+    def writable(self, descriptor: int) -> None:
+        """The descriptor takes octets again (TCP)."""
+
+    def lost(self) -> list[tuple[Address, str]]:
+        """Connections that broke since the last call, and why (TCP)."""
+
+    def drop(self, address: Address) -> None:
+        """Closes one connection (TCP)."""
 
     def close(self) -> None: ...
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from vpn.config.model import Family, SocketSettings
 from vpn.driver.errors import HostError
-from vpn.driver.transport import Endpoint, socket_address
+from vpn.driver.transport import Endpoint, Watcher, socket_address
 from vpn.settings import Address
 
 BATCH_DATAGRAMS = 32
@@ -25,7 +25,10 @@ _MTU_DISCOVERY = {"no": 0, "maybe": 1, "yes": 2}  # IP_PMTUDISC_DONT, _WANT, _DO
 class UdpLink:
     """One UDP socket. `unsent` counts datagrams the kernel would not take."""
 
-    def __init__(self, settings: SocketSettings, family: socket.AddressFamily, local: Address | None) -> None:
+    def __init__(
+        self, settings: SocketSettings, family: socket.AddressFamily, local: Address | None, watcher: Watcher
+    ) -> None:
+        self._watcher = watcher
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.octets_received = 0
         self.octets_sent = 0
@@ -34,12 +37,10 @@ class UdpLink:
             configure(self._socket, settings, family)
             if local is not None:
                 self._socket.bind(local)
+            watcher.watch(self._socket.fileno())
         except OSError as error:
             self._socket.close()
             raise HostError(f"bind a UDP socket to {_shown(local)}", error.errno or 0) from error
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
         groups: list[tuple[Address, list[bytes]]] = []
@@ -68,7 +69,17 @@ class UdpLink:
             except OSError:
                 self.unsent += 1  # full buffer or no route for now: lost, as on any link
 
+    def writable(self, descriptor: int) -> None:
+        return
+
+    def lost(self) -> list[tuple[Address, str]]:
+        return []
+
+    def drop(self, address: Address) -> None:
+        return
+
     def close(self) -> None:
+        self._watcher.unwatch(self._socket.fileno())
         self._socket.close()
 
 
@@ -120,13 +131,13 @@ def _resolve_local(settings: SocketSettings, family: int) -> tuple[socket.Addres
     return found[0][0], socket_address(found[0][4])
 
 
-def open_client_link(settings: SocketSettings, endpoint: Endpoint) -> UdpLink:
-    return UdpLink(settings, endpoint.family, local_address(settings, endpoint.family))
+def open_client_link(settings: SocketSettings, endpoint: Endpoint, watcher: Watcher) -> UdpLink:
+    return UdpLink(settings, endpoint.family, local_address(settings, endpoint.family), watcher)
 
 
-def open_server_link(settings: SocketSettings) -> UdpLink:
+def open_server_link(settings: SocketSettings, watcher: Watcher) -> UdpLink:
     family = listen_family(settings)
-    return UdpLink(settings, family, local_address(settings, family))
+    return UdpLink(settings, family, local_address(settings, family), watcher)
 
 
 def _shown(local: Address | None) -> str:

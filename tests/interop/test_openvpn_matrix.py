@@ -1,0 +1,113 @@
+"""Every control-channel protection, cipher, transport and role against openvpn: each value with each other at least once.
+
+The full product would take minutes; the rows below hold every pair of values of any two columns (pairwise).
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.interop.tunnel_configs import PUSH_SPLIT, Setup, make_keys
+from tests.interop.tunnel_lab import (
+    INNER_SERVER,
+    INNER_SERVER6,
+    OPENVPN,
+    OURS,
+    SERVER,
+    SERVER6,
+    TunnelLab,
+    in_lab,
+)
+
+pytestmark = [pytest.mark.root, pytest.mark.interop]
+
+PAIRS = [(OPENVPN, OURS), (OURS, OPENVPN), (OURS, OURS)]
+CONTROLS = ["none", "tls-auth", "tls-crypt", "tls-crypt-v2"]
+CIPHERS = ["AES-256-GCM", "AES-192-GCM", "AES-128-GCM", "CHACHA20-POLY1305", "AES-256-CBC"]
+TRANSPORTS = ["udp", "udp6", "tcp", "tcp6"]
+AUTHS = ["SHA1", "SHA256", "SHA512"]
+
+
+def pairwise(columns: list[list[str]]) -> list[tuple[str, ...]]:
+    """Rows that contain every pair of values of any two columns: greedily, the row with most new pairs first."""
+    positions = list(itertools.combinations(range(len(columns)), 2))
+    missing = {(i, j, a, b) for i, j in positions for a in columns[i] for b in columns[j]}
+    rows: list[tuple[str, ...]] = []
+    while missing:
+        row = max(
+            itertools.product(*columns), key=lambda row: sum((i, j, row[i], row[j]) in missing for i, j in positions)
+        )
+        missing -= {(i, j, row[i], row[j]) for i, j in positions}
+        rows.append(row)
+    return rows
+
+
+ROLES = [f"{client}-to-{server}" for server, client in PAIRS]
+ROWS = pairwise([ROLES, CONTROLS, CIPHERS, TRANSPORTS, AUTHS])
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_keys(tmp_path_factory.mktemp("pki") / "keys")
+
+
+def both_pings(lab: TunnelLab) -> None:
+    for address in (INNER_SERVER, INNER_SERVER6):
+        answer = lab.output("client", "ping", "-n", "-c", "3", "-i", "0.02", "-W", "3", "-s", "1300", address)
+        assert " 0% packet loss" in answer
+
+
+@pytest.mark.parametrize(("roles", "control", "cipher", "transport", "auth"), ROWS, ids=["-".join(r) for r in ROWS])
+def test_packets_pass_with(
+    roles: str, control: str, cipher: str, transport: str, auth: str, keys: Path, tmp_path: Path
+) -> None:
+    server_program, client_program = PAIRS[ROLES.index(roles)]
+    address = SERVER6 if transport.endswith("6") else SERVER
+    setup = Setup(keys, PUSH_SPLIT, address, transport, control=control, cipher=cipher, both=(f"auth {auth}",))
+
+    def body(lab: TunnelLab) -> None:
+        lab.connect(server_program, setup.server(), client_program, setup.client())
+        both_pings(lab)
+
+    in_lab(body, tmp_path)
+
+
+STATIC_ROWS = [
+    row
+    for row in itertools.product(PAIRS, ["udp", "tcp"], ["directed", "undirected"])
+    if row[1] == "udp" or row[2] == "directed"
+]
+
+
+@pytest.mark.parametrize(("pair", "transport", "directed"), STATIC_ROWS)
+def test_packets_pass_with_a_static_key(
+    pair: tuple[str, str], transport: str, directed: str, keys: Path, tmp_path: Path
+) -> None:
+    def config(own: int, peer: int) -> str:
+        role = "server" if own == 1 else "client"
+        lines = [
+            "dev tun0",
+            f"proto {transport}" + (f"-{role}" if transport == "tcp" else ""),
+            f"ifconfig 10.8.0.{own} 10.8.0.{peer}",
+            f"ifconfig-ipv6 2001:db8:8::{own}/64 2001:db8:8::{peer}",
+            f"secret {keys}/static.key" + (f" {own - 1}" if directed == "directed" else ""),
+            "cipher AES-256-CBC",
+            "auth SHA256",
+            "keepalive 10 60",
+            "verb 3",
+        ]
+        ends = [f"local {SERVER}", "port 1194"] if own == 1 else [f"remote {SERVER} 1194", "nobind"]
+        return "\n".join([*lines, *ends]) + "\n"
+
+    def body(lab: TunnelLab) -> None:
+        server = lab.tunnel(pair[0], "vpn", config(1, 2))
+        server.wait_for("link local (bound)" if transport == "udp" else "isten")
+        client = lab.tunnel(pair[1], "client", config(2, 1))
+        client.wait_for("Initialization Sequence Completed")
+        server.wait_for("Initialization Sequence Completed")
+        both_pings(lab)
+
+    in_lab(body, tmp_path)

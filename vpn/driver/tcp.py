@@ -1,0 +1,274 @@
+"""Outer TCP connections: a client's one, a server's many, each a stream of length-prefixed packets.
+
+Nothing blocks: a connection that cannot take more holds what is due in a queue of bounded octets, and what does not
+fit is dropped whole, as a full UDP buffer would drop it (the control channel repeats, inner TCP repeats). A stream that
+ends or cannot be read on is reported with `lost`, once.
+
+A connection from which no client comes within the time of a handshake is closed, so that silent callers cannot use
+the descriptors up.
+
+Source: openvpn-protocol.md section 1
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+
+from vpn.config.model import SocketSettings
+from vpn.driver.errors import HostError
+from vpn.driver.transport import Endpoint, Watcher, socket_address
+from vpn.driver.udp import configure, listen_family, local_address
+from vpn.settings import Address
+from vpn.wire.packet import Malformed
+from vpn.wire.stream import Deframer, frame
+
+RECEIVE_OCTETS = 65536
+QUEUE_OCTETS = 256 * 1024  # what waits for a slow connection: more would only be old when it arrives
+BACKLOG = 128
+ACCEPTS_PER_TURN = 16
+_IDLE = select.EPOLLIN
+_BUSY = select.EPOLLIN | select.EPOLLOUT
+
+
+class TcpConnection:
+    """One stream: packets in, packets out."""
+
+    def __init__(self, sock: socket.socket, address: Address) -> None:
+        self.socket = sock
+        self.address = address
+        self._deframer = Deframer()
+        self._waiting = bytearray()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def read(self) -> list[bytes]:
+        """The packets that are complete now. Errors: EOFError at the end; OSError; Malformed."""
+        try:
+            data = self.socket.recv(RECEIVE_OCTETS)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise EOFError("the other end closed the connection")
+        return self._deframer.feed(data)
+
+    def write(self, packets: Sequence[bytes]) -> int:
+        """Sends or queues; returns how many packets found no room. Errors: OSError."""
+        refused = 0
+        for packet in packets:
+            if len(self._waiting) + len(packet) > QUEUE_OCTETS:
+                refused += 1
+            else:
+                self._waiting += frame(packet)
+        self.drain()
+        return refused
+
+    def drain(self) -> None:
+        """Sends what the kernel takes now. Errors: OSError."""
+        try:
+            while self._waiting:
+                sent = self.socket.send(self._waiting)
+                del self._waiting[:sent]
+        except BlockingIOError:
+            pass
+
+
+class TcpLink:
+    """Connections by descriptor; the shape of `vpn.driver.transport.Link`."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.octets_received = 0
+        self.octets_sent = 0
+        self.unsent = 0
+        self._watcher = watcher
+        self._by_descriptor: dict[int, TcpConnection] = {}
+        self._by_address: dict[Address, TcpConnection] = {}
+        self._lost: list[tuple[Address, str]] = []
+
+    def add(self, connection: TcpConnection) -> None:
+        self._by_descriptor[connection.socket.fileno()] = connection
+        self._by_address[connection.address] = connection
+        self._watcher.watch(connection.socket.fileno(), _IDLE)
+
+    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
+        connection = self._by_descriptor.get(descriptor)
+        if connection is None:
+            return []
+        try:
+            packets = connection.read()
+        except (EOFError, Malformed, OSError) as error:
+            self._lose(connection, _reason(error))
+            return []
+        self.octets_received += sum(map(len, packets))
+        return [(connection.address, packets)] if packets else []
+
+    def writable(self, descriptor: int) -> None:
+        connection = self._by_descriptor.get(descriptor)
+        if connection is not None:
+            self._write(connection, ())
+
+    def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        by_address: dict[Address, list[bytes]] = {}
+        for packet, address in datagrams:
+            by_address.setdefault(address, []).append(packet)
+        for address, packets in by_address.items():
+            connection = self._by_address.get(address)
+            if connection is None:
+                self.unsent += len(packets)
+            else:
+                self._write(connection, packets)
+
+    def lost(self) -> list[tuple[Address, str]]:
+        """Connections that broke since the last call, and why."""
+        lost, self._lost = self._lost, []
+        return lost
+
+    def drop(self, address: Address) -> None:
+        """Closes one connection that is of no use any more."""
+        connection = self._by_address.pop(address, None)
+        if connection is not None:
+            del self._by_descriptor[connection.socket.fileno()]
+            self._watcher.unwatch(connection.socket.fileno())
+            connection.socket.close()
+
+    def close(self) -> None:
+        for address in list(self._by_address):
+            self.drop(address)
+
+    def _write(self, connection: TcpConnection, packets: Sequence[bytes]) -> None:
+        try:
+            refused = connection.write(packets)
+        except OSError as error:
+            self._lose(connection, _reason(error))
+            return
+        self.unsent += refused
+        self.octets_sent += sum(map(len, packets))
+        self._watcher.watch(connection.socket.fileno(), _BUSY if connection.is_waiting else _IDLE)
+
+    def _lose(self, connection: TcpConnection, reason: str) -> None:
+        self.drop(connection.address)
+        self._lost.append((connection.address, reason))
+
+
+class TcpListener(TcpLink):
+    """A server's connections, and the socket that accepts new ones."""
+
+    def __init__(self, settings: SocketSettings, watcher: Watcher, patience: float) -> None:
+        super().__init__(watcher)
+        self._patience = patience
+        self._unproven: dict[Address, float] = {}  # when each must have become a client
+        family = listen_family(settings)
+        local = local_address(settings, family)
+        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            configure(self._socket, settings, family)
+            if local is not None:
+                self._socket.bind(local)
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            self._socket.close()
+            raise HostError("listen on the TCP port", error.errno or 0) from error
+        watcher.watch(self._socket.fileno(), _IDLE)
+
+    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
+        if descriptor != self._socket.fileno():
+            return super().receive(descriptor)
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, address = self._socket.accept()
+            except OSError:
+                break  # none left, or the caller hung up already, or no descriptor is free: the next turn tries again
+            accepted.setblocking(False)
+            self.add(TcpConnection(accepted, socket_address(address)))
+            self._unproven[socket_address(address)] = time.monotonic() + self._patience
+        return []
+
+    def keep(self, address: Address) -> None:
+        """A client came of this connection: it may stay."""
+        self._unproven.pop(address, None)
+
+    def drop(self, address: Address) -> None:
+        self._unproven.pop(address, None)
+        super().drop(address)
+
+    @property
+    def due_at(self) -> float | None:
+        """When the oldest silent connection has to go."""
+        return next(iter(self._unproven.values()), None)
+
+    def expire(self) -> None:
+        """Closes connections that did not become clients in time."""
+        now = time.monotonic()
+        for address in [address for address, until in self._unproven.items() if until <= now]:
+            self._lost.append((address, "no handshake in time"))
+            self.drop(address)
+
+    def close(self) -> None:
+        super().close()
+        self._watcher.unwatch(self._socket.fileno())
+        self._socket.close()
+
+
+class TcpClientLink(TcpLink):
+    """A client's one connection, which takes a while to stand: see `is_connected` and `failure`."""
+
+    def __init__(self, settings: SocketSettings, endpoint: Endpoint, watcher: Watcher) -> None:
+        super().__init__(watcher)
+        self.is_connected = False
+        self.failure = ""
+        self._endpoint = endpoint
+        local = local_address(settings, endpoint.family)
+        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(endpoint.family, kind)
+        try:
+            configure(self._socket, settings, endpoint.family)
+            if local is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._socket.bind(local)
+            self._socket.connect(endpoint.address)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._socket.close()
+            raise HostError("TCP: connect", error.errno or 0) from error
+        watcher.watch(self._socket.fileno(), select.EPOLLOUT)
+
+    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
+        if not self.is_connected:
+            self._finish_connecting()
+            return []
+        return super().receive(descriptor)
+
+    def writable(self, descriptor: int) -> None:
+        if self.is_connected:
+            super().writable(descriptor)
+        else:
+            self._finish_connecting()
+
+    def close(self) -> None:
+        super().close()
+        if self._socket.fileno() >= 0:
+            self._watcher.unwatch(self._socket.fileno())
+            self._socket.close()
+
+    def _finish_connecting(self) -> None:
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self.failure = os.strerror(number)
+        else:
+            self.is_connected = True
+            self.add(TcpConnection(self._socket, self._endpoint.address))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ECONNRESET:
+        return "Connection reset by peer"
+    return str(error) if not isinstance(error, OSError) else error.strerror or str(error)
