@@ -184,9 +184,12 @@ def _tun_fix(tun: Path) -> str:
 
 def check_disk(directory: Path) -> Check:
     """Whether there is room for runs in `directory`."""
-    free = shutil.disk_usage(directory).free
-    found = f"{free / (1 << 30):.1f} GiB free in {directory}"
     fix = "testbed run SCENARIO --out DIR   # DIR where there is room"
+    try:
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        return Check("disk space", State.FAIL, f"{directory}: {error.strerror}", fix)
+    found = f"{free / (1 << 30):.1f} GiB free in {directory}"
     if free < DISK_LEAST:
         return Check("disk space", State.FAIL, found, fix)
     return Check("disk space", State.WARN if free < DISK_ENOUGH else State.OK, found, fix if free < DISK_ENOUGH else "")

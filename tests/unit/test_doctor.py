@@ -180,6 +180,12 @@ def test_free_disk_space_is_told_of_the_directory_that_runs_go_to(tmp_path: Path
     assert check.state is State.OK
 
 
+def test_a_directory_that_cannot_be_looked_at_is_a_failure_and_no_crash(tmp_path: Path) -> None:
+    check = check_disk(tmp_path / "absent")
+    assert check.state is State.FAIL
+    assert check.found == f"{tmp_path}/absent: No such file or directory"
+
+
 def test_rendering_puts_each_fix_below_its_check_and_ends_with_the_verdict() -> None:
     checks = [Check("mode", State.OK, "root"), Check("TUN", State.FAIL, "No such file", "sudo modprobe tun")]
     assert render(checks).splitlines() == [
