@@ -204,7 +204,7 @@ def test_both_ends_may_begin_a_renegotiation_at_the_same_moment() -> None:
     exchange(world, client, server)
 
 
-@pytest.mark.parametrize("limit", [{"reneg_bytes": 20_000}, {"reneg_pkts": 100}])
+@pytest.mark.parametrize("limit", [{"reneg_bytes": 15_000}, {"reneg_pkts": 100}])
 def test_a_key_that_has_carried_enough_is_replaced(limit: dict[str, int]) -> None:
     world = World()
     client, server = connect(world, client_settings(timers=Timers(**limit)))

@@ -2,8 +2,8 @@
 
 At most 6 numbers are out at once (counted from the lowest unacknowledged one). Each message has its own timer, which
 doubles with every transmission up to four times its start (the real peer's grows without end: under loss its
-handshakes spend most of their 60 s waiting); three acknowledgements of later messages make it due at once. Holds payloads as they
-are: acknowledgements and protection are added anew for every transmission.
+handshakes spend most of their 60 s waiting); three acknowledgements of later messages make it due at once. Holds
+payloads as they are: acknowledgements and protection are added anew for every transmission.
 
 Source: openvpn-protocol.md section 2.2.
 """
