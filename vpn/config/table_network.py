@@ -64,7 +64,7 @@ INTERFACE_OPTIONS: tuple[Option, ...] = (
     used("ifconfig-ipv6", "prefix6 address6"),
     used("ifconfig-noexec"),
     used("mssfix", "[count] [mtu|fixed]", scope=_CONNECTION),
-    refused("fragment", "fragmenting below the tunnel is not supported; lower tun-mtu or use mssfix"),
+    refused("fragment", "packets are not cut below the tunnel; lower tun-mtu or use mssfix"),
     refused("lladdr", _TAP),
     refused("link-mtu", "set tun-mtu instead"),
     refused("client-nat", "address translation of single clients is not supported"),

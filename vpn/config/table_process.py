@@ -37,6 +37,9 @@ SERVER_OPTIONS: tuple[Option, ...] = (
         "ifconfig-pool-persist", "file [seconds]", "addresses are given in order; use client-config-dir to fix one"
     ),
     ignored("opt-verify", "", "DEPRECATED: opt-verify does nothing in OpenVPN 2.7 either"),
+    ignored("disable-occ", "", "DEPRECATED: a difference in options is never fatal here"),
+    refused("no-name-remapping", "removed in OpenVPN 2.5. Update your configuration."),
+    refused("compat-names", "removed in OpenVPN 2.5. Update your configuration."),
     refused("push-remove", "use push-reset and push what is wanted"),
     refused("server-bridge", "bridging needs tap devices, which are not supported"),
     refused("stale-routes-check", "only iroute lines make routes, and those do not become stale"),
