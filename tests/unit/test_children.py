@@ -41,8 +41,8 @@ def test_lines_arrive_one_by_one_until_the_end() -> None:
 
 def test_stopping_returns_the_last_words() -> None:
     child = start(
-        "import signal, sys\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (print('{\"packets\": 7}', flush=True), sys.exit(0)))\n"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'{\"packets\": 7}\\n'), sys.exit(0)))\n"
         "print('{\"ready\": true}', flush=True)\n"
         "signal.pause()\n"
     )

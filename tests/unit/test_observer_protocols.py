@@ -23,6 +23,7 @@ LIMIT = 1 << 20
 
 def client_hello(name: str, alpn: list[str] | None = None) -> bytes:
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # distributions differ in what they still offer
     if alpn:
         context.set_alpn_protocols(alpn)
     outgoing = ssl.MemoryBIO()

@@ -17,7 +17,13 @@ from tests.unit.test_report_sample import sample_result, sample_variant
 
 def render(result: RunResult, width: int = 80, *, terminal: bool = False, encoding: str = "utf-8") -> str:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
-    console = Console(file=stream, width=width, force_terminal=terminal, color_system="truecolor" if terminal else None)
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=terminal,
+        color_system="truecolor" if terminal else None,
+        _environ={},  # what TERM and COLUMNS say where the tests run is another question
+    )
     render_terminal(result, console, html_path="runs/1/report.html")
     stream.flush()
     assert isinstance(stream.buffer, io.BytesIO)
