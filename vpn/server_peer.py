@@ -39,7 +39,7 @@ class Peer:
     lease: Lease | None = None
     peer_id: PeerId | None = None
     inner_sources: frozenset[bytes] = frozenset()  # its own virtual addresses, as octets
-    replies: list[str] = field(default_factory=list)  # the PUSH_REPLY messages
+    replies: list[str] = field(default_factory=list, repr=False)  # the PUSH_REPLY messages; may hold a token
     replied_at: float | None = None
     asked_for_push: bool = False
     awaiting_key: KeyId | None = None  # renegotiated key that waits for admission
