@@ -328,6 +328,7 @@ def as_a_user() -> Any:
         require_tun()
         tun = output(lab.node("client"), "ip", "tuntap", "add", "dev", "tun7", "mode", "tun")
         conductor.send("up")
+        _await(Path("/run/entered").exists)
         return {"uid_inside": os.getuid(), "works": reachable(conductor, lab), "tun": tun}
 
     entered: list[int] = []
@@ -335,7 +336,11 @@ def as_a_user() -> Any:
     def on_event(_event: Any) -> None:
         pid = os.fork()
         if pid == 0:
-            os._exit(registry.exec_in("users", "web", ["sh", "-c", "ip -o addr | grep -q 93.184.216.34"]))
+            os._exit(
+                registry.exec_in(
+                    "users", "web", ["sh", "-c", "ip -o addr | grep -q 93.184.216.34 && touch /run/entered; sleep 1000"]
+                )
+            )
         entered.append(pid)
 
     before = Snapshot.take()

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,20 +26,29 @@ CHECKS = Path(__file__).with_name("lab_checks.py")
 PATIENCE_SECONDS = 120.0
 
 
-def run_on_own_host(check: str, *arguments: str, as_user: int | None = None) -> Any:
-    """Run a function of `lab_checks` on a host of its own; returns what it returned.
+def run_on_own_host(check: str, *arguments: str, as_user: int | None = None, checks: Path = CHECKS) -> Any:
+    """Run a function of `lab_checks`, or of another file of `checks` like it, on a host of its own; returns what it returned.
 
     `as_user` runs it as that user, with a /dev/net/tun that everybody may open.
     """
-    # The shell is PID 1 there: it collects whatever a killed lab leaves to it.
-    steps = ["mount -t tmpfs tmpfs /run", "mount -t sysfs sysfs /sys", "ip link set lo up"]
+    steps = ["mount -t sysfs sysfs /sys", "ip link set lo up"]
+    user = ""
     if as_user is not None:
         steps += ["mkdir /run/dev", "mknod -m 666 /run/dev/tun c 10 200", "mount --bind /run/dev/tun /dev/net/tun"]
-    user = f"setpriv --reuid {as_user} --regid {as_user} --clear-groups" if as_user is not None else ""
+        user = f"setpriv --reuid {as_user} --regid {as_user} --clear-groups"
+    # The shell is PID 1 there: it collects whatever a killed lab leaves to it.
     script = " && ".join(steps) + f' && {user} "$@"; code=$?; exit $code'
-    argv = ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
-    done = subprocess.run(
-        [*argv, "sh", "-c", script, "sh", sys.executable, str(CHECKS), check, *arguments],
+    done = run_script_on_own_host(script, sys.executable, str(checks), check, *arguments)
+    assert done.returncode == 0, f"{check}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_script_on_own_host(script: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script as PID 1 of a host of its own; `argv` is its "$@". Every user can reach our code there."""
+    apart = ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
+    steps = ["mount -t tmpfs tmpfs /run", *_opening_steps()]
+    return subprocess.run(
+        [*apart, "sh", "-c", " && ".join(steps) + f" && {script}", "sh", *argv],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -46,8 +56,23 @@ def run_on_own_host(check: str, *arguments: str, as_user: int | None = None) -> 
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"{check}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _opening_steps() -> Iterator[str]:
+    """Yield commands that show this project and this Python to every user, though they may lie in root's home."""
+    paths = sorted({ROOT, Path(sys.prefix), Path(sys.base_prefix)})
+    closed = {path: folder for path in paths if (folder := _closed_folder(path)) is not None}
+    for number, path in enumerate(closed):
+        yield f"mkdir -p /run/open/{number} && mount --rbind {quote(str(path))} /run/open/{number}"
+    for folder in sorted(set(closed.values())):
+        yield f"mount -t tmpfs -o mode=755 tmpfs {quote(str(folder))}"
+    for number, path in enumerate(closed):
+        yield f"mkdir -p {quote(str(path))} && mount --rbind /run/open/{number} {quote(str(path))}"
+
+
+def _closed_folder(path: Path) -> Path | None:
+    """Return the topmost folder on the way to `path` that other users may not pass."""
+    return next((folder for folder in [*reversed(path.parents), path] if not folder.stat().st_mode & 0o001), None)
 
 
 @dataclass(frozen=True)
