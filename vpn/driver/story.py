@@ -27,15 +27,14 @@ from vpn.events import (
 )
 
 READY = "Initialization Sequence Completed"
-_VERIFY_REASONS = frozenset(
-    {
-        RefusalReason.UNTRUSTED_CERTIFICATE,
-        RefusalReason.EXPIRED_CERTIFICATE,
-        RefusalReason.REVOKED_CERTIFICATE,
-        RefusalReason.WRONG_PURPOSE,
-        RefusalReason.WRONG_NAME,
-    }
-)
+# OpenSSL's words where it has some, since they are what people search for.
+_VERIFY_REASONS = {
+    RefusalReason.UNTRUSTED_CERTIFICATE: "unable to get issuer certificate: not signed by the configured CA",
+    RefusalReason.EXPIRED_CERTIFICATE: "certificate has expired or is not yet valid",
+    RefusalReason.REVOKED_CERTIFICATE: "certificate revoked",
+    RefusalReason.WRONG_PURPOSE: "unsuitable certificate purpose",
+    RefusalReason.WRONG_NAME: "certificate has another name than required",
+}
 _RESTARTS = {
     CloseReason.PING_TIMEOUT: "ping-restart",
     CloseReason.HANDSHAKE_TIMEOUT: "tls-error",
@@ -92,7 +91,7 @@ def tell_any(event: Event) -> list[str]:
 
 def refusal_lines(event: Refused) -> list[str]:
     if event.reason in _VERIFY_REASONS:
-        return [f"VERIFY ERROR: {event.reason}: {event.detail}", "TLS Error: TLS handshake failed"]
+        return [f"VERIFY ERROR: {_VERIFY_REASONS[event.reason]}: {event.detail}", "TLS Error: TLS handshake failed"]
     if event.reason is RefusalReason.BAD_CREDENTIALS:
         return [f"TLS Auth Error: Auth Username/Password verification failed for peer: {event.detail}"]
     return [f"TLS Error: {event.reason}: {event.detail}", "TLS Error: TLS handshake failed"]
