@@ -10,9 +10,9 @@ The same file runs under Mininet itself:
 
 Options that Mininet knows keep its names (`ip`, `defaultRoute`, `params1`, `params2`); ours, which it ignores, are
 `ip6` beside `ip`, `forwards`, `routes` (prefix -> gateway, both families), `resolver` (the addresses at which the node
-resolves names for the client), `nameserver` (addresses of the authoritative server it runs), and at a VPN server `nat` (prefixes that
-are translated to the node's own address wherever they leave) and `protects` (prefixes that nothing may reach from the
-other links). Addresses are those of the article "What a VPN hides" and of 2001:db8::/32.
+resolves names for the client), `nameserver` (addresses of the authoritative server it runs), and at a VPN server `nat`
+(prefixes that are translated to the node's own address wherever they leave) and `protects` (prefixes that nothing may
+reach from the other links). Addresses are those of the article "What a VPN hides" and of 2001:db8::/32.
 """
 
 import sys
