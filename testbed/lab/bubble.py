@@ -38,6 +38,7 @@ class Bubble:
         self.lab_id = lab_id or secrets.token_hex(4)
         self._registrar: Registrar | None = None
         self._maker: int | None = None
+        self._maker_watch = -1  # becomes readable when the maker ends
         self._lifeline: int | None = None
         self._channel: Channel | None = None
 
@@ -108,6 +109,7 @@ class Bubble:
             if pid == 0:
                 make_bubble(ends, function)
             self._maker = pid
+            self._maker_watch = os.pidfd_open(pid)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
         theirs.close()
@@ -120,10 +122,16 @@ class Bubble:
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ)
             selector.register(self._registrar, selectors.EVENT_READ)
+            selector.register(self._maker_watch, selectors.EVENT_READ)
             while True:
                 for key, _events in selector.select():
                     if key.fileobj is self._registrar:
                         self._registrar.answer()
+                        continue
+                    if key.fileobj == self._maker_watch:
+                        # Killed before its child had armed the parent-death signal, it leaves that child to us.
+                        selector.unregister(self._maker_watch)
+                        self._cut_lifeline()
                         continue
                     try:
                         messages = self._channel.receive()
@@ -141,35 +149,30 @@ class Bubble:
 
         `by_itself`: its conductor is gone, so it is about to end for a reason of its own, which is not to be cut short.
         """
-        if by_itself and self._maker:
-            _has_ended(self._maker, _PATIENCE_S)
-        if self._lifeline is not None:
-            os.close(self._lifeline)
-            self._lifeline = None
         ending = "it was closed"
         if self._maker:
-            ending = _wait(self._maker)
+            if by_itself:
+                select.select([self._maker_watch], [], [], _PATIENCE_S)
+            self._cut_lifeline()
+            if not select.select([self._maker_watch], [], [], _PATIENCE_S)[0]:
+                os.kill(self._maker, signal.SIGKILL)
+            ending = _ending(os.waitpid(self._maker, 0)[1])
+            os.close(self._maker_watch)
             self._maker = 0
+        self._cut_lifeline()
         if self._channel is not None:
             self._channel.drain(_PATIENCE_S)  # ends with the last process that holds the other end: the conductor
             self._channel.close()
             self._channel = None
         return ending
 
-
-def _has_ended(pid: int, patience_s: float) -> bool:
-    """Wait for a child to end, at most `patience_s` seconds; whether it has."""
-    watched = os.pidfd_open(pid)
-    try:
-        return bool(select.select([watched], [], [], patience_s)[0])
-    finally:
-        os.close(watched)
+    def _cut_lifeline(self) -> None:
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
 
 
-def _wait(maker: int) -> str:
-    if not _has_ended(maker, _PATIENCE_S):
-        os.kill(maker, signal.SIGKILL)
-    _pid, status = os.waitpid(maker, 0)
+def _ending(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     number = -code if code < 0 else code - 128
     if 0 < number < signal.NSIG:

@@ -30,7 +30,7 @@ from testbed.lab.topology import load_topology
 from tests.lab.lab_host import Snapshot
 
 WEB, WEB6 = "93.184.216.34", "2001:db8:4::34"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 REQUEST = LabRequest(resolvers={"client": ["192.168.0.1"]}, taps=[TapRequest("isp", "isp")])
 SLEEPER = ["sleep", "1000"]
 
