@@ -30,7 +30,7 @@ from vpn.driver.pump import Pump, Signals
 from vpn.driver.remotes import Remotes, retry_pause
 from vpn.driver.routes import IpAddress
 from vpn.driver.status import StatusFile, Traffic, render_client
-from vpn.driver.story import READY, closing_lines, drop_lines, tell_client
+from vpn.driver.story import READY, READY_WITH_ERRORS, closing_lines, drop_lines, tell_client
 from vpn.driver.tcp import TcpClientLink, TcpListener
 from vpn.driver.transport import Endpoint, Link, ip_of, show_address
 from vpn.driver.udp import open_client_link, open_server_link
@@ -208,7 +208,7 @@ class ClientDriver:
                 self._attempts = 0
                 if isinstance(self._link, TcpListener):
                     self._link.keep(event.server)
-                self._log.write(READY, BRIEF)
+                self._log.write(READY_WITH_ERRORS if self._network.has_errors else READY, BRIEF)
             elif isinstance(event, Restart) and not event.next_remote:
                 self._remotes.stay()
             elif isinstance(event, TransportUnusable) and self._link is not None:

@@ -16,7 +16,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 
 from vpn.driver.errors import HostError
@@ -37,8 +37,8 @@ _IFLA_MTU, _IFLA_TXQLEN = 4, 13
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_F_NODAD = 0x02  # nobody else is on a tun device to collide with
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MARK, _RTA_TABLE = 1, 4, 5, 6, 7, 16, 15
-_TABLE_MAIN, _PROTOCOL_STATIC = 254, 4
-_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_TABLE_MAIN = 254
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 _TYPE_UNICAST, _TYPE_LOCAL, _TYPE_UNREACHABLE = 1, 2, 7
 _RECEIVE_OCTETS = 65536
 _ANSWER_SECONDS = 5.0  # the kernel answers at once; a bound in case it never does
@@ -189,7 +189,10 @@ def add_route(route: KernelRoute) -> Request:
 
 
 def delete_route(route: KernelRoute) -> Request:
-    return Request(f"delete the route {route}", _RTM_DELROUTE, 0, _route_body(route))
+    """Protocol and scope are left open, so that a route is found whoever set it."""
+    return Request(
+        f"delete the route {route}", _RTM_DELROUTE, 0, _route_body(replace(route, protocol=0), _SCOPE_NOWHERE)
+    )
 
 
 def _address_body(device: int, own: IPv4Interface | IPv6Interface, peer: IpAddress | None) -> bytes:
@@ -199,12 +202,13 @@ def _address_body(device: int, own: IPv4Interface | IPv6Interface, peer: IpAddre
     return body + _attribute(_IFA_LOCAL, own.packed) + _attribute(_IFA_ADDRESS, (peer or own).packed)
 
 
-def _route_body(route: KernelRoute) -> bytes:
+def _route_body(route: KernelRoute, scope: int | None = None) -> bytes:
     kind = _TYPE_UNREACHABLE if route.unreachable else _TYPE_UNICAST
     on_link = route.gateway is None and route.network.version == 4 and not route.unreachable
-    scope = _SCOPE_LINK if on_link else _SCOPE_UNIVERSE
+    if scope is None:
+        scope = _SCOPE_LINK if on_link else _SCOPE_UNIVERSE
     family, length = _family(route.network.network_address), route.network.prefixlen
-    body = _ROUTE.pack(family, length, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, scope, kind, 0)
+    body = _ROUTE.pack(family, length, 0, 0, _TABLE_MAIN, route.protocol, scope, kind, 0)
     body += _attribute(_RTA_DST, route.network.network_address.packed)
     if not route.unreachable:
         body += _attribute(_RTA_OIF, struct.pack("=i", route.device))
@@ -219,7 +223,7 @@ def _route_body(route: KernelRoute) -> bytes:
 
 def _parse_route(body: bytes) -> tuple[KernelRoute, int, int]:
     """The route, its type and its table."""
-    family, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+    family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     attributes = dict(_attributes(body[_ROUTE.size :]))
     empty = bytes(4 if family == socket.AF_INET else 16)
     network = ip_network((attributes.get(_RTA_DST, empty), length))
@@ -231,6 +235,7 @@ def _parse_route(body: bytes) -> tuple[KernelRoute, int, int]:
         ip_address(gateway) if gateway else None,
         struct.unpack("=I", attributes[_RTA_PRIORITY])[0] if _RTA_PRIORITY in attributes else None,
         ip_address(source) if source else None,
+        protocol=protocol,
     )
     table = struct.unpack("=I", attributes[_RTA_TABLE])[0] if _RTA_TABLE in attributes else table
     return route, kind, table

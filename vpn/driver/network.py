@@ -46,6 +46,7 @@ class TunnelNetwork:
         self._underlay: Underlay | None = None
         self._bypassed: set[IpAddress] = set()
         self.tun: TunDevice | None = None
+        self.has_errors = False  # something of the last set-up could not be done; the log says what
 
     @property
     def device_settings(self) -> DeviceSettings:
@@ -127,6 +128,7 @@ class TunnelNetwork:
             self.tun = None
 
     def _open_device(self, mtu: int) -> int:
+        self.has_errors = False
         node = self._node or TunDevice(self._settings.device.node)
         self._node = None
         try:
@@ -158,9 +160,9 @@ class TunnelNetwork:
         self._remember("deleting addresses", undo)
 
     def _add_routes(self, plan: RoutePlan) -> None:
-        if plan.remove:
-            self._batch([delete_route(route) for route in plan.remove])
-            self._remember("putting the default route back", [add_route(route) for route in plan.remove])
+        removed = self._batch([delete_route(route) for route in plan.remove])
+        undo = [add_route(route) for route, done in zip(plan.remove, removed, strict=True) if done]
+        self._remember("putting the default route back", undo)
         added = self._batch([add_route(route) for route in plan.add])
         for route, fresh in zip(plan.add, added, strict=True):
             if fresh:
@@ -169,10 +171,7 @@ class TunnelNetwork:
         self._remember("deleting routes", undo[::-1])
 
     def _batch(self, requests: list[Request]) -> list[bool]:
-        """Applies all; True for what was done, False for what was there before.
-
-        Errors: HostError, after taking back what this batch did is left to `close`
-        """
+        """Applies all; True for what was done, False for what was there before or could not be done."""
         results: list[bool] = []
         failures: list[HostError] = []
         for answer in self._netlink.apply(requests):
@@ -180,6 +179,7 @@ class TunnelNetwork:
             if answer is not None and answer.number != errno.EEXIST:
                 failures.append(answer)
         for failure in failures:
+            self.has_errors = True
             self._log.write(f"ERROR: {failure}", BRIEF)
         return results
 
@@ -200,6 +200,7 @@ class TunnelNetwork:
         try:
             self._resolver.apply(servers, search, self.tun.name)
         except HostError as error:
+            self.has_errors = True
             self._log.write(f"ERROR: {error}", BRIEF)
             return
         self._log.write(f"DNS servers set: {', '.join(str(server) for server in servers)}", NORMAL)

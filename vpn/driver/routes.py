@@ -26,6 +26,7 @@ IpNetwork: TypeAlias = IPv4Network | IPv6Network
 DEFAULT4 = IPv4Network("0.0.0.0/0")
 DEFAULT6 = IPv6Network("::/0")
 HALVES4 = (IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1"))
+PROTOCOL_STATIC = 4
 UNICAST6 = tuple(IPv6Network(text) for text in ("::/3", "2000::/4", "3000::/4", "fc00::/7"))
 
 
@@ -39,6 +40,7 @@ class KernelRoute:
     metric: int | None = None
     source: IpAddress | None = None
     unreachable: bool = False
+    protocol: int = PROTOCOL_STATIC  # who set it (rtnetlink(7)); a route put back keeps its own
 
     def __str__(self) -> str:
         via = f" via {self.gateway}" if self.gateway else ""

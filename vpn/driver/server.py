@@ -20,7 +20,7 @@ from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
 from vpn.driver.pump import Pump, Signals, earliest
 from vpn.driver.status import ClientRow, StatusFile, render_server
-from vpn.driver.story import READY, drop_lines, tell_server
+from vpn.driver.story import READY, READY_WITH_ERRORS, drop_lines, tell_server
 from vpn.driver.tcp import TcpListener
 from vpn.driver.transport import Link
 from vpn.driver.udp import listen_family, open_server_link
@@ -58,7 +58,7 @@ class ServerDriver:
             self._network.set_up_server(addresses, self._settings.local_options, self._core_settings.data.tun_mtu)
             self._pump.attach_tun(self._network.tun)
             self._open_link()
-            self._log.write(READY, BRIEF)
+            self._log.write(READY_WITH_ERRORS if self._network.has_errors else READY, BRIEF)
             while self._stop is None:
                 self._serve()
             return self._stop

@@ -27,6 +27,7 @@ from vpn.events import (
 )
 
 READY = "Initialization Sequence Completed"
+READY_WITH_ERRORS = f"{READY} With Errors"
 # OpenSSL's words where it has some, since they are what people search for.
 _VERIFY_REASONS = {
     RefusalReason.UNTRUSTED_CERTIFICATE: "unable to get issuer certificate: not signed by the configured CA",
