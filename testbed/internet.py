@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any, Protocol
 
-from testbed.lab.model import LabPlanError, LabRequest, TapRequest
-from testbed.scenario.values import Site, Variant
+from testbed.lab.model import LabPlanError, LabRequest, LinkRequest, TapRequest
+from testbed.scenario.values import LinkOptions, Site, Variant
 from testbed.services import request as services
 from testbed.services.zones import zones_of_sites
 
@@ -88,8 +88,8 @@ def roles_of(topo: Topology) -> Roles:
     )
 
 
-def lab_request(variant: Variant, roles: Roles) -> LabRequest:
-    """What the variant adds to its topology."""
+def lab_request(variant: Variant, roles: Roles, seed: int = 1) -> LabRequest:
+    """What the variant adds to its topology. `seed` decides the fates of packets on impaired links."""
     addresses: dict[str, list[str]] = {}
     for site in variant.sites.values():
         addresses.setdefault(site.node, []).extend(site.addresses)
@@ -99,7 +99,24 @@ def lab_request(variant: Variant, roles: Roles) -> LabRequest:
         addresses={node: tuple(dict.fromkeys(own)) for node, own in addresses.items()},
         resolvers={CLIENT: roles.resolver_addresses},
         taps=[TapRequest(tap.name, tap.node, tap.interface) for tap in variant.taps],
+        links=[_link_request(link) for link in variant.links],
         client=CLIENT,
+        seed=seed,
+    )
+
+
+def _link_request(link: LinkOptions) -> LinkRequest:
+    return LinkRequest(
+        a=link.a,
+        b=link.b,
+        bw=link.bw,
+        delay=link.delay,
+        jitter=link.jitter,
+        loss=link.loss,
+        duplicate=link.duplicate,
+        reorder=link.reorder,
+        max_queue_size=link.max_queue_packets,
+        mtu_octets=link.mtu_octets,
     )
 
 

@@ -88,10 +88,12 @@ def prepare(name_or_path: str, overrides: Sequence[str], only: Sequence[str], se
         raise ScenarioErrors(Mistake(scenario.file, 0, 0, name, f"{words}{nearest(name, known)}") for name in unknown)
     chosen = [variant for name, variant in scenario.variants.items() if not only or name in only]
     roles = {variant.name: roles_of(_load(variant.topology)) for variant in chosen}
+    seed = scenario.seed if seed is None else seed
     plans = {
-        variant.name: plan_lab(_load(variant.topology), lab_request(variant, roles[variant.name])) for variant in chosen
+        variant.name: plan_lab(_load(variant.topology), lab_request(variant, roles[variant.name], seed))
+        for variant in chosen
     }
-    return Prepared(scenario, scenario.seed if seed is None else seed, plans, roles)
+    return Prepared(scenario, seed, plans, roles)
 
 
 def describe_plans(prepared: Prepared) -> str:

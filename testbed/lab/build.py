@@ -1,7 +1,8 @@
 """Making a plan real: namespaces, links, addresses, routes and rules, in a few batched netlink messages.
 
     1. per node: fresh network and mount namespaces, held by descriptors; sysctls; the node's own /etc and /sys
-    2. all links in one batch, each end created in its namespace and down; offloads off
+    2. all links in one batch, each end created in its namespace and down; offloads off. An impaired link is two, with
+       the engine between them in a namespace of its own (`impair.start`)
     3. `before_up`: taps bind here, so that none of them misses the first packet
     4. per node: rules, then in one batch links up, addresses, routes
     5. wait until the kernel says that every link has its carrier and every address is usable
@@ -20,19 +21,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from testbed.lab import netlink
 from testbed.lab.devices import bring_up, feature_names, set_offloads
 from testbed.lab.errors import LabBuildError
 from testbed.lab.host import fair_congestion_control
-from testbed.lab.model import LabPlan, NodePlan
+from testbed.lab.impair.model import Impairment
+from testbed.lab.impair.start import EngineLink, LinkEngine, make_engine_namespace
+from testbed.lab.model import LabPlan, LinkPlan, NodePlan
 from testbed.lab.mounts import NETNS, furnish_node, node_folder, write_node_files
-from testbed.lab.namespaces import CLONE_NEWNET, CLONE_NEWNS, open_namespace, setns, unshare
+from testbed.lab.namespaces import CLONE_NEWNET, CLONE_NEWNS, entered_network, open_namespace, setns, unshare
 from testbed.lab.nat import TABLE, node_rules
 from testbed.lab.netlink import Netlink, VethEnd
 from testbed.lab.node import Node
 from testbed.lab.sysctls import FORWARDING, with_congestion_control
+
+Direction = Literal["a_to_b", "b_to_a"]
 
 _FIRST_INDEX = 2  # 1 is lo
 _UP_PATIENCE_S = 10.0
@@ -46,6 +51,7 @@ class Lab:
     def __init__(self, plan: LabPlan, nodes: Mapping[str, Node]) -> None:
         self.plan = plan
         self.nodes = dict(nodes)
+        self.engine: LinkEngine | None = None  # of the impaired links, if there are any
 
     @classmethod
     def build(cls, plan: LabPlan, before_up: Callable[[Lab], None] | None = None) -> Lab:
@@ -66,6 +72,8 @@ class Lab:
             for node in lab.nodes.values():
                 _configure(node)
             _await_links(lab)
+            if lab.engine is not None:
+                lab.engine.await_ready()
         except BaseException:
             lab.close()
             raise
@@ -83,6 +91,33 @@ class Lab:
         """Return the node called `name`. Errors: KeyError."""
         return self.nodes[name]
 
+    def set_link(self, a: str, b: str, direction: Direction | None, impairment: Impairment) -> float:
+        """Have the link between nodes `a` and `b` do as `impairment` says from now on; None is both directions.
+
+        Returns the Unix time of the change. What the link already holds keeps its departure time.
+        Errors: KeyError if no link that can be changed joins the nodes; LabBuildError if the engine has ended
+        """
+        engine, number, turned = self._impaired_link(a, b)
+        ways = {"a_to_b": (0,), "b_to_a": (1,), None: (0, 1)}[direction]
+        return max(float(engine.set(number, way ^ turned, impairment)["at"]) for way in ways)
+
+    def link_counters(self, a: str, b: str) -> dict[Direction, dict[str, int]]:
+        """Return what became of the frames between nodes `a` and `b` (`impair.shaper.Counts`, and: held; missed, for
+        the engine was too slow; refused by the far end's device).
+
+        Errors: as `set_link`
+        """
+        engine, number, turned = self._impaired_link(a, b)
+        counters = engine.counters(number)
+        return {"a_to_b": counters[turned], "b_to_a": counters[1 - turned]}
+
+    def _impaired_link(self, a: str, b: str) -> tuple[LinkEngine, int, int]:
+        """Return the engine, the link's number there, and 1 if `a` is its second end."""
+        for number, link in enumerate(_impaired_links(self.plan)):
+            if {link.node1, link.node2} == {a, b} and self.engine is not None:
+                return self.engine, number, int(link.node1 != a)
+        raise KeyError(f"no link that can be changed joins {a} and {b}")
+
     def namespace_descriptors(self) -> dict[str, dict[str, int]]:
         """Return what `Conductor.publish` takes, so that `shell` and `exec` find the nodes."""
         return {name: {"net": node.netns_fd, "mnt": node.mntns_fd} for name, node in self.nodes.items()}
@@ -95,6 +130,9 @@ class Lab:
             os.unlink(f"{NETNS}/{name}")
             shutil.rmtree(node_folder(name))
         self.nodes.clear()
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
 
 
 def _make_nodes(lab: Lab) -> None:
@@ -159,22 +197,77 @@ def _sysctl_file(name: str) -> str:
 def _make_links(lab: Lab) -> None:
     if not lab.plan.links:
         return
+    impaired = _impaired_links(lab.plan)
+    engine_netns = make_engine_namespace() if impaired else None
     kernel = Netlink()
     try:
-        kernel.send(
-            [
-                netlink.new_veth(
-                    _end(lab, link.node1, link.interface1), _end(lab, link.node2, link.interface2), link.mtu_octets
-                )
-                for link in lab.plan.links
-            ]
-        )
+        messages = []
+        for link in lab.plan.links:
+            end1, end2 = _end(lab, link.node1, link.interface1), _end(lab, link.node2, link.interface2)
+            if link.impairments is None or engine_netns is None:
+                messages.append(netlink.new_veth(end1, end2, link.mtu_octets))
+            else:
+                near, far = _engine_ends(engine_netns, impaired.index(link))
+                messages += [
+                    netlink.new_veth(end1, near, link.mtu_octets),
+                    netlink.new_veth(end2, far, link.mtu_octets),
+                ]
+        kernel.send(messages)
         features = feature_names(kernel.control)
+        for node in lab.nodes.values():
+            for interface in node.plan.interfaces:
+                set_offloads(interface.name, interface.gro, features, node.kernel.control)
+        if engine_netns is not None:
+            lab.engine = _start_engine(lab.plan, impaired, engine_netns, features)
     finally:
         kernel.close()
-    for node in lab.nodes.values():
-        for interface in node.plan.interfaces:
-            set_offloads(interface.name, interface.gro, features, node.kernel.control)
+
+
+def _impaired_links(plan: LabPlan) -> list[LinkPlan]:
+    return [link for link in plan.links if link.impairments is not None]
+
+
+def _engine_ends(netns_fd: int, number: int) -> tuple[VethEnd, VethEnd]:
+    """Return the two interfaces between which the engine carries the frames of impaired link `number`."""
+    near, far = (
+        VethEnd(
+            netns_fd,
+            _FIRST_INDEX + 2 * number + side,
+            f"{word}{number}",
+            f"02:ff:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}:{side:02x}",
+        )
+        for side, word in enumerate(("near", "far"))
+    )
+    return near, far
+
+
+def _start_engine(plan: LabPlan, impaired: list[LinkPlan], netns_fd: int, features: tuple[str, ...]) -> LinkEngine:
+    """Start the engine between its interfaces, which come up; the nodes' own ends are still down.
+
+    The engine owns `netns_fd` from here on.
+    """
+    ends = [_engine_ends(netns_fd, number) for number in range(len(impaired))]
+    links = [
+        EngineLink((near.name, far.name), link.mtu_octets, link.impairments, _seeds(plan.seed, link))
+        for link, (near, far) in zip(impaired, ends, strict=True)
+        if link.impairments is not None
+    ]
+    engine = LinkEngine(netns_fd, links)
+    with entered_network(netns_fd):
+        kernel = Netlink()
+    try:
+        for end in (end for pair in ends for end in pair):
+            set_offloads(end.name, False, features, kernel.control)
+        kernel.send([netlink.set_up(end.index, end.name) for pair in ends for end in pair])
+    finally:
+        kernel.close()
+    return engine
+
+
+def _seeds(seed: int, link: LinkPlan) -> tuple[str, str]:
+    """Return the seeds of both directions; they name the link, so that a further link changes no other's fates."""
+    first, second = f"{link.node1}:{link.interface1}", f"{link.node2}:{link.interface2}"
+    return f"{seed}/{first}>{second}", f"{seed}/{second}>{first}"
 
 
 def _end(lab: Lab, node: str, interface: str) -> VethEnd:

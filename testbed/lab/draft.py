@@ -4,7 +4,7 @@ Pure. A `Draft` is what the topology says before routes, sysctls and taps are de
 link options use Mininet's names; ours beside them are listed in `NODE_OPTIONS` and `LINK_OPTIONS`. A mistake never
 raises here: it is added to `Draft.problems`, so that a person sees all of them at once.
 
-What it does not do: switches (a link joins two nodes), and link impairments; both are refused in words, never ignored.
+What it does not do: switches (a link joins two nodes) are refused in words, never ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface, ip_network
 from typing import Any, Protocol
 
+from testbed.lab.impair.options import OPTIONS, parse_option
 from testbed.lab.model import MTU_OCTETS
 
 Interface = IPv4Interface | IPv6Interface
@@ -34,15 +35,12 @@ NODE_OPTIONS = (
     "nameserver",
     "cls",
 )
-END_OPTIONS = ("ip", "ip6", "mac")
-LINK_OPTIONS = ("params1", "params2", "intfName1", "intfName2", "addr1", "addr2", "mtu")
+END_OPTIONS = ("ip", "ip6", "mac", *OPTIONS)
+LINK_OPTIONS = ("params1", "params2", "intfName1", "intfName2", "addr1", "addr2", "mtu", *OPTIONS)
 _BOOKKEEPING = ("node1", "node2", "port1", "port2")  # what Mininet itself adds to a link's options
-_NUMBERS = {"bw": "Mbit/s", "delay": "a time such as 10ms", "jitter": "a time such as 2ms", "loss": "percent"}
-_SCALARS = ("max_queue_size", "duplicate", "reorder")
 _MAX_INTERFACE_NAME = 15  # IFNAMSIZ less its final zero
 _NODE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
-_TIME = re.compile(r"(-?\d+(?:\.\d+)?)\s*(us|ms|s)?\Z")
 
 
 class Topology(Protocol):
@@ -66,6 +64,7 @@ class EndDraft:
     addresses: list[Interface]
     mac: str | None
     mtu_octets: int
+    impairments: dict[str, float] = field(default_factory=dict)  # of what this end sends; empty for a plain cable
 
 
 @dataclass(slots=True)
@@ -167,8 +166,8 @@ def _read_link(draft: Draft, name1: str, name2: str, info: Mapping[str, Any]) ->
     if name1 == name2:
         draft.problem(where, "a node cannot be linked to itself")
         return
-    _refuse_unknown(draft, where, info, (*LINK_OPTIONS, *_BOOKKEEPING, *_NUMBERS, *_SCALARS))
-    _check_impairments(draft, where, info)
+    _refuse_unknown(draft, where, info, (*LINK_OPTIONS, *_BOOKKEEPING))
+    common = _read_impairments(draft, where, info)
     # Mininet stores a link under its sorted names, but node1 and node2 as they were given; params1 belongs to node1.
     node1, node2 = info["node1"], info["node2"]
     names = tuple(
@@ -176,6 +175,9 @@ def _read_link(draft: Draft, name1: str, name2: str, info: Mapping[str, Any]) ->
     )
     end1 = _read_end(draft, where, info, 1, node1, node2, names)
     end2 = _read_end(draft, where, info, 2, node2, node1, names)
+    for number, end in ((1, end1), (2, end2)):
+        own = _read_impairments(draft, f"{where}, {end.node}", info.get(f"params{number}") or {})
+        end.impairments = {key: value for key, value in {**common, **own}.items() if value}
     draft.links.append((end1, end2))
     for end in (end1, end2):
         if any(other.name == end.name for other in draft.nodes[end.node].interfaces):
@@ -234,28 +236,18 @@ def _apply_node_addresses(draft: Draft, node: NodeDraft, options: Mapping[str, A
                 node.interfaces[0].addresses.append(address)
 
 
-def _check_impairments(draft: Draft, where: str, info: Mapping[str, Any]) -> None:
-    for key, unit in _NUMBERS.items():
-        value = info.get(key)
+def _read_impairments(draft: Draft, where: str, options: Mapping[str, Any]) -> dict[str, float]:
+    """Return the options among `options` that make a link worse than a cable, as numbers (see `impair.options`)."""
+    found = {}
+    for key in OPTIONS:
+        value = options.get(key)
         if value is None:
             continue
-        number = _number(value)
-        if number is None or number < 0 or (key == "bw" and number == 0) or (key == "loss" and number > 100):
-            draft.problem(where, f"{key} is {value!r}; it must be {unit}, not below 0")
-        elif number > 0:
-            draft.problem(where, f"{key} is {value!r}, but links cannot be impaired yet; leave it out")
-    for key in _SCALARS:
-        if info.get(key) is not None:
-            draft.problem(where, f"{key} is {info[key]!r}, but links cannot be impaired yet; leave it out")
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value)
-    match = _TIME.match(str(value))
-    return float(match[1]) if match else None
+        try:
+            found[key] = parse_option(key, value)
+        except ValueError as error:
+            draft.problem(where, f"{key} is {value!r}; {error}")
+    return found
 
 
 def _refuse_unknown(draft: Draft, where: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:

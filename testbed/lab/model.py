@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from testbed.lab.impair.model import Impairment
+
 MTU_OCTETS = 1500
 
 
@@ -37,6 +39,26 @@ class TapRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkRequest:
+    """What changes about the link between nodes `a` and `b`, both directions alike, under Mininet's names.
+
+    None leaves the topology's own value. A link that is named here can also be changed while the lab runs.
+    Units: `bw` in Mbit/s; `delay` and `jitter` in seconds; `loss`, `duplicate` and `reorder` in percent.
+    """
+
+    a: str
+    b: str
+    bw: float | None = None
+    delay: float | None = None
+    jitter: float | None = None
+    loss: float | None = None
+    duplicate: float | None = None
+    reorder: float | None = None
+    max_queue_size: int | None = None
+    mtu_octets: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LabRequest:
     """What a scenario adds to a topology."""
 
@@ -44,7 +66,9 @@ class LabRequest:
     resolvers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # node -> name servers of its resolv.conf
     taps: Sequence[TapRequest] = ()
     hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # node -> {name: address} of its /etc/hosts
+    links: Sequence[LinkRequest] = ()
     client: str = "client"  # the node whose privacy is in question
+    seed: int = 1  # of the fates of packets on impaired links
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +131,14 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True)
 class LinkPlan:
+    """A link. `impairments` are those from node1 to node2 and back; None is a plain cable, without an engine."""
+
     node1: str
     interface1: str
     node2: str
     interface2: str
     mtu_octets: int = MTU_OCTETS
+    impairments: tuple[Impairment, Impairment] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +153,7 @@ class LabPlan:
     nodes: tuple[NodePlan, ...]
     links: tuple[LinkPlan, ...]
     taps: tuple[TapPlan, ...] = ()
+    seed: int = 1
 
     def node(self, name: str) -> NodePlan:
         """Return the node called `name`. Errors: KeyError."""
@@ -140,7 +168,8 @@ class LabPlan:
 
     def describe(self) -> str:
         """Return every address, route, rule and sysctl as text for people: what `--dry-run` prints."""
-        return "\n".join(line for node in self.nodes for line in _node_lines(self, node)) + "\n"
+        lines = [line for node in self.nodes for line in _node_lines(self, node)]
+        return "\n".join(lines + [line for link in self.links for line in _link_lines(link)]) + "\n"
 
 
 def _node_lines(plan: LabPlan, node: NodePlan) -> Iterator[str]:
@@ -178,3 +207,9 @@ def _interface_lines(plan: LabPlan, node: NodePlan, interface: InterfacePlan) ->
     for address in interface.addresses:
         yield f"    address {address}"
     yield f"    address {interface.link_local}"
+
+
+def _link_lines(link: LinkPlan) -> Iterator[str]:
+    ways = ((link.node1, link.node2), (link.node2, link.node1))
+    for (source, target), impairment in zip(ways, link.impairments or (), strict=False):
+        yield f"link {source} to {target}: {impairment.describe()}"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_address, ip_interface, ip_network
 
 from testbed.lab.draft import Draft, EndDraft, Interface, Network, NodeDraft, Topology, read_topology
+from testbed.lab.links import Impairments, impair_links
 from testbed.lab.model import (
     MTU_OCTETS,
     InterfacePlan,
@@ -21,6 +22,7 @@ from testbed.lab.model import (
     LabPlanError,
     LabRequest,
     LinkPlan,
+    LinkRequest,
     NatPlan,
     NodePlan,
     ProtectPlan,
@@ -37,6 +39,7 @@ __all__ = [
     "LabPlanError",
     "LabRequest",
     "LinkPlan",
+    "LinkRequest",
     "NatPlan",
     "NodePlan",
     "ProtectPlan",
@@ -57,6 +60,7 @@ def plan_lab(topo: Topology, request: LabRequest | None = None) -> LabPlan:
     request = request or LabRequest()
     draft = read_topology(topo)
     _check_links(draft)
+    impairments = impair_links(draft, request)
     routes: dict[str, list[RoutePlan]] = {name: [] for name in draft.nodes}
     _add_site_addresses(draft, request, routes)
     _check_addresses(draft)
@@ -66,7 +70,7 @@ def plan_lab(topo: Topology, request: LabRequest | None = None) -> LabPlan:
     _check_names(draft, request)
     if draft.problems:
         raise LabPlanError(draft.problems)
-    return _freeze(draft, request, routes, taps)
+    return _freeze(draft, request, routes, taps, impairments)
 
 
 def _check_links(draft: Draft) -> None:
@@ -245,7 +249,13 @@ def _check_names(draft: Draft, request: LabRequest) -> None:
             draft.problem(f"node {name}", f"{text} is not an address: {error}")
 
 
-def _freeze(draft: Draft, request: LabRequest, routes: Mapping[str, list[RoutePlan]], taps: list[TapPlan]) -> LabPlan:
+def _freeze(
+    draft: Draft,
+    request: LabRequest,
+    routes: Mapping[str, list[RoutePlan]],
+    taps: list[TapPlan],
+    impairments: list[Impairments],
+) -> LabPlan:
     tapped = {(tap.node, tap.interface) for tap in taps}
     macs = _mac_addresses(draft)
     nodes = tuple(
@@ -263,8 +273,11 @@ def _freeze(draft: Draft, request: LabRequest, routes: Mapping[str, list[RoutePl
         )
         for node in draft.nodes.values()
     )
-    links = tuple(LinkPlan(end1.node, end1.name, end2.node, end2.name, end1.mtu_octets) for end1, end2 in draft.links)
-    return LabPlan(nodes, links, tuple(taps))
+    links = tuple(
+        LinkPlan(end1.node, end1.name, end2.node, end2.name, end1.mtu_octets, impaired)
+        for (end1, end2), impaired in zip(draft.links, impairments, strict=True)
+    )
+    return LabPlan(nodes, links, tuple(taps), request.seed)
 
 
 def _mac_addresses(draft: Draft) -> dict[tuple[str, str], str]:

@@ -19,7 +19,7 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "tunnel.cipher": ("AES-256-GCM",),
     "tunnel.control": ("tls-crypt",),
     "site": ("http", "https"),
-    "link": (),  # options a scenario may set on a link, such as "bw"
+    "link": ("bw", "delay", "jitter", "loss", "duplicate", "reorder", "mtu", "max_queue_size"),
     "action": ("timeout",),  # when an action runs: "timeout", "at"
     "events": (),
 }

@@ -34,6 +34,10 @@ PURITY = {
     "testbed.scenario": True,
     "testbed.lab.plan": True,
     "testbed.lab.draft": True,
+    "testbed.lab.links": True,
+    "testbed.lab.impair.model": True,
+    "testbed.lab.impair.options": True,
+    "testbed.lab.impair.shaper": True,
     "testbed.lab.model": True,
     "testbed.lab.sysctls": True,
     "testbed.capture.pcapng": True,
@@ -79,7 +83,7 @@ WORLD = (
 MAKES_KEYS = ("generate_key", "generate_private_key", "generate_parameters")
 
 # Packages that pure modules lie in: importing the module runs them, so they must import nothing (a test looks).
-WAY_TO_PURE = ("testbed", "testbed.lab", "testbed.capture")
+WAY_TO_PURE = ("testbed", "testbed.lab", "testbed.lab.impair", "testbed.capture")
 OBSERVER_MAY_KNOW = ("testbed.facts", "testbed.capture.pcapng", "testbed.capture.reader", "testbed.observer")
 TOPOLOGY_TOP_LEVEL = ("mininet.topo", *(sys.stdlib_module_names - {"distutils"}))  # gone in Python 3.12
 ONE_WRAPPER = {
