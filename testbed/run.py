@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import __version__
+from testbed.dissection.shown import shown_packets
 from testbed.evidence import read_evidence
 from testbed.internet import Roles, lab_request, roles_of
 from testbed.lab.bubble import Bubble
@@ -39,6 +41,7 @@ from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
 from testbed.scenario.load import load_scenario
 from testbed.scenario.shipped import find_scenario
 from testbed.scenario.values import Scenario, TopologyRef, Variant
+from testbed.tunnels.openvpn_config import DEVICE
 from testbed.tunnels.programs import missing_program
 from testbed.variant import VariantJob, run_variant
 from testbed.verdict import Judgement, VariantEvidence
@@ -120,7 +123,8 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         progress.close()
         json_text = to_json(result)
         directory.write_text("result.json", json_text)
-        directory.write_text("report.html", render_html(result))
+        shown = shown_packets(result, Path(f"/proc/self/fd/{directory.fd}"))
+        directory.write_text("report.html", render_html(result, shown.packets, shown.lists))
         if order.junit is not None:
             order.junit.write_text(render_junit(result), encoding="utf-8")
         directory.give_to_owner()
@@ -145,12 +149,18 @@ class ScenarioRun:
         returned: dict[str, dict[str, Any]] = {}
         evidence: dict[str, VariantEvidence] = {}
         for name in self._prepared.plans:
-            returned[name] = self._run_in_bubble(self._prepared.scenario.variants[name])
+            try:
+                returned[name] = self._run_in_bubble(self._prepared.scenario.variants[name])
+            except Exception:
+                self._progress.finished(name, ok=False)
+                raise
             self._progress.phase(name, Phase.OBSERVE)
             evidence[name] = read_evidence(
                 self._directory.fd, self._prepared.scenario.variants[name], self._prepared.roles[name], returned[name]
             )
-            self._progress.finished(name)
+            failed = sum(not record["ok"] for record in returned[name]["actions"])
+            reason = f"{failed} of {len(returned[name]['actions'])} actions failed"
+            self._progress.finished(name, ok=not failed, reason=reason)
         judgement = judge(evidence.values(), self._prepared.scenario.expectations)
         return self._summed_up(returned, judgement)
 
@@ -210,9 +220,11 @@ class ScenarioRun:
 
 
 def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judgement) -> VariantResult:
-    tunnel = None if variant.tunnel is None else {**asdict(variant.tunnel), **(values["tunnel"] or {})}
-    if tunnel is not None and not isinstance(tunnel["routes"], str):
-        tunnel["routes"] = list(tunnel["routes"])
+    tunnel = None
+    if variant.tunnel is not None:
+        tunnel = {**asdict(variant.tunnel), "interface": DEVICE, **(values["tunnel"] or {})}
+        if not isinstance(tunnel["routes"], str):
+            tunnel["routes"] = list(tunnel["routes"])
     return VariantResult(
         name=variant.name,
         tunnel=tunnel,
@@ -228,8 +240,9 @@ def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judg
 
 
 def environment() -> dict[str, Any]:
-    """Where a result was made: versions that matter, and whether it was root or a user namespace."""
+    """Where a result was made: the command, versions that matter, and whether it was root or a user namespace."""
     return {
+        **command_line(sys.argv, as_root=os.geteuid() == 0),
         "testbed": __version__,
         "python": platform.python_version(),
         "kernel": platform.release(),
@@ -237,6 +250,14 @@ def environment() -> dict[str, Any]:
         "mode": "root" if os.geteuid() == 0 else "user namespace",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def command_line(argv: Sequence[str], *, as_root: bool) -> dict[str, str]:
+    """The command that repeats the run, where this process is the command line's; under another program, nothing."""
+    program = Path(argv[0]) if argv else Path()
+    if program.name != "testbed" and program.parts[-2:] != ("testbed", "__main__.py"):
+        return {}
+    return {"command": ("sudo " if as_root else "") + shlex.join(["testbed", *argv[1:]])}
 
 
 def _check_host(prepared: Prepared) -> None:

@@ -1,0 +1,52 @@
+"""HTTP/1.1 messages of one direction, as the observer's parser reads them.
+
+Source: RFC 9112
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from testbed.dissection.opening import Opening, text_of
+from testbed.observer import http
+
+_DECODED_OCTETS = 64 << 10
+_MOST_HEADERS = 40
+
+
+def is_http(octets: bytes) -> bool:
+    return http.looks_like_request(octets) or http.looks_like_response(octets)
+
+
+def first_line(octets: bytes) -> str:
+    return text_of(octets.split(b"\r\n", 1)[0].split(b"\n", 1)[0])
+
+
+def complete_messages(octets: bytes) -> list[http.HttpMessage]:
+    """The messages that the octets hold to their end; a body that only the connection's end ends counts as it is."""
+    parsed = (
+        http.parse_requests(octets, _DECODED_OCTETS)
+        if http.looks_like_request(octets)
+        else http.parse_responses(octets, (), _DECODED_OCTETS)
+    )
+    return [message for message in parsed if message.complete]
+
+
+def open_messages(
+    opening: Opening, octets: bytes, messages: Sequence[http.HttpMessage], start: int, end: int, frames: Sequence[int]
+) -> None:
+    """Shape: `frames` are those whose octets the messages took, this one last."""
+    first = messages[0]
+    content_type = (first.header(b"content-type") or b"").split(b";", 1)[0].strip()
+    words = f"  ({text_of(content_type)})" if content_type and first.body else ""
+    opening.say("HTTP", f"{first_line(octets[first.start :])}{words}")
+    fields: list[tuple[str, object]] = []
+    if len(frames) > 1:
+        fields.append(("put together from", "frames " + ", ".join(map(str, frames))))
+    for message in messages:
+        kind = "response" if message.status else "request"
+        fields.append((kind, first_line(octets[message.start :])))
+        fields += [(text_of(header.name), text_of(header.value)) for header in message.headers[:_MOST_HEADERS]]
+        if message.body:
+            fields.append(("body", text_of(message.body)))
+    opening.add("Hypertext Transfer Protocol", start, end, *fields)

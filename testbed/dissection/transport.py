@@ -1,0 +1,296 @@
+"""UDP and TCP: ports, flags and relative numbers, and which protocol a conversation carries, told from its octets.
+
+Relative sequence numbers, window scales and messages that span segments need what came before, so a `Transport` sees
+the frames of a capture in order. Segments out of order or sent again are shown by their header alone.
+
+Source: RFC 768, RFC 9293, RFC 7323
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from testbed.dissection import http, openvpn, tls
+from testbed.dissection.dns import open_dns
+from testbed.dissection.opening import Opening, Reader, plural, text_of
+from testbed.observer import ip
+from testbed.observer.dissect import DNS_PORTS, is_text
+
+_FLAGS = (
+    (0x02, "SYN"),
+    (0x01, "FIN"),
+    (0x04, "RST"),
+    (0x08, "PSH"),
+    (0x10, "ACK"),
+    (0x20, "URG"),
+    (0x40, "ECE"),
+    (0x80, "CWR"),
+)
+_SYN, _ACK = 0x02, 0x10
+_MOST_CONVERSATIONS = 4_096
+_MOST_PENDING_OCTETS = 256 << 10
+_MASK = 0xFFFFFFFF
+
+Endpoint = tuple[bytes, int]
+
+
+@dataclass(slots=True)
+class Half:
+    """One direction of a TCP connection. Shape: `next_octet` is the sequence number that follows without a hole."""
+
+    first: int
+    shift: int | None = None
+    next_octet: int = 0
+    pending: bytes = b""
+    frames: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Two endpoints and a protocol. Shape: direction True is the one that spoke first."""
+
+    first_speaker: Endpoint
+    halves: dict[bool, Half] = field(default_factory=dict)
+    application: str = ""
+    tls: tls.TlsState = field(default_factory=tls.TlsState)
+    openvpn: openvpn.OpenVpnState | None = None
+
+
+@dataclass(slots=True)
+class Transport:
+    conversations: dict[tuple[int, frozenset[Endpoint]], Conversation] = field(default_factory=dict)
+
+    def _conversation(self, protocol: int, source: Endpoint, destination: Endpoint) -> Conversation:
+        key = protocol, frozenset((source, destination))
+        if key not in self.conversations and len(self.conversations) >= _MOST_CONVERSATIONS:
+            self.conversations.clear()
+        return self.conversations.setdefault(key, Conversation(source))
+
+    # -- UDP ----------------------------------------------------------------------------------------------------------
+
+    def open_udp(self, opening: Opening, packet: ip.Packet) -> None:
+        reader = Reader(opening.data, packet.start, packet.end)
+        source, destination, length, checksum = (reader.number(2) for _ in range(4))
+        fields = (("source port", source), ("destination port", destination), ("length", length))
+        opening.add("User Datagram Protocol", packet.start, reader.at, *fields, ("checksum", f"0x{checksum:04x}"))
+        opening.say("UDP", f"{source} → {destination} Len={reader.left}")
+        if not reader.left:
+            return
+        if (source in DNS_PORTS or destination in DNS_PORTS) and open_dns(opening, reader.at, packet.end):
+            return
+        ends = (packet.source, source), (packet.destination, destination)
+        conversation = self._conversation(packet.protocol, *ends)
+        fresh = openvpn.recognise(opening.data[reader.at : packet.end])
+        if fresh is not None:
+            conversation.openvpn, conversation.first_speaker = fresh, ends[0]
+        if conversation.openvpn is not None:
+            direction = ends[0] == conversation.first_speaker
+            openvpn.open_packet(opening, reader.at, packet.end, conversation.openvpn, direction)
+        else:
+            add_data(opening, reader.at, packet.end)
+
+    # -- TCP ----------------------------------------------------------------------------------------------------------
+
+    def open_tcp(self, opening: Opening, packet: ip.Packet) -> None:
+        reader = Reader(opening.data, packet.start, packet.end)
+        source, destination = reader.number(2), reader.number(2)
+        sequence, acknowledged, word, window = reader.number(4), reader.number(4), reader.number(2), reader.number(2)
+        reader.take(4)
+        flags = word & 0xFF
+        header_end = min(max(packet.start + (word >> 12) * 4, reader.at), packet.end)
+        options = read_options(opening.data[reader.at : header_end])
+        ends = (packet.source, source), (packet.destination, destination)
+        conversation = self._conversation(packet.protocol, *ends)
+        direction = ends[0] == conversation.first_speaker
+        half = _half(conversation, direction, sequence, flags, options)
+        relative = (sequence - half.first) & _MASK
+        other = conversation.halves.get(not direction)
+        base = other.first if other else (acknowledged - 1) & _MASK
+        numbers = [f"Seq={relative}"]
+        if flags & _ACK:
+            numbers.append(f"Ack={(acknowledged - base) & _MASK}")
+        numbers += [f"Win={_window(window, flags, half, other)}", f"Len={packet.end - header_end}", *_spelled(options)]
+        names = _flag_names(flags)
+        opening.say("TCP", f"{source} → {destination} [{names}] {' '.join(numbers)}")
+        opening.add(
+            "Transmission Control Protocol",
+            *(packet.start, header_end),
+            *(("source port", source), ("destination port", destination), ("flags", names)),
+            *(
+                ("sequence number", f"{relative} (relative), {sequence}"),
+                ("window", numbers[1 + bool(flags & _ACK)][4:]),
+            ),
+            *([("acknowledges", f"{(acknowledged - base) & _MASK} (relative)")] if flags & _ACK else []),
+            *([("options", " ".join(_spelled(options)))] if options else []),
+        )
+        if header_end < packet.end:
+            self._open_segment(opening, conversation, direction, sequence, header_end, packet.end)
+
+    def _open_segment(
+        self, opening: Opening, conversation: Conversation, direction: bool, sequence: int, start: int, end: int
+    ) -> None:
+        half = conversation.halves[direction]
+        payload = opening.data[start:end]
+        if half.next_octet != sequence:
+            if (sequence - half.next_octet) & _MASK < 1 << 31:  # a hole: what was begun cannot be completed
+                half.pending, half.frames, half.next_octet = b"", [], (sequence + len(payload)) & _MASK
+            opening.add("TCP segment, out of order or sent again", start, end)
+            return
+        half.next_octet = (sequence + len(payload)) & _MASK
+        octets = half.pending + payload
+        frames = [*half.frames, opening.number]
+        used = _open_stream(opening, conversation, direction, octets, (start, end), frames)
+        rest = octets[used:] if len(octets) - used <= _MOST_PENDING_OCTETS else b""
+        half.pending, half.frames = rest, (frames[-1:] if used else frames) if rest else []
+
+
+def _half(conversation: Conversation, direction: bool, sequence: int, flags: int, options: dict[str, int]) -> Half:
+    half = conversation.halves.get(direction)
+    if flags & _SYN:
+        if half is None or half.first != sequence:
+            half = Half(sequence, options.get("WS"), (sequence + 1) & _MASK)
+            conversation.halves[direction] = half
+            if not flags & _ACK:  # the ports are used anew
+                conversation.application, conversation.tls = "", tls.TlsState()
+                conversation.halves.pop(not direction, None)
+    elif half is None:
+        half = conversation.halves[direction] = Half((sequence - 1) & _MASK, None, sequence)
+    return half
+
+
+def _open_stream(
+    opening: Opening,
+    conversation: Conversation,
+    direction: bool,
+    octets: bytes,
+    where: tuple[int, int],
+    frames: list[int],
+) -> int:
+    """Open what the direction's octets, so far unread, hold completely. Returns how many octets that was."""
+    start, end = where
+    if not conversation.application:
+        conversation.application = _application(octets)
+        if conversation.application == "openvpn":
+            conversation.openvpn = openvpn.recognise(octets[2:])
+    if http.is_http(octets):
+        return _open_http(opening, octets, start, end, frames)
+    if conversation.application == "tls" and tls.looks_like_records(octets):
+        return _open_tls(opening, conversation, direction, octets, start, end)
+    if conversation.application == "openvpn" and conversation.openvpn is not None:
+        return _open_openvpn(opening, conversation.openvpn, direction, octets, start, end)
+    if len(octets) == end - start and _is_framed(octets) and open_dns_stream(opening, start, end):
+        return len(octets)
+    add_data(opening, start, end)
+    return len(octets)
+
+
+def _application(octets: bytes) -> str:
+    if tls.looks_like_records(octets):
+        return "tls"
+    length = int.from_bytes(octets[:2], "big")
+    if 2 + length <= len(octets) and openvpn.recognise(octets[2 : 2 + length]) is not None:
+        return "openvpn"
+    return ""
+
+
+def _open_http(opening: Opening, octets: bytes, start: int, end: int, frames: list[int]) -> int:
+    messages = http.complete_messages(octets)
+    if messages:
+        http.open_messages(opening, octets, messages, start, end, frames)
+        return messages[-1].end
+    opening.summary = f"{http.first_line(octets)}  [TCP segment of a reassembled PDU]"
+    fields = (("begins with", http.first_line(octets)), ("text", text_of(opening.data[start:end])))
+    opening.add("Part of an HTTP message", start, end, *fields)
+    return 0
+
+
+def _open_tls(
+    opening: Opening, conversation: Conversation, direction: bool, octets: bytes, start: int, end: int
+) -> int:
+    used = tls.records_end(octets)
+    if not used:
+        opening.summary += "  [TCP segment of a reassembled PDU]"
+        opening.add("Part of a TLS record", start, end, ("octets", end - start), encrypted=octets[0] == 23)
+        return 0
+    tls.open_records(opening, octets[:used], start, end - (len(octets) - used), conversation.tls, direction)
+    return used
+
+
+def _open_openvpn(
+    opening: Opening, state: openvpn.OpenVpnState, direction: bool, octets: bytes, start: int, end: int
+) -> int:
+    """OpenVPN over TCP: packets with two octets of length before each; the last whole one is opened."""
+    at, names = 0, []
+    base = end - len(octets)
+    while at + 2 <= len(octets):
+        packet_end = at + 2 + int.from_bytes(octets[at : at + 2], "big")
+        if packet_end > len(octets):
+            break
+        names.append(openvpn.OPCODES.get(octets[at + 2] >> 3, "?") if packet_end > at + 2 else "empty")
+        last, at = at, packet_end
+    if not names:
+        opening.add("Part of an OpenVPN packet", start, end, ("octets", end - start), encrypted=True)
+        return 0
+    if base + last >= start and at > last + 2:
+        openvpn.open_packet(opening, base + last + 2, base + at, state, direction)
+    else:
+        opening.add("OpenVPN, last part of a packet", start, base + at, encrypted=True)
+    opening.say("OpenVPN", "MessageType: " + ", ".join(names))
+    return at
+
+
+def _is_framed(octets: bytes) -> bool:
+    return len(octets) > 14 and int.from_bytes(octets[:2], "big") == len(octets) - 2
+
+
+def open_dns_stream(opening: Opening, start: int, end: int) -> bool:
+    """DNS over TCP: one message with its length before it."""
+    return open_dns(opening, start + 2, end)
+
+
+def _window(window: int, flags: int, half: Half, other: Half | None) -> int:
+    scaled = not flags & _SYN and half.shift is not None and other is not None and other.shift is not None
+    return window << min(half.shift or 0, 14) if scaled else window
+
+
+def _flag_names(flags: int) -> str:
+    return ", ".join(word for bit, word in sorted(_FLAGS) if flags & bit) or "<None>"
+
+
+def read_options(octets: bytes) -> dict[str, int]:
+    """TCP's options that matter for reading: segment size, window scale, selective acknowledgement, time stamps."""
+    found: dict[str, int] = {}
+    at = 0
+    while at < len(octets) and octets[at]:
+        if octets[at] == 1:
+            at += 1
+            continue
+        length = octets[at + 1] if at + 1 < len(octets) else 0
+        value = octets[at + 2 : at + length]
+        if length < 2 or at + length > len(octets):
+            break
+        if octets[at] == 2 and length == 4:
+            found["MSS"] = int.from_bytes(value, "big")
+        elif octets[at] == 3 and length == 3:
+            found["WS"] = value[0]
+        elif octets[at] == 4:
+            found["SACK_PERM"] = 1
+        elif octets[at] == 8 and length == 10:
+            found["TSval"], found["TSecr"] = int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big")
+        at += length
+    return found
+
+
+def _spelled(options: dict[str, int]) -> list[str]:
+    """As Wireshark's summary spells them: the scale as the factor it is, a permission without a value."""
+    shift = min(options.get("WS", 0), 14)
+    values = {**options, **({"WS": 1 << shift} if "WS" in options else {})}
+    return [name if name == "SACK_PERM" else f"{name}={value}" for name, value in values.items()]
+
+
+def add_data(opening: Opening, start: int, end: int) -> None:
+    """Octets of no protocol that is known here: as text where people can read it."""
+    octets = opening.data[start:end]
+    readable = is_text(octets)
+    fields = [("length", plural(end - start, "octet")), *([("text", text_of(octets))] if readable else [])]
+    opening.add("Data", start, end, *fields)
