@@ -28,7 +28,6 @@ PURITY = {
     "vpn.cli": False,
     "vpn.config.load": False,
     "vpn.pki": False,
-    "vpn.pki.key_files": True,
     "testbed.facts": True,
     "testbed.result": True,
     "testbed.scenario": True,

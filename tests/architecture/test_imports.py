@@ -96,7 +96,7 @@ def test_the_checker_catches_a_pure_module_that_leans_on_one_that_is_not() -> No
         ("vpn.tls", "from OpenSSL import SSL"),
         ("testbed.scenario", "import importlib\nimportlib.import_module(f'{__name__}.load')"),
         ("testbed.report.html", "from importlib.resources import files"),
-        ("vpn.config.security", "from vpn.pki.key_files import parse"),
+        ("vpn.config.security", "from vpn.crypto.static_key import parse_static_key"),
         ("testbed.lab.netlink", "import pyroute2"),
         ("testbed.observer.flows", "from testbed.facts import Kind\nfrom testbed.capture.pcapng import read"),
         (

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from vpn.crypto.client_key import ClientKey, timestamp_metadata, wrap_client_key
+from vpn.crypto.static_key import build_client_key, build_static_key, parse_client_key, parse_static_key
 from vpn.pki.commands import run_pki
-from vpn.pki.key_files import (
-    KeyFileError,
-    build_static_key,
-    build_tls_crypt_v2_client_key,
-    parse_static_key,
-    parse_tls_crypt_v2_client_key,
-)
+from vpn.wire.packet import Malformed
 
 PUBLIC = {"ca.crt", "server.crt", "client.crt", "bob.crt", "crl.pem"}
 
@@ -138,8 +134,8 @@ def test_openvpn_makes_a_client_key_from_our_server_key(keys: Path, tmp_path: Pa
     server = str(keys / "tls-crypt-v2-server.key")
     argv = ["openvpn", "--tls-crypt-v2", server, "--genkey", "tls-crypt-v2-client", str(made)]
     assert subprocess.run(argv, capture_output=True, timeout=20).returncode == 0
-    key, wrapped = parse_tls_crypt_v2_client_key(made.read_text())
-    ours_key, ours_wrapped = parse_tls_crypt_v2_client_key((keys / "tls-crypt-v2-client.key").read_text())
+    key, wrapped = parse_client_key(made.read_text())
+    ours_key, ours_wrapped = parse_client_key((keys / "tls-crypt-v2-client.key").read_text())
     assert (len(key), len(wrapped)) == (len(ours_key), len(ours_wrapped)) == (256, 299)
 
 
@@ -160,12 +156,13 @@ def test_we_read_the_static_key_that_openvpn_makes(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_static_key_is_refused_with_the_reason(text: str, reason: str) -> None:
-    with pytest.raises(KeyFileError, match=reason):
+    with pytest.raises(Malformed, match=reason):
         parse_static_key(text)
 
 
 def test_a_cut_client_key_is_refused() -> None:
-    whole = build_tls_crypt_v2_client_key(bytes(128), bytes(256), 1_700_000_000)
+    key = ClientKey(bytes(256), timestamp_metadata(1_700_000_000))
+    whole = build_client_key(key.key, wrap_client_key(key, bytes(128)))
     lines = whole.splitlines()
-    with pytest.raises(KeyFileError, match="cut short"):
-        parse_tls_crypt_v2_client_key("\n".join([*lines[:-3], lines[-1]]))
+    with pytest.raises(Malformed, match="cut short"):
+        parse_client_key("\n".join([*lines[:-3], lines[-1]]))

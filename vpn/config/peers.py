@@ -39,7 +39,7 @@ from vpn.config.security import (
     build_tls,
     key_direction,
 )
-from vpn.pki.key_files import KeyFileError, parse_static_key
+from vpn.crypto.static_key import parse_static_key
 from vpn.settings import (
     ClientCertificate,
     ClientSettings,
@@ -52,6 +52,7 @@ from vpn.settings import (
     Topology,
     Transport,
 )
+from vpn.wire.packet import Malformed
 
 _SERVER_PREFIX6 = range(64, 125)  # openvpn's range for server-ipv6
 
@@ -317,7 +318,7 @@ def _static_key(options: Options, files: FileReader, protocol: Protocol, *, list
     if entry is not None and (text := files.text(options, entry, secret=True)):
         try:
             key = parse_static_key(text)
-        except KeyFileError as error:
+        except Malformed as error:
             options.refuse(entry, str(error))
     options.warnings.append(
         "DEPRECATED OPTION: The option --secret is deprecated: no forward secrecy, so a stolen key opens all recorded "

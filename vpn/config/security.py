@@ -6,12 +6,7 @@ from vpn.config.files import FileReader
 from vpn.config.model import Family, Protocol
 from vpn.config.option import Role
 from vpn.config.options import Entry, Options
-from vpn.pki.key_files import (
-    KeyFileError,
-    parse_static_key,
-    parse_tls_crypt_v2_client_key,
-    parse_tls_crypt_v2_server_key,
-)
+from vpn.crypto.static_key import parse_client_key, parse_server_key, parse_static_key
 from vpn.settings import (
     CertificateRole,
     Cipher,
@@ -26,6 +21,7 @@ from vpn.settings import (
     TlsVersion,
     Wrapping,
 )
+from vpn.wire.packet import Malformed
 
 _VERSIONS = {"1.0": TlsVersion.TLS_1_2, "1.1": TlsVersion.TLS_1_2, "1.2": TlsVersion.TLS_1_2, "1.3": TlsVersion.TLS_1_3}
 _DIRECTIONS = {None: KeyDirection.BIDIRECTIONAL, "0": KeyDirection.NORMAL, "1": KeyDirection.INVERSE}
@@ -109,7 +105,7 @@ def build_control(options: Options, files: FileReader) -> ControlProtection:
         return ControlProtection()
     try:
         return _control_protection(options, entry, text)
-    except KeyFileError as error:
+    except Malformed as error:
         source = "the inline block" if entry.inline else entry.values[0]
         options.refuse(entry, f"{source}: {error}")
         return ControlProtection()
@@ -124,9 +120,9 @@ def _control_protection(options: Options, entry: Entry, text: str) -> ControlPro
     if wrapping is Wrapping.TLS_CRYPT:
         return ControlProtection(wrapping, static_key=parse_static_key(text))
     if options.role is Role.SERVER:
-        key = parse_tls_crypt_v2_server_key(text)
+        key = parse_server_key(text)
         return ControlProtection(wrapping, server_key=key, force_cookie=entry.values[1] == "force-cookie")
-    client_key, wrapped = parse_tls_crypt_v2_client_key(text)
+    client_key, wrapped = parse_client_key(text)
     return ControlProtection(wrapping, static_key=client_key, wrapped_client_key=wrapped)
 
 

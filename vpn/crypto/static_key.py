@@ -3,7 +3,7 @@
     cipher0 (64)   hmac0 (64)   cipher1 (64)   hmac1 (64)
 
 The key block of the data channel has the same layout. Parsing and building the text forms is pure; who reads and
-writes files is not here. Source: openvpn-protocol.md sections 3.1 and 3.4.
+writes files is not here; no error quotes key material. Source: openvpn-protocol.md sections 3.1 and 3.4.
 """
 
 from __future__ import annotations
@@ -52,18 +52,24 @@ def split_key(block: bytes, direction: KeyDirection) -> DirectionKeys:
 
 
 def parse_static_key(text: str) -> bytes:
-    """The 256 octets of a static key file. Errors: Malformed."""
+    """The 256 octets of a static key file; lines outside of the BEGIN/END pair are ignored.
+
+    Errors: Malformed; a half-size key (128 octets, old and undirected) is refused by its length
+    """
     digits = re.sub(r"\s", "", _between(text, _STATIC))
     try:
         key = bytes.fromhex(digits)
     except ValueError:
-        raise Malformed("static key holds something that is not hexadecimal") from None
+        raise Malformed("the static key contains something other than hexadecimal digits") from None
     if len(key) != KEY_OCTETS:
-        raise Malformed(f"static key of {len(key)} octets instead of {KEY_OCTETS}")
+        raise Malformed(f"the static key has {len(key)} octets; {KEY_OCTETS} are needed")
     return key
 
 
 def build_static_key(key: bytes) -> str:
+    """The text of a static key file, as openvpn's own tool writes it. Errors: ValueError if it is not 256 octets."""
+    if len(key) != KEY_OCTETS:
+        raise ValueError(f"a static key has {KEY_OCTETS} octets, not {len(key)}")
     digits = key.hex()
     lines = [digits[start : start + 32] for start in range(0, len(digits), 32)]
     return "\n".join(
@@ -74,9 +80,10 @@ def build_static_key(key: bytes) -> str:
 def parse_client_key(text: str) -> tuple[bytes, bytes]:
     """(Kc of 256 octets, WKc) of a tls-crypt-v2 client key file. Errors: Malformed."""
     octets = _base64(text, _CLIENT)
-    if len(octets) <= KEY_OCTETS:
-        raise Malformed("tls-crypt-v2 client key is too short")
-    return octets[:KEY_OCTETS], octets[KEY_OCTETS:]
+    key, wrapped = octets[:KEY_OCTETS], octets[KEY_OCTETS:]
+    if len(wrapped) < 2 or int.from_bytes(wrapped[-2:], "big") != len(wrapped):
+        raise Malformed(f"the {_CLIENT} is cut short or damaged")
+    return key, wrapped
 
 
 def build_client_key(key: bytes, wrapped: bytes) -> str:
@@ -87,7 +94,7 @@ def parse_server_key(text: str) -> bytes:
     """The 128 octets of a tls-crypt-v2 server key file. Errors: Malformed."""
     octets = _base64(text, _SERVER)
     if len(octets) != SERVER_KEY_OCTETS:
-        raise Malformed(f"tls-crypt-v2 server key of {len(octets)} octets instead of {SERVER_KEY_OCTETS}")
+        raise Malformed(f"the {_SERVER} has {len(octets)} octets; {SERVER_KEY_OCTETS} are needed")
     return octets
 
 
@@ -99,7 +106,7 @@ def _between(text: str, name: str) -> str:
     _, found, rest = text.partition(f"-----BEGIN {name}-----")
     inside, closed, _ = rest.partition(_end(name))
     if not found or not closed:
-        raise Malformed(f"no {name} between BEGIN and END lines")
+        raise Malformed(f"no BEGIN/END lines of an {name}")
     return inside
 
 
@@ -107,7 +114,7 @@ def _base64(text: str, name: str) -> bytes:
     try:
         return base64.b64decode("".join(_between(text, name).split()), validate=True)
     except binascii.Error:
-        raise Malformed(f"{name} is not base64") from None
+        raise Malformed(f"the {name} is not base64") from None
 
 
 def _pem(name: str, octets: bytes) -> str:

@@ -16,6 +16,15 @@ from pathlib import Path
 
 from cryptography import x509
 
+from vpn.crypto.client_key import ClientKey, timestamp_metadata, wrap_client_key
+from vpn.crypto.static_key import (
+    KEY_OCTETS,
+    SERVER_KEY_OCTETS,
+    build_client_key,
+    build_server_key,
+    build_static_key,
+    parse_server_key,
+)
 from vpn.pki.authority import (
     CA_DAYS,
     CERTIFICATE_DAYS,
@@ -26,18 +35,9 @@ from vpn.pki.authority import (
     issue,
     make_authority,
 )
-from vpn.pki.key_files import (
-    STATIC_KEY_OCTETS,
-    V2_SERVER_KEY_OCTETS,
-    V2_SERVER_NAME,
-    KeyFileError,
-    build_pem,
-    build_static_key,
-    build_tls_crypt_v2_client_key,
-    parse_tls_crypt_v2_server_key,
-)
 from vpn.pki.private_files import PUBLIC_MODE, PkiError, create_file, make_directory, read_file, replace_file
 from vpn.pki.profiles import Control, ProfileMaterial, ProfileTarget, build_profile
+from vpn.wire.packet import Malformed
 
 DEFAULT_CA_NAME = "VPN testbed CA"
 _CONTROL_FILES = {
@@ -54,7 +54,7 @@ def run_pki(argv: Sequence[str]) -> int:
     action: Callable[[argparse.Namespace], None] = arguments.action
     try:
         action(arguments)
-    except (PkiError, KeyFileError) as error:
+    except (PkiError, Malformed) as error:
         print(f"vpn pki: {error}", file=sys.stderr)
         return 1
     return 0
@@ -137,9 +137,9 @@ def _init(arguments: argparse.Namespace) -> None:
         _store_identity(directory, stem, issue(authority, name, purpose, validity))
     create_file(directory / "crl.pem", build_crl(authority, now), PUBLIC_MODE)
     for name in ("tls-crypt.key", "static.key"):
-        _store_text(directory / name, build_static_key(secrets.token_bytes(STATIC_KEY_OCTETS)))
-    server_key = secrets.token_bytes(V2_SERVER_KEY_OCTETS)
-    _store_text(directory / "tls-crypt-v2-server.key", build_pem(V2_SERVER_NAME, server_key))
+        _store_text(directory / name, build_static_key(secrets.token_bytes(KEY_OCTETS)))
+    server_key = secrets.token_bytes(SERVER_KEY_OCTETS)
+    _store_text(directory / "tls-crypt-v2-server.key", build_server_key(server_key))
     _store_text(directory / "tls-crypt-v2-client.key", _new_v2_client_key(server_key, now))
 
 
@@ -180,18 +180,18 @@ def _sign_crl(directory: Path, serial_number: int | None) -> None:
 
 def _static_key(arguments: argparse.Namespace) -> None:
     make_directory(arguments.directory)
-    _store_text(arguments.directory / arguments.file, build_static_key(secrets.token_bytes(STATIC_KEY_OCTETS)))
+    _store_text(arguments.directory / arguments.file, build_static_key(secrets.token_bytes(KEY_OCTETS)))
 
 
 def _v2_server(arguments: argparse.Namespace) -> None:
     make_directory(arguments.directory)
-    key = secrets.token_bytes(V2_SERVER_KEY_OCTETS)
-    _store_text(arguments.directory / arguments.file, build_pem(V2_SERVER_NAME, key))
+    key = secrets.token_bytes(SERVER_KEY_OCTETS)
+    _store_text(arguments.directory / arguments.file, build_server_key(key))
 
 
 def _v2_client(arguments: argparse.Namespace) -> None:
     server_file = arguments.directory / arguments.server_file
-    server_key = parse_tls_crypt_v2_server_key(_read_text(server_file))
+    server_key = parse_server_key(_read_text(server_file))
     _store_text(arguments.directory / arguments.file, _new_v2_client_key(server_key, datetime.now(UTC)))
 
 
@@ -218,8 +218,9 @@ def _load_authority(directory: Path) -> Identity:
 
 
 def _new_v2_client_key(server_key: bytes, now: datetime) -> str:
-    client_key = secrets.token_bytes(STATIC_KEY_OCTETS)
-    return build_tls_crypt_v2_client_key(server_key, client_key, int(now.timestamp()))
+    client_key = secrets.token_bytes(KEY_OCTETS)
+    wrapped = wrap_client_key(ClientKey(client_key, timestamp_metadata(int(now.timestamp()))), server_key)
+    return build_client_key(client_key, wrapped)
 
 
 def _store_identity(directory: Path, stem: str, identity: Identity) -> None:
