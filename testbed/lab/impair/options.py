@@ -35,7 +35,7 @@ def parse_option(key: str, value: Any) -> float:
         raise ValueError("it must be Mbit/s, more than 0")
     if key in SHARES and not 0 <= number <= _PERCENT:
         raise ValueError("it must be percent, from 0 to 100")
-    if key == "max_queue_size" and (number != int(number) or number < 1):
+    if key == "max_queue_size" and (not float(number).is_integer() or number < 1):
         raise ValueError("it must be a number of packets, 1 or more")
     return float(number)
 
