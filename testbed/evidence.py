@@ -71,6 +71,7 @@ def _read_tap(root: Path, record: Mapping[str, Any]) -> TapEvidence:
         sightings=observation.sightings,
         frames=frames,
         streams=tuple(_searched(stream, observation) for stream in observation.streams),
+        addresses=observation.addresses,
         damage=_damage(observation, record["packets"]),
         before_tunnel_server=record["before_tunnel_server"],
     )

@@ -89,7 +89,9 @@ class VariantResult:
     egress: tuple[dict[str, Any], ...]  # {site, address, interface, gateway, source, error}
     taps: tuple[TapRecord, ...]
     exposure: tuple[Exposure, ...]
-    leaks: tuple[dict[str, Any], ...]  # what a tunnel in full use should have hidden and did not: {kind, value, action, evidence}
+    leaks: tuple[
+        dict[str, Any], ...
+    ]  # what a tunnel in full use should have hidden and did not: {kind, value, action, evidence}
     metrics: dict[str, float]  # seconds by phase, octets and packets by direction
 
 

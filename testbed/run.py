@@ -24,9 +24,10 @@ from testbed.evidence import read_evidence
 from testbed.internet import Roles, lab_request, roles_of
 from testbed.lab.bubble import Bubble
 from testbed.lab.errors import HostCannot
-from testbed.lab.host import require_tun
+from testbed.lab.host import fair_congestion_control, require_tun
 from testbed.lab.model import LabPlan, LabPlanError
 from testbed.lab.plan import plan_lab
+from testbed.lab.sysctls import with_congestion_control
 from testbed.lab.topology import load_topology
 from testbed.report.html import render_html
 from testbed.report.json import to_json
@@ -100,8 +101,9 @@ def prepare(name_or_path: str, overrides: Sequence[str], only: Sequence[str], se
 
 
 def describe_plans(prepared: Prepared) -> str:
-    """What `--dry-run` prints: every address, route, rule and sysctl of each variant's lab."""
-    return "\n".join(f"variant {name}\n{plan.describe()}" for name, plan in prepared.plans.items())
+    """What `--dry-run` prints: every address, route, rule and sysctl of each variant's lab, as this host builds it."""
+    built = {name: with_congestion_control(plan, fair_congestion_control()) for name, plan in prepared.plans.items()}
+    return "\n".join(f"variant {name}\n{plan.describe()}" for name, plan in built.items())
 
 
 @contextmanager

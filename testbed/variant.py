@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -129,7 +130,10 @@ class VariantRun:
             *("--ring-octets", str(ring_octets)),
             *("--snap-octets", str(snap_octets)),
         )
+        # A tap told to stop before it can listen would end without emptying its ring: it unblocks the signal itself.
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self._taps[spec.name] = self._spawn(f"tap-{spec.name}", argv, pass_fds=(packet_socket.fileno(), output))
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
         packet_socket.close()
         os.close(output)
 

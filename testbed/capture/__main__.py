@@ -58,6 +58,7 @@ def _signal_descriptor() -> int:
     signal.set_wakeup_fd(writable)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # the wake-up descriptor needs a Python handler to be written to
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # whoever starts a tap may block them
     return readable
 
 

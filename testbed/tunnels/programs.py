@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 READY = "Initialization Sequence Completed"
+READY_WITH_ERRORS = "Initialization Sequence Completed With Errors"
 _RESOLV_CONF_SCRIPT = Path(__file__).with_name("resolv-conf.sh")
 
 

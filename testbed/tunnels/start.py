@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.tunnels.openvpn_config import TunnelSettings, client_config, server_config
-from testbed.tunnels.programs import PROGRAMS, READY
+from testbed.tunnels.programs import PROGRAMS, READY, READY_WITH_ERRORS
 
 if TYPE_CHECKING:
     from testbed.lab.node import Node
@@ -122,13 +122,15 @@ class Tunnel:
     def _await_ready(end: End) -> None:
         pidfd = os.pidfd_open(end.process.pid)
         try:
-            while READY not in end.log_text():
+            while READY not in (said := end.log_text()):
                 if select.select([pidfd], [], [], POLL_INTERVAL)[0]:
                     raise end.failure(f"ended with code {end.process.wait()} before it was up")
                 if time.monotonic() - end.started_at > READY_TIMEOUT:
                     raise end.failure(f"was not up after {READY_TIMEOUT:.0f} s")
         finally:
             os.close(pidfd)
+        if READY_WITH_ERRORS in said:
+            raise end.failure("came up, but could not set all of its addresses and routes")
         end.ready_after = time.monotonic() - end.started_at
 
 

@@ -35,7 +35,10 @@ TUNNEL = """
 title: Tunnel
 sites: {www.example.com: {address: 93.184.216.34, node: web, http: true}}
 tunnel: {program: vpn}
-workload: [{dns: www.example.com}, {http: http://www.example.com/}, {http: http://www.example.com/bytes/500000}]
+workload:
+  - dns: {name: www.example.com, timeout: 1}
+  - http: {url: http://www.example.com/, timeout: 1}
+  - http: {url: http://www.example.com/bytes/500000, timeout: 2}
 taps: [isp]
 expect:
   - {variant: only, observer: isp, sees: [tunnel]}
