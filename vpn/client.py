@@ -10,10 +10,10 @@ Sources: openvpn-protocol.md sections 8, 9 and 13.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from vpn.client_options import pushed_timers, pushed_token, read_configuration
 from vpn.dataplane.channel import Negotiated
 from vpn.dataplane.inner import destination
 from vpn.drops import Drop, Drops
@@ -34,20 +34,19 @@ from vpn.events import (
     TransportUnusable,
 )
 from vpn.happenings import HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
+from vpn.introduction import client_peer_info, options_string
 from vpn.key_session import KeySession
-from vpn.negotiation import CC_EXIT, DYN_TLS_CRYPT, TLS_EKM, NoSharedCipher, cipher_as_client, client_protocol
+from vpn.negotiation import CC_EXIT, DYN_TLS_CRYPT, NoSharedCipher
 from vpn.outlets import Outlets
 from vpn.protection import base_key, client_wrapper
 from vpn.push import PushedOptions
-from vpn.push_parser import BadPush, PushCollector, filter_options, parse_options
-from vpn.session import Identity, Session, SessionSetup, new_session_id
-from vpn.settings import Address, ClientSettings, KeyDirection, Transport, Wrapping
+from vpn.push_parser import BadPush, PushCollector, parse_options
+from vpn.session import Session
+from vpn.session_setup import Identity, SessionSetup, new_session_id
+from vpn.settings import Address, ClientSettings, Transport, Wrapping
 from vpn.tls import TlsContext
-from vpn.version import IV_VERSION
 from vpn.wire.message import EXIT, HALT, PUSH_REPLY, PUSH_REQUEST, RESTART, AuthFailure, RestartRequest, is_message
-from vpn.wire.occ import LinkDescription, build_options
-from vpn.wire.packet import Opcode, PeerId
-from vpn.wire.peer_info import build_peer_info
+from vpn.wire.packet import Opcode
 
 _FIRST_PUSH_REQUEST = 1.0  # most servers push unasked; this is for those that do not
 _CLOSE_LINGER = 1.0  # how long a clean exit waits for its acknowledgement
@@ -237,37 +236,12 @@ class ClientCore:
             transport=settings.transport,
             transport_ipv6=settings.transport_ipv6,
             max_packet_octets=settings.max_packet_octets,
-            identity=Identity(self._options_string(), self._peer_info(), self._credentials),
+            identity=Identity(options_string(settings), client_peer_info(settings), self._credentials),
             random_bytes=self._random_bytes,
             drops=self.drops,
             base_key=base_key(settings.control),
             client_key=settings.control.wrapped_client_key,
         )
-
-    def _options_string(self) -> str:
-        settings = self.settings
-        tls_auth = settings.control.wrapping is Wrapping.TLS_AUTH
-        directed = tls_auth and settings.control.direction is not KeyDirection.BIDIRECTIONAL
-        return build_options(
-            LinkDescription(
-                tls_server=False,
-                transport=settings.transport,
-                transport_ipv6=settings.transport_ipv6,
-                tun_mtu=settings.data.tun_mtu,
-                digest=settings.data.digest,
-                cipher=settings.data.fallback_cipher,
-                compression=settings.data.compression,
-                tls_auth=tls_auth,
-                key_direction=int(settings.control.direction) if directed else None,
-            )
-        )
-
-    def _peer_info(self) -> str:
-        settings = self.settings
-        protocol = client_protocol(key_export=settings.tls_key_export, dynamic_tls_crypt=settings.dynamic_tls_crypt)
-        ciphers = [cipher.value for cipher in settings.data.data_ciphers]
-        mtu = max(settings.data.tun_mtu, 1600)  # 2.6 announces what its buffers hold, not what it uses
-        return build_peer_info(protocol, ciphers, mtu, IV_VERSION, settings.peer_info).build()
 
     def _credentials(self) -> tuple[str, str]:
         return self._token or (self.settings.username, self.settings.password)
@@ -350,28 +324,23 @@ class ClientCore:
 
     def _configure(self, session: Session, texts: list[str], now: float) -> None:
         """The server's options are complete: make the keys and tell the driver."""
-        settings = self.settings
         key = session.newest_established
         if key is None:
             return
-        options = parse_options(filter_options(texts, settings.pull_filters, nopull=settings.route_nopull))
         server_options = key.peer_message.options if key.peer_message else ""
         try:
-            cipher = cipher_as_client(options, server_options, settings.data)
+            options, negotiated = read_configuration(texts, server_options, self.settings)
         except NoSharedCipher as error:
             self._refuse(RefusalReason.NO_SHARED_CIPHER, str(error))
             return
-        peer_id = None if options.peer_id is None else PeerId(options.peer_id)
-        export = TLS_EKM in options.protocol_flags
-        compression = settings.data.compression if options.compression is None else options.compression
-        session.agree(Negotiated(cipher, export, peer_id, compression))
+        session.agree(negotiated)
         session.install_keys(key)
         if DYN_TLS_CRYPT in options.protocol_flags:
             session.enable_dynamic_tls_crypt()
         self._apply_timers(session, options, now)
         self._take_token(options)
         self._options = options
-        self._tell_connected(key, options, session.negotiated or Negotiated(cipher, export, peer_id, compression))
+        self._tell_connected(key, options, negotiated)
 
     def _tell_connected(self, key: KeySession, options: PushedOptions, negotiated: Negotiated) -> None:
         done = self._tls_done
@@ -389,25 +358,13 @@ class ClientCore:
         )
 
     def _apply_timers(self, session: Session, options: PushedOptions, now: float) -> None:
-        timers = self.settings.timers
-        session.timers = replace(
-            timers,
-            ping=float(timers.ping if options.ping is None else options.ping),
-            ping_restart=float(timers.ping_restart if options.ping_restart is None else options.ping_restart),
-            ping_exit=float(timers.ping_exit if options.ping_exit is None else options.ping_exit),
-            inactive=float(timers.inactive if options.inactive is None else options.inactive),
-        )
+        session.timers = timers = pushed_timers(self.settings.timers, options)
         self._push_request_at = self._push_deadline = _NEVER
-        limit = options.session_timeout or timers.session_timeout
-        self._session_ends_at = now + limit if limit else _NEVER
+        self._session_ends_at = now + timers.session_timeout if timers.session_timeout else _NEVER
         self._note_inactivity(session, now)
 
     def _take_token(self, options: PushedOptions) -> None:
-        if options.auth_token is not None:
-            username = self.settings.username
-            if options.auth_token_user is not None:
-                username = _decode_user(options.auth_token_user) or username
-            self._token = (username, options.auth_token)
+        self._token = pushed_token(options, self.settings.username) or self._token
 
     def _auth_failed(self, failure: AuthFailure) -> None:
         self._out.tell(AuthFailed(failure.reason, failure.temporary, failure.backoff, failure.advance))
@@ -484,11 +441,3 @@ class ClientCore:
 
 def _tls_established(done: TlsDone) -> TlsEstablished:
     return TlsEstablished(None, done.key_id, done.version, done.cipher, done.common_name, done.subject)
-
-
-def _decode_user(text: str) -> str:
-    """The user name of auth-token-user, which is base64; empty if it is not."""
-    try:
-        return base64.b64decode(text, validate=True).decode()
-    except ValueError:
-        return ""

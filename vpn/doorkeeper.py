@@ -19,7 +19,7 @@ from vpn.crypto.cookie import CookieJar
 from vpn.crypto.wrapping import NotAuthentic, Unwrapped, Wrapper
 from vpn.drops import Drop, Drops
 from vpn.protection import server_wrapper
-from vpn.session import new_session_id
+from vpn.session_setup import new_session_id
 from vpn.settings import Address, ServerSettings, Transport, Wrapping
 from vpn.wire.control import ControlBody
 from vpn.wire.early import EarlyFlags, announces_early_negotiation

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from vpn.events import CloseReason
 from vpn.negotiation import Agreement
 from vpn.pool import Lease
 from vpn.session import Session
@@ -46,7 +45,6 @@ class Peer:
     token_session: bytes = b""
     token_first_at: int = 0
     gone_at: float = float("inf")
-    gone_reason: tuple[CloseReason, str] | None = None
 
     @property
     def who(self) -> str:

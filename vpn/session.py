@@ -12,8 +12,7 @@ Sources: openvpn-protocol.md sections 2, 3.5, 6, 9, 10.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from vpn.crypto.derive import DATA_KEYS_LABEL, DYNAMIC_TLS_CRYPT_LABEL, dynamic_tls_crypt_key, prf_key_block
 from vpn.crypto.static_key import KEY_OCTETS, split_key
@@ -21,56 +20,21 @@ from vpn.crypto.wrapping import NotAuthentic, Replayed, TlsCryptWrapper, Wrapper
 from vpn.dataplane.channel import DataChannel, Negotiated, make_data_key
 from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID
 from vpn.dataplane.mss import MssLimits, Path
-from vpn.drops import Drop, Drops
+from vpn.drops import Drop
 from vpn.events import CloseReason, RefusalReason
 from vpn.happenings import Ended, HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
 from vpn.key_session import KeySession, KeySessionSetup, State
-from vpn.settings import DataSettings, KeyDirection, Timers, Transport
-from vpn.tls import TlsContext, TlsFailed
+from vpn.session_setup import SessionSetup
+from vpn.settings import KeyDirection, Transport
+from vpn.tls import TlsFailed
 from vpn.wire.control import ControlBody
-from vpn.wire.key_method import PRE_MASTER_OCTETS, RANDOM_OCTETS, KeyMessage
 from vpn.wire.occ import PING, OccType, build_occ, parse_occ
-from vpn.wire.packet import SESSION_ID_OCTETS, WITH_CLIENT_KEY, ControlHeader, KeyId, Malformed, Opcode, SessionId
+from vpn.wire.packet import WITH_CLIENT_KEY, ControlHeader, KeyId, Malformed, Opcode
 
 # header 1 + session id 8, count 1, four acknowledgements with their session id 24, message id 4
 _CONTROL_OVERHEAD_OCTETS = 38
 _FIRST_AFTER_WRAP = KeyId(1)  # key ids go 0, 1, …, 7, 1, 2, …: 0 is the first key's alone
 _LAST_KEY_ID = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What this end says in its key messages. `secrets` gives user name and password at the time of each handshake."""
-
-    options: str
-    peer_info: str
-    secrets: Callable[[], tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSetup:
-    """What client and server give a new session.
-
-    Shape: `base_key` is the 256-octet key of the wrapping, empty without. `client_key` is the WKc to append where the
-    protocol wants it. `first_id` is 1 after the stateless start, when `remote_id` is known already.
-    """
-
-    is_server: bool
-    own_id: SessionId
-    wrapper: Wrapper
-    tls: TlsContext
-    timers: Timers
-    data: DataSettings
-    transport: Transport
-    transport_ipv6: bool
-    max_packet_octets: int
-    identity: Identity
-    random_bytes: Callable[[int], bytes]
-    drops: Drops
-    base_key: bytes = field(default=b"", repr=False)
-    client_key: bytes = field(default=b"", repr=False)
-    first_id: int = 0
-    remote_id: SessionId | None = None
 
 
 class Session:
@@ -270,7 +234,7 @@ class Session:
         key_setup = KeySessionSetup(
             key_id,
             not setup.is_server,
-            self._own_message(),
+            setup.own_message(),
             expect,
             self._payload_octets(key_id),
             setup.timers.tls_timeout,
@@ -278,20 +242,6 @@ class Session:
             len(setup.client_key),
         )
         return KeySession(key_setup, setup.tls.open(self._unix_time), now)
-
-    def _own_message(self) -> KeyMessage:
-        setup, random_bytes = self.setup, self.setup.random_bytes
-        username, password = setup.identity.secrets()
-        pre_master = b"" if setup.is_server else random_bytes(PRE_MASTER_OCTETS)
-        return KeyMessage(
-            pre_master,
-            random_bytes(RANDOM_OCTETS),
-            random_bytes(RANDOM_OCTETS),
-            setup.identity.options,
-            username,
-            password,
-            setup.identity.peer_info,
-        )
 
     def _payload_octets(self, key_id: KeyId) -> int:
         setup = self.setup
@@ -465,10 +415,3 @@ def _first_time(key: KeySession, what: str) -> bool:
     first = what not in key.told
     key.told.add(what)
     return first
-
-
-def new_session_id(random_bytes: Callable[[int], bytes]) -> SessionId:
-    """A random session id; all zeros would mean "none" on the wire."""
-    while not any(octets := random_bytes(SESSION_ID_OCTETS)):
-        pass
-    return SessionId(octets)
