@@ -131,6 +131,7 @@ class ClientDriver:
             for number in self._pump.turn(self._status.due_at):
                 self._on_signal(number)
             closed = self._take_events(core)
+            self._pump.flush()  # what a signal or an event made the core say does not wait for the next turn
             self._write_status()
         self._end_attempt(closed)
 
