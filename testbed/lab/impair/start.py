@@ -115,8 +115,10 @@ class LinkEngine:
         """End the engine: it ends when nobody can give it orders any more."""
         self._control.close()
         os.close(self._netns_fd)
-        self._process.terminate()
+        if self._process.poll() is not None:
+            return
         watched = os.pidfd_open(self._process.pid)
+        self._process.terminate()
         try:
             select.select([watched], [], [], _END_PATIENCE_S)
         finally:
