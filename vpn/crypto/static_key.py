@@ -9,7 +9,6 @@ writes files is not here; no error quotes key material. Source: openvpn-protocol
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass, field
 
@@ -113,7 +112,7 @@ def _between(text: str, name: str) -> str:
 def _base64(text: str, name: str) -> bytes:
     try:
         return base64.b64decode("".join(_between(text, name).split()), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or characters beyond ASCII
         raise Malformed(f"the {name} is not base64") from None
 
 
