@@ -6,9 +6,9 @@ carried_out      each variant in a bubble of its own, then the verdict and the r
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
-import secrets
 import shlex
 import sys
 import time
@@ -173,7 +173,7 @@ class ScenarioRun:
             plan=self._prepared.plans[variant.name],
             roles=self._prepared.roles[variant.name],
             run_directory=self._directory,
-            secret=secrets.token_bytes(16),
+            secret=_canary_secret(self._prepared, variant.name),
             keep=keep,
         )
         bubble = self._stack.enter_context(Bubble())
@@ -219,6 +219,11 @@ class ScenarioRun:
             environment=environment(),
             warnings=(*warnings, *judgement.warnings),
         )
+
+
+def _canary_secret(prepared: Prepared, variant: str) -> bytes:
+    """What the variant's canaries are derived from: the same seed makes the same ones, so that two runs compare."""
+    return hashlib.sha256(f"canaries/{prepared.seed}/{prepared.scenario.name}/{variant}".encode()).digest()
 
 
 def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judgement) -> VariantResult:

@@ -94,6 +94,7 @@ class VariantRun:
             if self._tunnel is not None:
                 self._warnings += self._tunnel.close()
             services.stop()
+        self._keep_tls_keys()
         taps = {name: child.stop() for name, child in self._taps.items()}
         self._phase("end")
         return {
@@ -205,7 +206,6 @@ class VariantRun:
         child.wait()
         if len(records) != len(actions):
             raise ChildFailed(f"the workload ended after {len(records)} of {len(actions)} actions")
-        self._keep_tls_keys()
         return records, facts
 
     def _workload_request(self) -> str:
@@ -226,8 +226,10 @@ class VariantRun:
         return json.dumps(request)
 
     def _keep_tls_keys(self) -> None:
-        """Bring the TLS secrets of the client's programs home: the bubble's files vanish with it."""
-        self._directory.write_text(f"{self._name}/keys.log", KEYLOG.read_text(), secret=True)
+        """Bring the TLS secrets of the client's programs and tunnel home: the bubble's files vanish with it."""
+        logs = [KEYLOG, *([self._tunnel.keylog] if self._tunnel else [])]
+        text = "".join(log.read_text() for log in logs if log.exists())
+        self._directory.write_text(f"{self._name}/keys.log", text, secret=True)
 
     # -- what it leaves -----------------------------------------------------------------------------------------------
 

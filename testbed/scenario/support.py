@@ -14,10 +14,10 @@ from testbed.scenario.tree import Located
 
 SUPPORTED: dict[str, tuple[str, ...]] = {
     "tunnel.program": ("vpn", "openvpn"),
-    "tunnel.mode": ("tls",),
-    "tunnel.transport": ("udp",),
-    "tunnel.cipher": ("AES-256-GCM",),
-    "tunnel.control": ("tls-crypt",),
+    "tunnel.mode": ("tls", "static-key"),
+    "tunnel.transport": ("udp", "tcp"),
+    "tunnel.cipher": ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC"),
+    "tunnel.control": ("none", "tls-auth", "tls-crypt", "tls-crypt-v2"),
     "site": ("http", "https"),
     "link": ("bw", "delay", "jitter", "loss", "duplicate", "reorder", "mtu", "max_queue_size"),
     "action": ("timeout",),  # when an action runs: "timeout", "at"

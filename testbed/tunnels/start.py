@@ -86,24 +86,26 @@ class Tunnel:
     """A tunnel with both ends up."""
 
     def __init__(self, settings: TunnelSettings, ends: Ends, environment: dict[str, str]) -> None:
+        self._settings = settings
         self._environment = environment
         self._ends = ends
-        self.server = self._start("server", ends.server, ends.server_program, server_config(settings))
+        self.keylog = ends.work_dir / "tunnel.keylog"  # of the client's TLS, if its program writes one
+        self._running: list[End] = []
         try:
-            self._await_ready(self.server)
+            self.server = self._start("server", ends.server, ends.server_program, server_config(settings))
+            if settings.mode == "tls":
+                # A first packet that finds no server is sent again only after two seconds.
+                self._await_ready(self.server)
             self.client = self._start("client", ends.client, ends.client_program, client_config(settings))
-        except BaseException:
-            _end(self.server)
-            raise
-        try:
             self._await_ready(self.client)
+            self._await_ready(self.server)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> list[str]:
         """Ends the client, then the server; returns what did not end as it should, in words."""
-        return [complaint for end in (self.client, self.server) if (complaint := _end(end))]
+        return [complaint for end in reversed(self._running) if (complaint := _end(end))]
 
     def _start(self, role: str, node: Node, program_name: str, config: str) -> End:
         program = PROGRAMS[program_name]
@@ -111,12 +113,14 @@ class Tunnel:
         path.write_text(config)
         flags = os.O_CREAT | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
         log_fd = os.open(f"vpn-{role}.log", flags, 0o644, dir_fd=self._ends.log_dir_fd)
-        keylog = str(self._ends.work_dir / f"{role}.keylog")
+        keylog = str(self.keylog) if role == "client" and self._settings.mode == "tls" else None
         argv = program.command(str(path), client=role == "client", keylog=keylog)
         process = node.spawn(
             argv, env=self._environment, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/"
         )
-        return End(role, program_name, argv, process, log_fd, time.monotonic())
+        end = End(role, program_name, argv, process, log_fd, time.monotonic())
+        self._running.append(end)
+        return end
 
     @staticmethod
     def _await_ready(end: End) -> None:
@@ -131,7 +135,7 @@ class Tunnel:
             os.close(pidfd)
         if READY_WITH_ERRORS in said:
             raise end.failure("came up, but could not set all of its addresses and routes")
-        end.ready_after = time.monotonic() - end.started_at
+        end.ready_after = end.ready_after or time.monotonic() - end.started_at
 
 
 def _end(end: End) -> str | None:
