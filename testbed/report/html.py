@@ -25,11 +25,12 @@ from testbed.report.html_view import matrix_views, packet_ids, proof_views, time
 from testbed.report.packets import PacketLine, Packets
 from testbed.report.summary import answer, is_tunnel_interface, reproduce_command, started_at, verdict_line
 from testbed.report.text import number_in_words, octets_in_words, plain_value, shorten, visible
-from testbed.report.words import action_in_words, kind_in_words
+from testbed.report.words import action_in_words, is_server, kind_in_words
 from testbed.result import Exposure, RunResult
 
 _LONGEST_STRING = 4000  # of one captured value; the rest is in result.json
-_LINES_SHOWN = 40
+_BRIEF_COLUMNS = 64  # of a value in a list of facts
+_LINES_SHOWN = 60
 
 
 def render_html(
@@ -78,9 +79,10 @@ def _environment() -> Environment:
         octets=octets_in_words,
         number=number_in_words,
         plain=plain_value,
+        brief=lambda text: shorten(str(text), _BRIEF_COLUMNS),
         words=lambda key: str(key).replace("_", " ").replace(".", " "),
     )
-    environment.globals.update(is_inside=is_tunnel_interface, lines_shown=_LINES_SHOWN)
+    environment.globals.update(is_inside=is_tunnel_interface)
     return environment
 
 
@@ -125,15 +127,24 @@ def _of_kind(exposures: Sequence[Exposure], kind: Kind) -> list[Exposure]:
 def _packet_context(result: RunResult, packets: Packets, lists: Mapping[str, Sequence[PacketLine]]) -> dict[str, Any]:
     ids = packet_ids(packets)
     zeros = {name: started_at(variant) for name, variant in result.variants.items()}
+    pairs = [
+        (row, list(proof_views(row.evidence, ids, zeros.get(row.variant), log=is_server(row.observer))))
+        for row in result.expectations
+    ]
     return {
         "matrices": matrix_views(result, ids),
-        "expectation_proofs": [
-            list(proof_views(row.evidence, ids, zeros.get(row.variant), log=row.observer.startswith("server:")))
-            for row in result.expectations
-        ],
+        "failing": [pair for pair in pairs if not pair[0].holds],
+        "holding": [pair for pair in pairs if pair[0].holds],
         "packets": [(ids[key], key, packets[key], list(drawings.hex_rows(packets[key]))) for key in sorted(packets)],
         "octets_not_shown": drawings.octets_not_shown,
-        "lists": [(name, list(lines)[:_LINES_SHOWN], len(lines), zeros.get(name)) for name, lines in lists.items()],
+        "lists": [_list_view(name, lines, zeros.get(name)) for name, lines in lists.items()],
         "timelines": drawings.timelines(lists, result.variants),
         "time_since": time_since,
     }
+
+
+def _list_view(name: str, lines: Sequence[PacketLine], zero: float | None) -> tuple[Any, ...]:
+    """The packets from the client's first action on, which is the moment that all variants share."""
+    first = next((at for at, line in enumerate(lines) if zero is not None and line.time >= zero), 0)
+    shown = lines[first : first + _LINES_SHOWN]
+    return name, first, shown, len(lines) - first - len(shown), zero

@@ -11,12 +11,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from testbed.report.matrix import Counts, Group, ObserverTable, Row, observer_tables
+from testbed.report.fold import FoldedCell, FoldedGroup, FoldedRow, FoldedTable, folded_tables, value_of
+from testbed.report.matrix import Counts
 from testbed.report.packets import Packets
 from testbed.report.summary import started_at
 from testbed.report.text import visible
-from testbed.report.words import is_server, kind_in_words, mark_of, observer_in_words
-from testbed.result import Evidence, Exposure, RunResult, VariantResult
+from testbed.report.words import (
+    PARTLY,
+    is_server,
+    kind_in_words,
+    kinds_in_words,
+    mark_of,
+    observer_in_words,
+    share_in_words,
+)
+from testbed.result import Evidence, Exposure, RunResult, VariantResult, Verdict
 
 _PROOFS_SHOWN = 4  # groups of packets with one filter
 _FRAMES_SHOWN = 12
@@ -42,6 +51,22 @@ class ProofView:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemView:
+    """One distinct fact behind a cell: what was searched, and what proves it. `actions` name where it came up."""
+
+    kind: str
+    words: str
+    value: str
+    actions: str
+    verdict: str
+    word: str
+    symbol: str
+    reason: str
+    proofs: tuple[ProofView, ...]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
 class CellView:
     id: str
     variant: str
@@ -49,15 +74,12 @@ class CellView:
     word: str
     symbol: str
     meaning: str
-    value: str
-    reason: str
-    proofs: tuple[ProofView, ...]
-    more: int
+    items: tuple[ItemView, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    kind: str
+    kinds: tuple[str, ...]
     words: str
     value: str
     cells: tuple[CellView | None, ...]
@@ -87,20 +109,20 @@ def packet_ids(packets: Packets) -> dict[tuple[str, int], str]:
 
 
 def matrix_views(result: RunResult, ids: dict[tuple[str, int], str]) -> tuple[MatrixView, ...]:
-    """One matrix per observer, ready to draw."""
+    """One folded matrix per observer, ready to draw; every exposure stands behind one of its cells."""
     variants = tuple(result.variants.values())
     return tuple(
-        _matrix(f"m{number}", table, variants, ids) for number, table in enumerate(observer_tables(result), start=1)
+        _matrix(f"m{number}", table, variants, ids) for number, table in enumerate(folded_tables(result), start=1)
     )
 
 
 def _matrix(
-    name: str, table: ObserverTable, variants: Sequence[VariantResult], ids: dict[tuple[str, int], str]
+    name: str, table: FoldedTable, variants: Sequence[VariantResult], ids: dict[tuple[str, int], str]
 ) -> MatrixView:
     numbers = iter(range(1, 1 << 30))
 
-    def cell(exposure: Exposure, variant: VariantResult) -> CellView:
-        return _cell(f"{name}-{next(numbers)}", exposure, variant, ids)
+    def cell(folded: FoldedCell, variant: VariantResult) -> CellView:
+        return _cell(f"{name}-{next(numbers)}", folded, variant, ids)
 
     return MatrixView(
         id=name,
@@ -114,39 +136,62 @@ def _matrix(
 
 
 def _group(
-    group: Group, variants: Sequence[VariantResult], cell: Callable[[Exposure, VariantResult], CellView]
+    group: FoldedGroup, variants: Sequence[VariantResult], cell: Callable[[FoldedCell, VariantResult], CellView]
 ) -> GroupView:
     return GroupView(
         headline=group.headline,
         failed=tuple(variant.name in group.failed for variant in variants),
-        rows=tuple(_row(row, variants, cell) for row in group.rows),
+        rows=tuple(_row(group.headline, row, variants, cell) for row in group.rows),
     )
 
 
-def _row(row: Row, variants: Sequence[VariantResult], cell: Callable[[Exposure, VariantResult], CellView]) -> RowView:
+def _row(
+    headline: str,
+    row: FoldedRow,
+    variants: Sequence[VariantResult],
+    cell: Callable[[FoldedCell, VariantResult], CellView],
+) -> RowView:
     cells = tuple(
-        None if exposure is None else cell(exposure, variant)
-        for exposure, variant in zip(row.cells, variants, strict=True)
+        None if folded is None else cell(folded, variant) for folded, variant in zip(row.cells, variants, strict=True)
     )
-    return RowView(kind=row.kind, words=kind_in_words(row.kind), value=row.value, cells=cells)
+    words = f"{row.verb}: {kinds_in_words(row.kinds)}" if row.verb else kinds_in_words(row.kinds)
+    return RowView(kinds=row.kinds, words=words, value=value_of(row, headline), cells=cells)
 
 
-def _cell(name: str, exposure: Exposure, variant: VariantResult, ids: dict[tuple[str, int], str]) -> CellView:
-    mark = mark_of(exposure.verdict)
-    zero = started_at(variant)
-    proofs = tuple(proof_views(exposure.evidence, ids, zero, log=is_server(exposure.observer)))
+def _cell(name: str, folded: FoldedCell, variant: VariantResult, ids: dict[tuple[str, int], str]) -> CellView:
+    mark = mark_of(folded.verdict)
     return CellView(
         id=name,
         variant=variant.name,
-        verdict=str(exposure.verdict),
-        word=mark.word,
-        symbol=mark.symbol,
-        meaning=mark.meaning,
-        value=exposure.fact.value,
-        reason=exposure.reason,
-        proofs=proofs[:_PROOFS_SHOWN],
-        more=len(proofs) - _PROOFS_SHOWN,
+        verdict=str(folded.verdict),
+        word=share_in_words(folded.seen, folded.total) if folded.mixed else mark.word,
+        symbol=PARTLY.symbol if folded.mixed else mark.symbol,
+        meaning=PARTLY.meaning if folded.mixed else mark.meaning,
+        items=tuple(_items(folded, variant, ids)),
     )
+
+
+def _items(folded: FoldedCell, variant: VariantResult, ids: dict[tuple[str, int], str]) -> Iterator[ItemView]:
+    """The cell's facts, each value once: what is seen first, since that is what one looks for."""
+    distinct: dict[tuple[str, str, Verdict], list[Exposure]] = {}
+    for exposure in folded.exposures:
+        distinct.setdefault((exposure.fact.kind, exposure.fact.value, exposure.verdict), []).append(exposure)
+    zero = started_at(variant)
+    for (kind, value, verdict), exposures in sorted(distinct.items(), key=lambda entry: entry[0][2] != Verdict.SEEN):
+        first, mark = exposures[0], mark_of(verdict)
+        proofs = tuple(proof_views(first.evidence, ids, zero, log=is_server(first.observer)))
+        yield ItemView(
+            kind=kind,
+            words=kind_in_words(kind),
+            value=value,
+            actions=", ".join(dict.fromkeys(exposure.fact.action for exposure in exposures if exposure.fact.action)),
+            verdict=str(verdict),
+            word=mark.word,
+            symbol=mark.symbol,
+            reason=first.reason,
+            proofs=proofs[:_PROOFS_SHOWN],
+            more=len(proofs) - _PROOFS_SHOWN,
+        )
 
 
 def proof_views(

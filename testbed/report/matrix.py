@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from testbed.facts import Kind
-from testbed.report.words import METADATA_KINDS, action_in_words
-from testbed.result import ActionRecord, Exposure, RunResult, VariantResult, Verdict
+from testbed.report.words import action_in_words
+from testbed.result import ActionRecord, Exposure, RunResult, VariantResult
 
 _CANARY = re.compile(r"(?=[A-Za-z]*[0-9])[0-9A-Za-z]{11,}")  # a long run with a digit: hexadecimal, base32 or base64
 _NEVER_BY_POSITION = frozenset({str(Kind.CLIENT_ADDRESS), str(Kind.SERVER_ADDRESS), str(Kind.DNS_ANSWER)})
@@ -65,7 +65,6 @@ class ObserverTable:
     observer: str
     variants: tuple[str, ...]
     groups: tuple[Group, ...]
-    counts: tuple[Counts, ...]  # one per variant
 
 
 def observer_tables(result: RunResult) -> tuple[ObserverTable, ...]:
@@ -89,7 +88,6 @@ def _observer_table(result: RunResult, observer: str) -> ObserverTable:
         observer=observer,
         variants=tuple(result.variants),
         groups=tuple(_group(action, rows, variants) for action, rows in by_action.items() if rows),
-        counts=tuple(_count(rows) for rows in exposures),
     )
 
 
@@ -168,12 +166,3 @@ def _headline(action_id: str, records: Sequence[ActionRecord]) -> str:
     if not records:
         return "everything together"
     return shared_value([action_in_words(action) for action in records]) or action_id
-
-
-def _count(exposures: Iterable[Exposure]) -> Counts:
-    verdicts = [row.verdict for row in exposures if row.fact.kind not in METADATA_KINDS]
-    return Counts(
-        seen=verdicts.count(Verdict.SEEN),
-        hidden=verdicts.count(Verdict.HIDDEN),
-        unproven=verdicts.count(Verdict.UNPROVEN),
-    )

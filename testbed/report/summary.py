@@ -1,14 +1,15 @@
 """The result in one sentence, and the smaller sentences the renderers share.
 
-Counts are of the client's own facts; that a tunnel is in use, how much was sent and when are never counted, since the
-first exists only with a tunnel and the others cannot be hidden.
+Counts are of the client's own facts, each distinct one once (see `fold`); that a tunnel is in use and where it ends,
+how much was sent and when are never counted: the first exist only with a tunnel and the others cannot be hidden.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.report.matrix import Counts, ObserverTable, observer_tables
+from testbed.report.fold import FoldedTable, folded_tables
+from testbed.report.matrix import Counts
 from testbed.report.words import observer_in_words
 from testbed.result import RunResult, VariantResult
 
@@ -25,7 +26,7 @@ class Answer:
 
 def answer(result: RunResult) -> Answer:
     """What the first observer learned with and without the tunnel."""
-    tables = observer_tables(result)
+    tables = folded_tables(result)
     if not tables:
         return Answer("Nothing was judged: no observer of this run had a fact to look for.", ())
     table = tables[0]
@@ -58,7 +59,7 @@ def _share(counts: Counts, *, short: bool = False) -> str:
     return f"{counts.seen} of {counts.total}" + ("" if short else " facts")
 
 
-def _other_variants(table: ObserverTable, counts: dict[str, Counts], named: set[str | None]) -> list[str]:
+def _other_variants(table: FoldedTable, counts: dict[str, Counts], named: set[str | None]) -> list[str]:
     return [f"{name}: {_share(counts[name])} seen" for name in table.variants if name not in named]
 
 

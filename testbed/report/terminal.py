@@ -1,8 +1,9 @@
 """The result on a terminal: a matrix that a class understands at a glance, and what stands behind it.
 
-Order: the answer in one sentence; per observer (the ISP first) one row per fact and one column per variant; per
-variant what the client's kernel says (interfaces, routes, egress per site), the tunnel and the taps; expectations with
-reasons; leaks; the verdict and where the HTML report is.
+Order: the answer in one sentence; what the first observer (the ISP) saw, one line per distinct fact and one column per
+variant; what the other observers saw, shorter; which way the kernel sends each site's traffic; per variant what cannot
+stand in a column; expectations that fail, leaks, warnings; the verdict and where the HTML report is. Facts are folded
+(see `fold`): every single one, with its packets, is in the HTML report and in result.json.
 
 Every cell says its verdict by word, symbol and colour, so that none is needed. Everything is built from
 `rich.text.Text`, never from markup, and every string of the result passes `visible` or `shorten`: captured text can
@@ -12,27 +13,25 @@ second table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from testbed.facts import Kind
 from testbed.report import terminal_details as details
-from testbed.report.matrix import Group as FactGroup
-from testbed.report.matrix import ObserverTable, Row, observer_tables
+from testbed.report.fold import FoldedCell, FoldedGroup, FoldedRow, FoldedTable, folded_tables, value_of
 from testbed.report.summary import answer, verdict_line
 from testbed.report.terminal_details import Style, heading, shown
-from testbed.report.text import ELLIPSIS, shorten
-from testbed.report.words import NOT_DONE, kind_in_words, mark_of, observer_in_words
-from testbed.result import Exposure, RunResult, Verdict
+from testbed.report.text import ELLIPSIS, cell_width, shorten, visible
+from testbed.report.words import NOT_DONE, PARTLY, kinds_in_words, mark_of, observer_in_words, share_in_words
+from testbed.result import RunResult, Verdict
 
 _CELL_COLUMNS = 12
 _FACT_COLUMNS_LEAST = 34
-_VALUE_COLUMN_FROM = 112
+_VALUE_COLUMNS_LEAST = 8
 _STYLES = {Verdict.SEEN: "bold red", Verdict.HIDDEN: "cyan", Verdict.UNPROVEN: "yellow"}
 
 
@@ -52,12 +51,17 @@ def _encodable(text: str, encoding: str) -> str:
 
 
 def _parts(result: RunResult, style: Style, html_path: str | None) -> Iterator[RenderableType]:
+    tables = folded_tables(result)
     yield from _opening(result, style)
-    for table in observer_tables(result):
-        yield from _matrix(table, style)
-    for variant in result.variants.values():
-        yield details.variant_block(variant, style)
-    yield from details.expectations(result, style)
+    for table in tables[:1]:
+        yield heading(observer_in_words(table.observer), f"observer {table.observer}", style)
+        yield from _drawn(table.variants, table.groups, style, _totals(table))
+    if len(tables) > 1:
+        yield heading("The other observers", "the servers by their own records", style)
+        yield from _drawn(tables[0].variants, [_as_group(table) for table in tables[1:]], style, [])
+    yield from details.egress(result, style, _slices(list(result.variants), style))
+    yield from details.variants(result, style)
+    yield from details.failing_expectations(result, style)
     yield from details.leaks(result, style)
     yield from details.warnings(result, style)
     yield _closing(result, style, html_path)
@@ -73,73 +77,72 @@ def _opening(result: RunResult, style: Style) -> Iterator[RenderableType]:
         yield shown(note, "dim")
 
 
-def _matrix(table: ObserverTable, style: Style) -> Iterator[RenderableType]:
-    yield heading(f"{observer_in_words(table.observer)}", f"observer {table.observer}", style)
+def _as_group(table: FoldedTable) -> FoldedGroup:
+    """A whole table under its observer's name: what a server saw is few lines."""
+    failed = frozenset(name for group in table.groups for name in group.failed)
+    rows = tuple(row for group in table.groups for row in group.rows)
+    return FoldedGroup(observer_in_words(table.observer), failed, rows)
+
+
+def _slices(variants: Sequence[str], style: Style) -> list[range]:
+    """The variants that stand side by side, table by table."""
     columns = max(1, (style.width - _FACT_COLUMNS_LEAST) // _CELL_COLUMNS)
-    for first in range(0, len(table.variants), columns):
-        yield _matrix_part(table, range(first, min(first + columns, len(table.variants))), style)
+    return [range(at, min(at + columns, len(variants))) for at in range(0, len(variants), columns)]
 
 
-def _matrix_part(table: ObserverTable, columns: range, style: Style) -> RenderableType:
-    rule = box.ASCII_DOUBLE_HEAD if style.ascii_only else box.SIMPLE_HEAD
-    drawn = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    with_values = style.width >= _VALUE_COLUMN_FROM
-    fact_columns = style.width - _CELL_COLUMNS * len(columns) - (style.width // 3 if with_values else 0) - 2
-    drawn.add_column("", no_wrap=True, width=fact_columns)
-    if with_values:
-        drawn.add_column("", no_wrap=True, ratio=1, style="dim")
-    for column in columns:
-        drawn.add_column(shown(shorten(table.variants[column], _CELL_COLUMNS - 1), "bold"), width=_CELL_COLUMNS - 1)
-    for group in table.groups:
-        _add_group(drawn, table, group, columns, with_values, fact_columns, style)
-    drawn.add_section()
-    drawn.add_row(*_totals(table, columns, with_values))
-    return Padding(drawn, (0, 0, 0, 1), expand=False)
+def _drawn(
+    variants: Sequence[str], groups: Sequence[FoldedGroup], style: Style, totals: Sequence[Text]
+) -> Iterator[RenderableType]:
+    for columns in _slices(variants, style):
+        fact_columns = style.width - _CELL_COLUMNS * len(columns) - 2
+        drawn = details.columns_table([variants[column] for column in columns], fact_columns, _CELL_COLUMNS, style)
+        for group in groups:
+            failed = [_failed(variants[column] in group.failed, style) for column in columns]
+            drawn.add_row(shown(shorten(group.headline, fact_columns), "bold"), *failed)
+            for row in group.rows:
+                drawn.add_row(
+                    _fact(group.headline, row, fact_columns), *(_cell(row.cells[column], style) for column in columns)
+                )
+        if totals:
+            drawn.add_section()
+            drawn.add_row(Text("seen, of what the client did", "dim"), *(totals[column] for column in columns))
+        yield Padding(drawn, (0, 0, 0, 1), expand=False)
+    if any(cell is not None and cell.mixed for group in groups for row in group.rows for cell in row.cells):
+        symbol = PARTLY.ascii_symbol if style.ascii_only else PARTLY.symbol
+        yield Padding(Text(f"{symbol} some were seen, the others not; the HTML report lists them", "dim"), (0, 0, 0, 1))
 
 
-def _add_group(
-    drawn: Table,
-    table: ObserverTable,
-    group: FactGroup,
-    columns: range,
-    with_values: bool,
-    fact_columns: int,
-    style: Style,
-) -> None:
-    failed = [
-        Text("failed" if style.ascii_only else "✗ failed", "yellow")
-        if table.variants[column] in group.failed
-        else Text()
-        for column in columns
-    ]
-    drawn.add_row(shown(shorten(group.headline, fact_columns), "bold"), *([Text()] if with_values else []), *failed)
-    kinds = [row.kind for row in group.rows]
-    for row in group.rows:
-        ambiguous = kinds.count(row.kind) > 1
-        label = _fact(row, fact_columns, with_value=ambiguous and not with_values)
-        values = [shown(row.value)] if with_values else []
-        drawn.add_row(label, *values, *(_cell(row.cells[column], style) for column in columns))
+def _failed(failed: bool, style: Style) -> Text:
+    return Text("failed" if style.ascii_only else "✗ failed", "yellow") if failed else Text()
 
 
-def _fact(row: Row, columns: int, *, with_value: bool) -> Text:
-    words, term = kind_in_words(row.kind), f"[{row.kind}]"
-    text = Text.assemble("  ", shown(words), " ", (term, "dim"))
-    if with_value:
-        text.append(" ")
-        text.append(shorten(row.value, max(0, columns - text.cell_len)))
+def _fact(headline: str, row: FoldedRow, columns: int) -> Text:
+    """What it is, the contract's name where there is one and room for it, and the value where it tells more."""
+    words = kinds_in_words(row.kinds)
+    text = Text("  ").append_text(shown(f"{row.verb}: {words}" if row.verb else words))
+    parts = [value_of(row, headline), f"[{row.kinds[0]}]" if len(row.kinds) == 1 else ""]
+    if row.kinds != (Kind.CLIENT_ADDRESS,):  # which of the client's addresses is what tells its lines apart
+        parts.reverse()
+    for part in filter(None, parts):
+        room = columns - text.cell_len - 1
+        whole = cell_width(visible(part)) <= room
+        if whole or (room >= _VALUE_COLUMNS_LEAST and not part.startswith("[")):
+            text.append(" ").append(shorten(part, room), "dim")
     return text
 
 
-def _cell(exposure: Exposure | None, style: Style) -> Text:
-    if exposure is None:
-        return Text("-" if style.ascii_only else f"{NOT_DONE.word}", "dim")
-    mark = mark_of(exposure.verdict)
-    return Text(f"{mark.ascii_symbol if style.ascii_only else mark.symbol} {mark.word}", _STYLES[exposure.verdict])
+def _cell(cell: FoldedCell | None, style: Style) -> Text:
+    if cell is None:
+        return Text("-" if style.ascii_only else NOT_DONE.word, "dim")
+    if cell.mixed:
+        symbol = PARTLY.ascii_symbol if style.ascii_only else PARTLY.symbol
+        return Text(f"{symbol} {share_in_words(cell.seen, cell.total)}", _STYLES[Verdict.SEEN])
+    mark = mark_of(cell.verdict)
+    return Text(f"{mark.ascii_symbol if style.ascii_only else mark.symbol} {mark.word}", _STYLES[cell.verdict])
 
 
-def _totals(table: ObserverTable, columns: Iterable[int], with_values: bool) -> Sequence[Text]:
-    shares = [Text(f"{table.counts[column].seen} of {table.counts[column].total}", "bold") for column in columns]
-    return [Text("seen, of what the client did", "dim"), *([Text()] if with_values else []), *shares]
+def _totals(table: FoldedTable) -> list[Text]:
+    return [Text(share_in_words(count.seen, count.total), "bold") for count in table.counts]
 
 
 def _closing(result: RunResult, style: Style, html_path: str | None) -> RenderableType:

@@ -1,14 +1,14 @@
-"""The parts of the terminal report below the matrix: per variant, expectations, leaks, warnings.
+"""The parts of the terminal report below the matrix: ways, variants, failing expectations, leaks, warnings.
 
 Long lines are cut at the console's width, except reasons, which wrap: a reason cut short explains nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -18,11 +18,13 @@ from testbed.facts import Kind
 from testbed.report.summary import is_tunnel_interface
 from testbed.report.text import octets_in_words, plain_value, shorten, visible
 from testbed.report.words import action_in_words, kind_in_words
-from testbed.result import ActionRecord, ExpectationResult, RunResult, TapRecord, VariantResult
+from testbed.result import ActionRecord, Evidence, ExpectationResult, RunResult, TapRecord, VariantResult
 
-_ROUTES_SHOWN = 16
 _LABEL_COLUMNS = 10
 _LONGEST_VALUE = 400  # columns of one captured value; longer ones are in result.json
+_EVIDENCE_SHOWN = 3
+_PLAIN_SETTINGS = ("mode", "transport", "cipher", "control")
+_LOCAL = ("fe80:", "ff02:", "127.", "::1/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,6 @@ class Style:
         words = ("ok", "NO") if self.ascii_only else ("✓", "✗")
         return Text(words[0], "green") if good else Text(words[1], "bold red")
 
-    @property
-    def arrow(self) -> str:
-        return "->" if self.ascii_only else "→"
-
 
 def shown(value: object, style: str = "") -> Text:
     """A string of the result as text that has no markup and no control characters."""
@@ -48,123 +46,195 @@ def shown(value: object, style: str = "") -> Text:
 
 def heading(words: str, term: str, style: Style) -> RenderableType:
     line = Text.assemble((visible(words), "bold underline"), "  ", (f"[{visible(term)}]", "dim"))
+    line.truncate(style.width)
     return Group(Text(), line)
 
 
-def variant_block(variant: VariantResult, style: Style) -> RenderableType:
-    """One variant: what the client's kernel answered, the tunnel as recognised, the taps."""
+def columns_table(names: Sequence[str], first_columns: int, cell_columns: int, style: Style) -> Table:
+    """An empty table with a column for what a line is about and one per variant."""
+    rule = box.ASCII_DOUBLE_HEAD if style.ascii_only else box.SIMPLE_HEAD
+    drawn = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    drawn.add_column("", no_wrap=True, width=first_columns)
+    for name in names:
+        drawn.add_column(shown(shorten(name, cell_columns - 1), "bold"), width=cell_columns - 1)
+    return drawn
+
+
+# -- which way ---------------------------------------------------------------------------------------------------------
+
+
+def egress(result: RunResult, style: Style, slices: Sequence[range]) -> Iterator[RenderableType]:
+    """Which way each site's traffic takes, side by side; addresses of a site share a line where all ways agree."""
+    variants = list(result.variants.values())
+    rows = _egress_rows(variants, style)
+    if not rows:
+        return
+    yield heading("Which way to each site", "as the client's kernel answers", style)
+    for columns in slices:
+        first = style.width - 12 * len(columns) - 2
+        drawn = columns_table([variants[column].name for column in columns], first, 12, style)
+        for label, cells in rows:
+            drawn.add_row(shown(shorten(label, first)), *(cells[column] for column in columns))
+        yield Padding(drawn, (0, 0, 0, 1), expand=False)
+
+
+def _egress_rows(variants: Sequence[VariantResult], style: Style) -> list[tuple[str, list[Text]]]:
+    ends = dict.fromkeys((str(row.get("site")), str(row.get("address"))) for v in variants for row in v.egress)
+    by_ways: dict[tuple[str, tuple[str, ...]], tuple[list[str], list[Text]]] = {}
+    for site, address in ends:
+        cells = [_way_cell(variant, site, address, style) for variant in variants]
+        key = site, tuple(cell.plain for cell in cells)
+        by_ways.setdefault(key, ([], cells))[0].append(address)
+    return [(f"{site} ({', '.join(addresses)})", cells) for (site, _), (addresses, cells) in by_ways.items()]
+
+
+def _way_cell(variant: VariantResult, site: str, address: str, style: Style) -> Text:
+    row = next((r for r in variant.egress if (str(r.get("site")), str(r.get("address"))) == (site, address)), None)
+    if row is None:
+        return Text("-" if style.ascii_only else "—", "dim")
+    if row.get("error"):
+        return Text("no way" if style.ascii_only else "✗ no way", "yellow")
+    if is_tunnel_interface(variant, row.get("interface")):
+        return Text("tunnel" if style.ascii_only else "⇒ tunnel", "cyan")
+    return Text("direct" if style.ascii_only else "→ direct", "bold red" if variant.tunnel else "")
+
+
+# -- per variant -------------------------------------------------------------------------------------------------------
+
+
+def variants(result: RunResult, style: Style) -> Iterator[RenderableType]:
+    """Per variant what does not fit in a column: the tunnel, addresses and routes, the taps, what went wrong."""
+    if not result.variants:
+        return
+    yield heading("The variants", "variant", style)
     rows = Table.grid(padding=(0, 2, 0, 0))
+    rows.add_column(style="bold", no_wrap=True, max_width=max(8, style.width // 5))
     rows.add_column(style="dim", no_wrap=True, min_width=_LABEL_COLUMNS)
     rows.add_column(overflow="fold")
-    for label, lines in _variant_lines(variant, style):
-        for position, line in enumerate(lines):
-            rows.add_row(label if position == 0 else "", line)
-    return Group(heading(variant.name, "variant", style), Padding(rows, (0, 0, 0, 1), expand=False))
+    for variant in result.variants.values():
+        name = shown(shorten(variant.name, max(8, style.width // 5)))
+        for label, line in _variant_lines(variant, style):
+            rows.add_row(name, label, line)
+            name = Text()
+    yield Padding(rows, (0, 0, 0, 1), expand=False)
 
 
-def _variant_lines(variant: VariantResult, style: Style) -> Iterator[tuple[str, list[Text]]]:
-    yield "tunnel", [_tunnel(variant)]
-    yield "recognised", _recognised(variant)
-    yield "interfaces", [_interface(row) for row in variant.interfaces] or [Text("none", "dim")]
+def _variant_lines(variant: VariantResult, style: Style) -> Iterator[tuple[str, Text]]:
+    for action in variant.actions:
+        if not action.ok:
+            yield "failed", _failed(action)
+    yield "tunnel", _tunnel(variant)
+    for row in variant.exposure:
+        if row.fact.kind == Kind.TUNNEL:
+            yield "recognised", Text.assemble(shown(row.observer, "dim"), f" {row.verdict}: ", shown(row.fact.value))
+    yield "addresses", _addresses(variant)
     yield "routes", _routes(variant, style)
-    yield "egress", [_egress(variant, row, style) for row in variant.egress] or [Text("no site", "dim")]
-    yield "taps", [_tap(tap) for tap in variant.taps] or [Text("none", "dim")]
-    failed = [_failed(action) for action in variant.actions if not action.ok]
-    if failed:
-        yield "failed", failed
+    for tap in variant.taps:
+        yield "capture", _tap(tap)
 
 
 def _tunnel(variant: VariantResult) -> Text:
+    """The settings, those that say what they are without their names."""
     if variant.tunnel is None:
         return Text("none", "dim")
-    return Text(", ".join(f"{visible(key)} {plain_value(value)}" for key, value in variant.tunnel.items()))
+    ends = dict.fromkeys(str(variant.tunnel[end]) for end in ("client", "server", "program") if end in variant.tunnel)
+    words = [" to ".join(ends)] if ends else []
+    words += [plain_value(variant.tunnel[name]) for name in _PLAIN_SETTINGS if name in variant.tunnel]
+    words += [f"{name} {plain_value(variant.tunnel[name])}" for name in ("routes", "dns") if name in variant.tunnel]
+    ready = variant.tunnel.get("client_ready_seconds")
+    if isinstance(ready, (int, float)):
+        words.append(f"up in {ready:.2f} s")
+    return shown(", ".join(words) or plain_value(variant.tunnel))
 
 
-def _recognised(variant: VariantResult) -> list[Text]:
-    rows = [row for row in variant.exposure if row.fact.kind == Kind.TUNNEL]
-    return [
-        Text.assemble(
-            shown(row.observer, "dim"), f" {row.verdict}: ", shown(row.fact.value), "  ", shown(row.reason, "dim")
-        )
-        for row in rows
-    ] or [Text("no tunnel to recognise", "dim")]
+def _addresses(variant: VariantResult) -> Text:
+    """The interfaces with addresses that mean something outside the machine."""
+    parts = []
+    for row in variant.interfaces:
+        listed = row.get("addresses") or ()
+        far = [str(address).partition("/")[0] for address in listed if not str(address).startswith(_LOCAL)]
+        if far:
+            parts.append(f"{row.get('name', '?')} {', '.join(far)}")
+    return shown("; ".join(parts)) if parts else Text("none", "dim")
 
 
-def _interface(row: Mapping[str, Any]) -> Text:
-    text = Text.assemble(shown(row.get("name", "?"), "bold"), "  ", plain_value(row.get("addresses", [])))
-    return text.append(f"  mtu {visible(str(row.get('mtu', '?')))}, {plain_value(row.get('state'))}", "dim")
-
-
-def _routes(variant: VariantResult, style: Style) -> list[Text]:
-    lines = [_route(variant, row, style) for row in variant.routes[:_ROUTES_SHOWN]]
-    if len(variant.routes) > _ROUTES_SHOWN:
-        lines.append(Text(f"and {len(variant.routes) - _ROUTES_SHOWN} more", "dim"))
-    return lines or [Text("none", "dim")]
-
-
-def _route(variant: VariantResult, row: Mapping[str, Any], style: Style) -> Text:
-    destination = shorten(str(row.get("destination", "?")), 28)
-    text = Text(f"{destination:<20} {style.arrow} ")
-    return text.append_text(_way(variant, row))
-
-
-def _egress(variant: VariantResult, row: Mapping[str, Any], style: Style) -> Text:
-    site = f"{row.get('site', '?')} ({row.get('address', '?')})"
-    text = Text.assemble(shorten(site, max(20, style.width - 44)), f" {style.arrow} ")
-    if row.get("error"):
-        return text.append_text(shown(row["error"], "yellow"))
-    return text.append_text(_way(variant, row))
-
-
-def _way(variant: VariantResult, row: Mapping[str, Any]) -> Text:
-    interface = str(row.get("interface") or "?")
-    inside = is_tunnel_interface(variant, interface)
-    text = shown(interface, "bold cyan" if inside else "bold")
-    if row.get("gateway"):
-        text.append_text(shown(f" via {row['gateway']}"))
-    return text.append(" (tunnel)", "cyan") if inside else text
+def _routes(variant: VariantResult, style: Style) -> Text:
+    """Destinations by interface, those of the tunnel first; on-link ones of an interface's own network left out."""
+    by_way: dict[str, list[str]] = {}
+    for row in variant.routes:
+        if str(row.get("destination", "?")).startswith(_LOCAL):
+            continue
+        by_way.setdefault(str(row.get("interface") or "?"), []).append(str(row.get("destination", "?")))
+    ways = sorted(by_way, key=lambda name: not is_tunnel_interface(variant, name))
+    text = Text()
+    for name in ways:
+        text.append("; " if text else "")
+        inside = is_tunnel_interface(variant, name)
+        text.append_text(shown(name, "bold cyan" if inside else "bold")).append(" (tunnel) " if inside else " ")
+        text.append("<- " if style.ascii_only else "← ").append_text(shown(", ".join(by_way[name])))
+    return text or Text("none", "dim")
 
 
 def _tap(tap: TapRecord) -> Text:
-    text = shown(f"{tap.name} at {tap.node}:{tap.interface}  {tap.packets:,} packets, {octets_in_words(tap.octets)}, ")
-    dropped = Text(f"{tap.dropped:,} dropped", "bold red" if tap.dropped else "")
-    return text.append_text(dropped).append_text(shown(f"  {tap.file}", "dim"))
+    text = shown(f"{tap.file}: {tap.packets:,} packets, {octets_in_words(tap.octets)}, ")
+    return text.append(f"{tap.dropped:,} dropped", "bold red" if tap.dropped else "")
 
 
 def _failed(action: ActionRecord) -> Text:
     return Text.assemble(shown(action_in_words(action)), ": ", shown(action.error or action.detail, "yellow"))
 
 
-def expectations(result: RunResult, style: Style) -> Iterator[RenderableType]:
-    """Every expectation with its sign, and the reason below it."""
-    if not result.expectations:
+# -- verdicts ----------------------------------------------------------------------------------------------------------
+
+
+def failing_expectations(result: RunResult, style: Style) -> Iterator[RenderableType]:
+    """Every expectation that does not hold: what it says, why not, the packets. Those that hold are only counted."""
+    failing = [row for row in result.expectations if not row.holds]
+    if not failing:
         return
-    yield heading("Expectations", "expect", style)
-    for row in result.expectations:
+    yield heading("Expectations that do not hold", f"{len(failing)} of {len(result.expectations)}", style)
+    for row in failing:
         yield Padding(_expectation(row, style), (0, 0, 0, 1), expand=False)
 
 
 def _expectation(row: ExpectationResult, style: Style) -> RenderableType:
-    line = Text.assemble(shown(f"{row.variant}: {row.observer} {row.relation} {row.selector}"))
+    line = Text.assemble(shown(f"{row.variant}: {row.observer} {row.relation} {row.selector}", "bold"))
     if row.reason:
-        line.append("\n").append_text(shown(row.reason, "dim" if row.holds else "yellow"))
-    first = row.evidence[0] if row.evidence else None
-    if first is not None and not row.holds:
-        line.append("\n").append_text(shown(f"{first.file} frame {first.frame}: {first.filter}", "dim"))
+        line.append("\n").append_text(shown(_without_evidence(row), "yellow"))
+    for item in row.evidence[:_EVIDENCE_SHOWN]:
+        line.append("\n").append_text(shown(_evidence(item), "dim"))
+    more = len(row.evidence) - _EVIDENCE_SHOWN
+    if more > 0:
+        line.append(f"\nand {more:,} more", "dim")
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_row(style.sign(row.holds), line)
     return grid
 
 
+def _without_evidence(row: ExpectationResult) -> str:
+    """The reason alone: the packet that it quotes stands on a line of its own."""
+    reason = row.reason
+    for item in row.evidence[:1]:
+        reason = reason.replace(f": {item.file} frame {item.frame} ({item.filter})", "")
+    return reason
+
+
+def _evidence(item: Evidence) -> str:
+    return f"{item.file} frame {item.frame}: {item.filter}" if item.filter else f"{item.file} line {item.frame}"
+
+
 def leaks(result: RunResult, style: Style) -> Iterator[RenderableType]:
-    """What a tunnel in full use should have hidden and did not."""
-    found = [(variant.name, leak) for variant in result.variants.values() for leak in variant.leaks]
+    """What a tunnel in full use should have hidden and did not, each once however many actions showed it."""
+    found = dict.fromkeys(
+        (variant.name, str(leak.get("kind", "?")), str(leak.get("value", "")))
+        for variant in result.variants.values()
+        for leak in variant.leaks
+    )
     if not found:
         return
     yield heading("Leaks", f"{len(found)}", style)
-    for name, leak in found:
-        kind = str(leak.get("kind", "?"))
-        what = shorten(str(leak.get("value", "")), max(20, style.width - 50))
+    for name, kind, value in found:
+        what = shorten(value, max(20, style.width - 50))
         line = Text.assemble(
             ("! ", "bold red"), shown(f"{name}: {kind_in_words(kind)} "), shown(f"[{kind}] ", "dim"), what
         )

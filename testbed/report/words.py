@@ -6,6 +6,7 @@ the scenario's expectations. Text is returned raw: `text.visible` is applied whe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +29,20 @@ _KINDS: dict[str, str] = {
     Kind.TUNNEL: "that a VPN is in use",
     Kind.VOLUME: "how much",
     Kind.TIMING: "when",
+}
+
+# As part of a list: `page, cookie, content`.
+_SHORT_KINDS: dict[str, str] = {
+    Kind.SERVER_ADDRESS: "address called",
+    Kind.DNS_ANSWER: "address answered",
+    Kind.HTTP_HOST: "name",
+    Kind.HTTP_URL: "page",
+    Kind.HTTP_HEADER: "header",
+    Kind.HTTP_BODY: "content",
+    Kind.TLS_NAME: "name",
+    Kind.TLS_CERTIFICATE: "certificate",
+    Kind.QUIC_NAME: "name",
+    Kind.PAYLOAD: "bytes",
 }
 
 # What the tunnel adds or can never hide: shown in the matrix, but not counted among the things the client did.
@@ -72,11 +87,23 @@ _MARKS = {
     ),
     Verdict.UNPROVEN: Mark("unproven", "?", "?", "not found, but the search could not be shown to work"),
 }
+PARTLY = Mark("", "◐", "%", "some of these were read from the packets, the others are hidden")
 NOT_DONE = Mark("—", "", "", "did not happen in this variant")
 
 
 def kind_in_words(kind: str) -> str:
     return _KINDS.get(kind, kind)
+
+
+def kinds_in_words(kinds: Sequence[str]) -> str:
+    """Several kinds as one short list, a single one in full."""
+    if len(kinds) == 1:
+        return kind_in_words(kinds[0])
+    return ", ".join(dict.fromkeys(_SHORT_KINDS.get(kind, kind_in_words(kind)) for kind in kinds))
+
+
+def share_in_words(seen: int, total: int) -> str:
+    return f"{seen} of {total}"
 
 
 def mark_of(verdict: Verdict) -> Mark:

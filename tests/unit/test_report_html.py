@@ -11,9 +11,12 @@ from html.parser import HTMLParser
 
 from testbed.report.html import render_html
 from testbed.report.html_drawings import hex_rows, timelines, ways_of
+from testbed.report.html_view import MatrixView, matrix_views
+from testbed.report.packets import PacketLine
 from testbed.result import Evidence, Exposure, FactRef, RunResult, Verdict
 from tests.unit.test_report_sample import (
     HOSTILE_HOST,
+    START,
     sample_packet,
     sample_packet_lists,
     sample_packets,
@@ -59,7 +62,7 @@ def full() -> str:
 
 
 def test_the_answer_stands_in_big_letters() -> None:
-    assert '<p class="answer">With the tunnel, your ISP sees 1 of 34 facts; without it, 27 of 28.</p>' in full()
+    assert '<p class="answer">With the tunnel, your ISP sees 1 of 24 facts; without it, 17 of 18.</p>' in full()
 
 
 def test_the_document_nests_its_ids_are_unique_and_every_reference_has_its_target() -> None:
@@ -128,14 +131,48 @@ def test_a_hostile_string_in_any_place_adds_no_element_and_no_attribute() -> Non
     assert shape(hostile) == shape("harmless")
 
 
-def test_every_cell_has_a_button_and_a_panel_with_filter_and_command() -> None:
+def test_every_cell_has_a_button_and_every_exposure_stands_behind_one() -> None:
     result = sample_result()
-    outline = Outline(full())
+    document = full()
+    outline = Outline(document)
     cells = [a for a in outline.of("button") if str(a.get("class")).startswith("cell")]
-    assert len(cells) == sum(len(variant.exposure) for variant in result.variants.values())
+    behind = [
+        {(row.fact.kind, row.fact.value) for view in matrix_views(result, {}) for row in _exposures(view, column)}
+        for column in range(3)
+    ]
+    assert len(cells) == document.count('<tr class="evidence"')
+    for variant, found in zip(result.variants.values(), behind, strict=True):
+        assert found == {(row.fact.kind, row.fact.value) for row in variant.exposure}
     code = [text for text in outline.text if text.startswith("wireshark -r ")]
     first = result.variants["without"].exposure[0].evidence[0]
     assert ["wireshark", "-r", first.file, "-Y", first.filter] in [shlex.split(text) for text in code]
+
+
+def _exposures(view: MatrixView, column: int) -> list[Exposure]:
+    cells = [row.cells[column] for group in view.groups for row in group.rows]
+    return [
+        Exposure(view.observer, FactRef(item.kind, item.value, ""), Verdict(item.verdict))
+        for cell in cells
+        if cell is not None
+        for item in cell.items
+    ]
+
+
+def test_expectations_that_hold_are_folded_and_those_that_fail_stand_open() -> None:
+    document = full()
+    section = document[document.index('id="expectations"') : document.index('id="captures"')]
+    assert "1 of 6 do not hold" in section
+    assert section.index("no control: the body") < section.index("<details")
+    assert "5 that hold, with reasons and packets" in section
+
+
+def test_packet_lists_begin_with_the_clients_first_action() -> None:
+    lines = [PacketLine(n, START + n - 3, "a", "b", "ARP", 42, f"line {n}") for n in range(1, 6)]
+    document = render_html(sample_result(), {}, {"with": lines})
+    section = document[document.index('id="twice"') : document.index('id="client"')]
+    assert "After 2 packets that set up the line and the tunnel" in section
+    assert "line 2<" not in section
+    assert "line 3<" in section
 
 
 def test_a_command_cannot_be_broken_out_of_by_what_was_captured() -> None:

@@ -79,8 +79,8 @@ def test_what_differs_in_the_middle_is_an_ellipsis() -> None:
 
 def test_the_answer_counts_what_the_client_did_and_says_what_is_unproven() -> None:
     said = answer(sample_result())
-    assert said.sentence == "With the tunnel, your ISP sees 1 of 34 facts; without it, 27 of 28."
-    assert any("1 of 34 facts unproven" in note for note in said.notes)
+    assert said.sentence == "With the tunnel, your ISP sees 1 of 24 facts; without it, 17 of 18."
+    assert any("1 of 24 facts unproven" in note for note in said.notes)
 
 
 def test_a_run_without_a_judged_fact_says_so() -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from testbed.report.terminal import render_terminal
 from testbed.report.text import cell_width
-from testbed.result import RunResult
-from tests.unit.test_report_sample import sample_result, sample_variant
+from testbed.result import Evidence, RunResult, Verdict
+from tests.unit.test_report_sample import HOSTILE_HEADER, sample_result, sample_variant
 
 
 def render(result: RunResult, width: int = 80, *, terminal: bool = False, encoding: str = "utf-8") -> str:
@@ -35,32 +35,77 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert max(cell_width(line) for line in render(sample_result(), width).splitlines()) <= width
 
 
-def test_every_fact_is_a_row_with_a_verdict_in_words_for_each_variant() -> None:
+def test_every_distinct_fact_is_on_one_line_with_a_verdict_in_words_for_each_variant() -> None:
     text = render(sample_result())
-    assert re.search(r"the page's address \[http-url\] +● SEEN +○ hidden +● SEEN", text)
-    assert re.search(r"the content \[http-body\] +— +○ hidden +\? unproven", text)
-    assert re.search(r"opened http://intranet\.corp\.example/wiki +✗ failed", text)
-    assert re.search(r"seen, of what the client did +27 of 28 +1 of 34 +28 of 34", text)
+    assert re.search(r"your address 192\.168\.0\.13 +● SEEN +● SEEN +● SEEN", text)
+    assert re.search(r"the server's address \[server-address\] +— +○ hidden +○ hidden", text)
+    assert re.search(r"the content \[http-body\].* +— +○ hidden +\? unproven", text)
+    assert re.search(r"intranet\.corp\.example +✗ failed", text)
+    assert re.search(r"seen, of what the client did +17 of 18 +1 of 24 +18 of 24", text)
     assert text.index("Your ISP") < text.index("The server www.example.com")
+
+
+def test_facts_of_one_site_whose_verdicts_agree_share_a_line() -> None:
+    text = render(sample_result())
+    assert len(re.findall(r"http: name, page, header, content +● SEEN +○ hidden +● SEEN", text)) == 2
+    assert text.count("[dns-name]") == 4  # one per site, and the leak
+
+
+def test_what_was_seen_only_in_part_says_how_many() -> None:
+    result = sample_result()
+    split = result.variants["split"]
+    first = next(row for row in split.exposure if row.fact.kind == "http-url" and row.fact.action == "2-http")
+    second = replace(first, fact=replace(first.fact, action="4-http", value="http://x/2"), verdict=Verdict.HIDDEN)
+    partly = replace(split, exposure=(*split.exposure, second))
+    text = render(replace(result, variants={**result.variants, "split": partly}))
+    assert re.search(r"http: the page's address \[http-url\] .*◐ 1 of 2", text)
+    assert "◐ some were seen" in text
 
 
 def test_the_clients_routes_and_the_way_to_each_site_are_shown_per_variant() -> None:
     text = render(sample_result())
-    assert "www.example.com (93.184.216.34) → eth0 via 192.168.0.1" in text
-    assert "www.example.com (93.184.216.34) → tun0 via 10.8.0.1 (tunnel)" in text
-    assert re.search(r"0\.0\.0\.0/1 +→ tun0 via 10\.8\.0\.1 \(tunnel\)", text)
-    assert "135 packets, 61.2 kB, 0 dropped" in text
+    assert re.search(r"www\.example\.com \(93\.184\.216\.34\) +→ direct +⇒ tunnel +→ direct", text)
+    assert re.search(r"intranet\.corp\.example \(10\.20\.0\.10\) +→ direct +⇒ tunnel +⇒ tunnel", text)
+    assert "tun0 (tunnel) ← 0.0.0.0/1, 128.0.0.0/1, 2000::/3; eth0 ←" in text
+    assert "with/isp.pcapng: 135 packets, 61.2 kB, 0 dropped" in text
 
 
-def test_expectations_give_their_reasons_and_the_last_lines_the_verdict_and_the_file() -> None:
+def test_a_site_without_a_way_and_two_addresses_that_go_different_ways_are_told_apart() -> None:
+    result = sample_result()
+    row = {"site": "x.example", "interface": "eth0", "gateway": None, "source": None, "error": None}
+    ways = ({**row, "address": "192.0.2.1", "interface": "tun0"}, {**row, "address": "192.0.2.2", "error": "none"})
+    text = render(replace(result, variants={"with": replace(result.variants["with"], egress=ways)}))
+    assert re.search(r"x\.example \(192\.0\.2\.1\) +⇒ tunnel", text)
+    assert re.search(r"x\.example \(192\.0\.2\.2\) +✗ no way", text)
+
+
+def test_why_an_action_failed_is_said_in_its_variant() -> None:
+    assert re.search(r"failed +opened http://intranet\.corp\.example/wiki: no such name:", render(sample_result()))
+
+
+def test_only_expectations_that_fail_are_listed_with_reason_and_packets() -> None:
     text = render(sample_result())
     assert re.search(r"✗ split: isp hides http-body .*\n +1 fact is unproven: no control", text)
+    assert "with: isp sees tunnel" not in text
     assert text.splitlines()[-2:] == ["✗ FAIL  5 of 6 expectations hold", "Report: runs/1/report.html"]
-    assert "✓ PASS  6 of 6 expectations hold" in render(sample_result(ok=True))
+    held = render(sample_result(ok=True))
+    assert "✓ PASS  6 of 6 expectations hold" in held
+    assert "do not hold" not in held
+
+
+def test_the_packet_that_a_reason_quotes_stands_once_below_it() -> None:
+    proof = Evidence("with/isp.pcapng", 9, 1.0, 'dns.qry.name == "a"')
+    reason = 'a was looked up in clear: with/isp.pcapng frame 9 (dns.qry.name == "a"): the DNS server is outside'
+    failing = replace(sample_result().expectations[-1], reason=reason, evidence=(proof,) * 5)
+    text = render(replace(sample_result(), expectations=(failing,)))
+    assert "a was looked up in clear: the DNS server is outside" in text
+    assert text.count('with/isp.pcapng frame 9: dns.qry.name == "a"') == 3
+    assert "and 2 more" in text
 
 
 def test_captured_control_characters_never_reach_the_terminal() -> None:
-    text = render(sample_result(), 200)
+    result = sample_result()
+    text = render(replace(result, warnings=(HOSTILE_HEADER,), scenario={"title": HOSTILE_HEADER}), 200)
     assert "\\x1b[31m\\u202egpj.exe" in text
     assert "[bold]x[/bold]" in text
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e]", text)
@@ -77,7 +122,7 @@ def test_a_terminal_without_unicode_gets_words_and_ascii_signs() -> None:
     text = render(plain, encoding="ascii")
     assert "* SEEN" in text
     assert "o hidden" in text
-    assert "-> tun0 via 10.8.0.1 (tunnel)" in text
+    assert "tun0 (tunnel) <- 0.0.0.0/1" in text
     assert "FAIL  5 of 6" in text
 
 
@@ -85,9 +130,9 @@ def test_more_variants_than_fit_continue_in_a_second_table() -> None:
     names = [f"variant{number}" for number in range(7)]
     variants = {name: replace(sample_variant("with"), name=name) for name in names}
     text = render(replace(sample_result(), variants=variants))
-    matrix = text[: text.index("The server")]
+    matrix = text[: text.index("The other observers")]
     assert all(name in matrix for name in names)
-    assert matrix.count("looked up www.example.com") > 1
+    assert matrix.count("your address") > 1
 
 
 def test_a_dropped_packet_and_a_warning_are_said() -> None:
