@@ -120,7 +120,7 @@ def test_a_file_without_variants_is_one_variant() -> None:
         ("with: {}", "with: {taps: [isp,isp]}", "isp]}", "variants.with.taps[1]", "another tap has this name"),
         ("with: {}", "with: {taps: [client-tun]}", "client-tun", "variants.with.taps[0]", "taken by the control tap"),
         ("with: {}", "with: {events: [{at: 2s}]}", "[{at: 2s", "variants.with.events", "not possible yet"),
-        ("with: {}", "with: {tunnel: {transport: tcp}}", "tcp", "variants.with.tunnel.transport", "cannot run it yet"),
+        ("with: {}", "with: {tunnel: {program: command}}", "command", "variants.with.tunnel.program", "cannot run it"),
     ],
 )
 def test_a_mistake_names_place_key_and_remedy(old: str, new: str, at: str, path: str, words: str) -> None:
@@ -160,9 +160,10 @@ def test_static_keys_have_neither_aead_nor_a_control_channel(wrong: str) -> None
 
 
 def test_static_keys_bring_their_own_defaults() -> None:
-    found = mistakes(replaced("program: openvpn", "mode: static-key"))
-    assert len(found) == 1, found
-    assert "tunnel.mode: value static-key: this version cannot run it yet" in found[0]
+    scenario = parse_scenario(replaced("program: openvpn", "mode: static-key").encode(), "f.yaml")
+    tunnel = scenario.variants["with"].tunnel
+    assert tunnel is not None
+    assert (tunnel.mode, tunnel.cipher, tunnel.control) == ("static-key", "AES-256-CBC", "none")
 
 
 def test_two_sites_with_one_address_are_refused() -> None:
