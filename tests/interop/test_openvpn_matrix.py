@@ -1,4 +1,4 @@
-"""Every control-channel protection, cipher, transport and role against openvpn: each value with each other at least once.
+"""Every control-channel protection, cipher, transport and role against openvpn, each value with each other.
 
 The full product would take minutes; the rows below hold every pair of values of any two columns (pairwise).
 """

@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 300.0  # two hundred labs take 10 s where nothing else runs
 
 
 def run_on_own_host(check: str, *arguments: str, as_user: int | None = None, checks: Path = CHECKS) -> Any:
-    """Run a function of `lab_checks`, or of another file of `checks` like it, on a host of its own; returns what it returned.
+    """Run a function of `lab_checks`, or of a file like it, on a host of its own; returns what it returned.
 
     `as_user` runs it as that user, with a /dev/net/tun that everybody may open.
     """
