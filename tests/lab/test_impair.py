@@ -321,8 +321,10 @@ def test_a_link_that_is_named_can_be_changed_while_packets_flow() -> None:
         both = ping_ms(lab)
         lab.set_link("b", "a", "a_to_b", Impairment())  # seen from b: what b sends is fast again
         one = ping_ms(lab)
-        lab.set_link("a", "b", "a_to_b", Impairment(loss=1.0))
+        lab.set_link("b", "a", "a_to_b", Impairment(loss=1.0))
         none = ping_ms(lab, 2)
+        lost = {way: counters["lost"] > 0 for way, counters in lab.link_counters("a", "b").items()}
+        assert lost == {"a_to_b": False, "b_to_a": True}
         lab.set_link("a", "b", None, Impairment())
         return before, both, one, none == float("inf"), ping_ms(lab)
 
