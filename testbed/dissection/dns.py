@@ -40,12 +40,11 @@ _OPERATIONS = {
     5: "Dynamic update",
 }
 _ERRORS = {1: "Format error", 2: "Server failure", 3: "No such name", 4: "Not implemented", 5: "Refused"}
-_MOST_SHOWN = 40
+_MOST_SHOWN = 120
 
 
-def open_dns(opening: Opening, start: int, end: int) -> bool:
-    """Whether the octets are a DNS message; if so it is the frame's last layer."""
-    message = opening.data[start:end]
+def open_dns(opening: Opening, message: bytes, start: int, end: int) -> bool:
+    """Whether it is a DNS message; if so it is a layer of the frame, which holds its end at `start` to `end`."""
     try:
         fields, summary = _read(message)
     except (Short, dns.Malformed):
@@ -104,7 +103,9 @@ def _value(message: bytes, start: int, number: int, data: bytes) -> str:
     if number == dns.AAAA and len(data) == 16:
         return str(ipaddress.IPv6Address(data))
     if number in dns.NAME_OFFSET_IN_DATA:
-        return dns.parse_name(message, start + dns.NAME_OFFSET_IN_DATA[number])[0].spelled
+        offset = dns.NAME_OFFSET_IN_DATA[number]
+        numbers = [str(int.from_bytes(data[at : at + 2], "big")) for at in range(0, offset, 2)]
+        return " ".join((*numbers, dns.parse_name(message, start + offset)[0].spelled))
     if number == 6:
         return dns.parse_name(message, start)[0].spelled
     return ""

@@ -5,6 +5,7 @@ Source: RFC 9112
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from testbed.dissection.opening import Opening, text_of
@@ -12,6 +13,7 @@ from testbed.observer import http
 
 _DECODED_OCTETS = 64 << 10
 _MOST_HEADERS = 40
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*(?:\r\n|\Z)", re.IGNORECASE)
 
 
 def is_http(octets: bytes) -> bool:
@@ -30,6 +32,13 @@ def complete_messages(octets: bytes) -> list[http.HttpMessage]:
         else http.parse_responses(octets, (), _DECODED_OCTETS)
     )
     return [message for message in parsed if message.complete]
+
+
+def octets_wanted(octets: bytes) -> int:
+    """How many octets the message at the beginning takes as far as its head says; 0 if that is not known."""
+    head, end, _ = octets[: http.LONGEST_HEAD_OCTETS].partition(b"\r\n\r\n")
+    length = _CONTENT_LENGTH.search(head) if end else None
+    return len(head) + len(end) + int(length.group(1)) if length else 0
 
 
 def open_messages(

@@ -55,7 +55,7 @@ _IPV6_UNREACHABLE = {
     5: "Source address failed ingress/egress policy",
     6: "Reject route to destination",
 }
-_SOLICITATION, _ADVERTISEMENT = 135, 136
+_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT = 133, 134, 135, 136
 _SOURCE_LINK, _TARGET_LINK = 1, 2
 
 
@@ -74,11 +74,18 @@ def open_icmp(opening: Opening, packet: ip.Packet, *, version: int) -> None:
     header_end = packet.start + 8
     if echo:
         identifier, sequence = reader.number(2), reader.number(2)
-        summary += f" id=0x{identifier:04x}, seq={sequence}, {_hops_left(opening, version)}"
+        # Wireshark shows the number in either byte order in ICMP, as systems differ, and in one in ICMPv6
+        swapped = f"/{int.from_bytes(sequence.to_bytes(2, 'little'), 'big')}" if version == 4 else ""
+        summary += f" id=0x{identifier:04x}, seq={sequence}{swapped}, {_hops_left(opening, version)}"
         fields += [("identifier", f"0x{identifier:04x}"), ("sequence", sequence)]
     elif kind == (3 if version == 4 else 1):
         summary += f" ({unreachable.get(code, f'code {code}')})"
         reader.take(4)
+    elif version == 6 and kind in (_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT):
+        reader.take(4 if kind == _ROUTER_SOLICITATION else 12)
+        link = _link_address(reader, fields)
+        summary += f" from {link}" if link else ""
+        header_end = packet.end
     elif version == 6 and kind in (_SOLICITATION, _ADVERTISEMENT):
         summary = _neighbour(kind, summary, reader, fields)
         header_end = packet.end
@@ -115,11 +122,17 @@ def _neighbour(kind: int, summary: str, reader: Reader, fields: list[tuple[str, 
     flags = reader.number(4) >> 29
     target = ipaddress.IPv6Address(reader.take(16))
     fields.append(("target", target))
-    link = ""
-    if reader.left >= 8 and reader.number(1) in (_SOURCE_LINK, _TARGET_LINK) and reader.number(1) == 1:
-        link = mac(reader.take(6))
-        fields.append(("link-layer address", link))
+    link = _link_address(reader, fields)
     if kind == _SOLICITATION:
         return f"{summary} for {target}" + (f" from {link}" if link else "")
     words = ", ".join(word for bit, word in ((4, "rtr"), (2, "sol"), (1, "ovr")) if flags & bit)
     return f"{summary} {target} ({words})" + (f" is at {link}" if link else "")
+
+
+def _link_address(reader: Reader, fields: list[tuple[str, object]]) -> str:
+    """The link-layer address that the first option names, or nothing."""
+    if reader.left < 8 or reader.number(1) not in (_SOURCE_LINK, _TARGET_LINK) or reader.number(1) != 1:
+        return ""
+    link = mac(reader.take(6))
+    fields.append(("link-layer address", link))
+    return link

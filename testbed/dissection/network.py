@@ -93,8 +93,9 @@ def open_ip(opening: Opening, at: int) -> ip.Packet | None:
     version = opening.data[at] >> 4
     (_open_ipv4 if version == 4 else _open_ipv6)(opening, at, packet, name)
     opening.say(f"IPv{version}", f"{name}, {packet.end - packet.start} octets")
-    if packet.fragment_offset:
-        opening.say(f"IPv{version}", f"Fragmented IP protocol (proto={name}, off={packet.fragment_offset})")
+    if packet.fragment_offset is not None:
+        words = f"proto={name} {packet.protocol}, off={packet.fragment_offset}, ID={packet.identification:04x}"
+        opening.say(f"IPv{version}", f"Fragmented IP protocol ({words})")
         opening.add("Fragment of a datagram", packet.start, packet.end, ("offset", packet.fragment_offset))
         return None
     return packet

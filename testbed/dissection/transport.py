@@ -27,8 +27,10 @@ _FLAGS = (
     (0x80, "CWR"),
 )
 _SYN, _ACK = 0x02, 0x10
+_DNS_PORT = 53
 _MOST_CONVERSATIONS = 4_096
-_MOST_PENDING_OCTETS = 256 << 10
+_MOST_PENDING_OCTETS = 2 << 20
+_UNFINISHED = "  [TCP segment of a reassembled PDU]"
 _MASK = 0xFFFFFFFF
 
 Endpoint = tuple[bytes, int]
@@ -36,13 +38,26 @@ Endpoint = tuple[bytes, int]
 
 @dataclass(slots=True)
 class Half:
-    """One direction of a TCP connection. Shape: `next_octet` is the sequence number that follows without a hole."""
+    """One direction of a TCP connection.
+
+    Shape: `next_octet` is the sequence number that follows without a hole; `pending` are segments of a message that
+        came in `frames` and is complete when they hold `wanted` octets or more
+    """
 
     first: int
     shift: int | None = None
     next_octet: int = 0
-    pending: bytes = b""
+    pending: list[bytes] = field(default_factory=list)
+    pending_octets: int = 0
+    wanted: int = 0
     frames: list[int] = field(default_factory=list)
+
+    def keep(self, rest: bytes, wanted: int) -> None:
+        self.pending, self.pending_octets, self.wanted = [rest] if rest else [], len(rest), wanted
+
+    def forget(self) -> None:
+        self.keep(b"", 0)
+        self.frames = []
 
 
 @dataclass(slots=True)
@@ -76,7 +91,9 @@ class Transport:
         opening.say("UDP", f"{source} → {destination} Len={reader.left}")
         if not reader.left:
             return
-        if (source in DNS_PORTS or destination in DNS_PORTS) and open_dns(opening, reader.at, packet.end):
+        if (source in DNS_PORTS or destination in DNS_PORTS) and open_dns(
+            opening, opening.data[reader.at : packet.end], reader.at, packet.end
+        ):
             return
         ends = (packet.source, source), (packet.destination, destination)
         conversation = self._conversation(packet.protocol, *ends)
@@ -101,6 +118,8 @@ class Transport:
         options = read_options(opening.data[reader.at : header_end])
         ends = (packet.source, source), (packet.destination, destination)
         conversation = self._conversation(packet.protocol, *ends)
+        if _DNS_PORT in (source, destination):
+            conversation.application = "dns"
         direction = ends[0] == conversation.first_speaker
         half = _half(conversation, direction, sequence, flags, options)
         relative = (sequence - half.first) & _MASK
@@ -133,15 +152,23 @@ class Transport:
         payload = opening.data[start:end]
         if half.next_octet != sequence:
             if (sequence - half.next_octet) & _MASK < 1 << 31:  # a hole: what was begun cannot be completed
-                half.pending, half.frames, half.next_octet = b"", [], (sequence + len(payload)) & _MASK
+                half.forget()
+                half.next_octet = (sequence + len(payload)) & _MASK
             opening.add("TCP segment, out of order or sent again", start, end)
             return
         half.next_octet = (sequence + len(payload)) & _MASK
-        octets = half.pending + payload
-        frames = [*half.frames, opening.number]
-        used = _open_stream(opening, conversation, direction, octets, (start, end), frames)
+        half.pending.append(payload)
+        half.pending_octets += len(payload)
+        half.frames.append(opening.number)
+        if half.pending_octets < half.wanted <= _MOST_PENDING_OCTETS:
+            opening.summary += _UNFINISHED
+            opening.add("Part of a message", start, end, ("octets", end - start), ("of", f"{half.wanted:,} octets"))
+            return
+        octets = b"".join(half.pending)
+        used = _open_stream(opening, conversation, direction, octets, (start, end), half.frames)
         rest = octets[used:] if len(octets) - used <= _MOST_PENDING_OCTETS else b""
-        half.pending, half.frames = rest, (frames[-1:] if used else frames) if rest else []
+        half.keep(rest, http.octets_wanted(rest) if http.is_http(rest) else 0)
+        half.frames = (half.frames[-1:] if used else half.frames) if rest else []
 
 
 def _half(conversation: Conversation, direction: bool, sequence: int, flags: int, options: dict[str, int]) -> Half:
@@ -178,8 +205,8 @@ def _open_stream(
         return _open_tls(opening, conversation, direction, octets, start, end)
     if conversation.application == "openvpn" and conversation.openvpn is not None:
         return _open_openvpn(opening, conversation.openvpn, direction, octets, start, end)
-    if len(octets) == end - start and _is_framed(octets) and open_dns_stream(opening, start, end):
-        return len(octets)
+    if conversation.application == "dns":
+        return _open_dns(opening, octets, start, end)
     add_data(opening, start, end)
     return len(octets)
 
@@ -198,7 +225,7 @@ def _open_http(opening: Opening, octets: bytes, start: int, end: int, frames: li
     if messages:
         http.open_messages(opening, octets, messages, start, end, frames)
         return messages[-1].end
-    opening.summary = f"{http.first_line(octets)}  [TCP segment of a reassembled PDU]"
+    opening.summary = f"{http.first_line(octets)}{_UNFINISHED}"
     fields = (("begins with", http.first_line(octets)), ("text", text_of(opening.data[start:end])))
     opening.add("Part of an HTTP message", start, end, *fields)
     return 0
@@ -209,7 +236,7 @@ def _open_tls(
 ) -> int:
     used = tls.records_end(octets)
     if not used:
-        opening.summary += "  [TCP segment of a reassembled PDU]"
+        opening.summary += _UNFINISHED
         opening.add("Part of a TLS record", start, end, ("octets", end - start), encrypted=octets[0] == 23)
         return 0
     tls.open_records(opening, octets[:used], start, end - (len(octets) - used), conversation.tls, direction)
@@ -239,13 +266,22 @@ def _open_openvpn(
     return at
 
 
-def _is_framed(octets: bytes) -> bool:
-    return len(octets) > 14 and int.from_bytes(octets[:2], "big") == len(octets) - 2
-
-
-def open_dns_stream(opening: Opening, start: int, end: int) -> bool:
-    """DNS over TCP: one message with its length before it."""
-    return open_dns(opening, start + 2, end)
+def _open_dns(opening: Opening, octets: bytes, start: int, end: int) -> int:
+    """DNS over TCP: messages with two octets of length before each."""
+    at = 0
+    base = end - len(octets)
+    while at + 2 <= len(octets):
+        message_end = at + 2 + int.from_bytes(octets[at : at + 2], "big")
+        if message_end > len(octets):
+            break
+        if not open_dns(opening, octets[at + 2 : message_end], max(start, base + at), base + message_end):
+            add_data(opening, max(start, base + at), end)
+            return len(octets)
+        at = message_end
+    if at < len(octets):
+        opening.summary += "" if at else _UNFINISHED
+        opening.add("Part of a DNS message", max(start, base + at), end)
+    return at
 
 
 def _window(window: int, flags: int, half: Half, other: Half | None) -> int:

@@ -206,10 +206,30 @@ def test_tab_reaches_the_skip_link_first_and_shows_where_it_is(page: Chromium) -
 
 
 def test_a_frame_opens_its_packet_in_place(page: Chromium) -> None:
-    page.click("button.cell[aria-controls='m1-1']")
-    page.click("#m1-1 a[data-packet]")
-    assert page.value("document.querySelectorAll('#m1-1 .packet-slot .layer').length") == 4
-    assert "GET /account" in page.value("document.querySelector('#m1-1 .packet-slot').textContent")
+    row = page.value("document.querySelector('#m1 a[data-packet]').closest('tr').id")
+    page.click(f"button.cell[aria-controls='{row}']")
+    page.click(f"#{row} a[data-packet]")
+    assert page.value(f"document.querySelectorAll('#{row} .packet-slot .layer').length") == 4
+    assert "GET /account" in page.value(f"document.querySelector('#{row} .packet-slot').textContent")
+
+
+def test_a_cell_of_several_facts_lists_them_and_each_opens(page: Chromium) -> None:
+    row = page.value("document.querySelectorAll('#m1 details.fact')[1].closest('tr').id")
+    page.click(f"button.cell[aria-controls='{row}']")
+    second = f"#{row} details.fact:nth-of-type(2)"
+    assert not page.value(f"document.querySelector('{second}').open")
+    page.click(f"{second} > summary")
+    assert page.value(f"document.querySelector('{second}').open")
+    assert page.value(visible(f"{second} .command"))
+
+
+def test_on_paper_there_are_no_buttons_to_press_and_nothing_stays_cut_off(page: Chromium) -> None:
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert not page.value(visible("button.copy"))
+    assert not page.value(visible("nav"))
+    assert page.value("getComputedStyle(document.querySelector('.list .scroll')).maxHeight") == "none"
+    assert page.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page.call("Emulation.setEmulatedMedia", media="")
 
 
 @pytest.mark.parametrize("width", [1280, 480])
