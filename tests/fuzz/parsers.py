@@ -5,8 +5,10 @@ A target that returns has done its duty; any other exception is a finding.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.fuzz import corpus
@@ -57,10 +59,8 @@ class Target:
     corpus: Sequence[bytes] = ()
 
     def feed(self, untrusted: bytes) -> None:
-        try:
+        with contextlib.suppress(*self.allowed):
             self.read(untrusted)
-        except self.allowed:
-            pass
 
 
 def text_of(untrusted: bytes) -> str:
@@ -81,11 +81,11 @@ def _wire_targets() -> list[Target]:
         Target("TCP stream", _read_stream, malformed, [frame(packet) for packet in corpus.recorded_datagrams()]),
     ]
     for octets in (20, 32, 48, 64):
-        read = lambda untrusted, octets=octets: TlsAuthPacket.parse(untrusted, octets)  # noqa: E731
+        read: Callable[[bytes], object] = partial(TlsAuthPacket.parse, hmac_octets=octets)
         targets.append(Target(f"tls-auth packet {octets}", read, malformed))
     bodies = [packet[9:] for packet in corpus.recorded_datagrams()]
     for opcode in (Opcode.CONTROL_V1, Opcode.ACK_V1):
-        read = lambda untrusted, opcode=opcode: ControlBody.parse(untrusted, opcode)  # noqa: E731
+        read = partial(ControlBody.parse, opcode=opcode)
         targets.append(Target(f"control body {opcode.name}", read, malformed, bodies))
     return targets
 
@@ -167,7 +167,7 @@ def _data_targets() -> list[Target]:
             channel = DataChannel(Drops())
             negotiated = Negotiated(cipher, True, peer_id, Compression.NONE)
             channel.install(make_data_key(KeyId(0), _KEYS, negotiated, _DATA, bytes), 0.0)
-            targets.append(Target(f"data {cipher} {peer_id}", lambda o, channel=channel: _open(channel, o)))
+            targets.append(Target(f"data {cipher} {peer_id}", partial(_open, channel)))
     limits = MssLimits(1000, 980)
     routes: InnerRoutes[str] = InnerRoutes()
     inner = tuple(bytes.fromhex(text) for text in _INNER)
@@ -175,20 +175,25 @@ def _data_targets() -> list[Target]:
         *targets,
         Target("inner addresses", lambda o: routes.find((destination(o) or b"") + (source(o) or b"")), (), inner),
         Target("MSS", lambda o: limits.clamp_batch([o]), (), inner),
-        *(
-            Target(f"framing {kind}", lambda o, kind=kind: remove_framing([o], kind, Drops()), (), inner)
-            for kind in Compression
-        ),
+        *(Target(f"framing {kind}", partial(_unframe, kind), (), inner) for kind in Compression),
     ]
 
 
 # a SYN with an MSS option over each IP version
 _INNER = (
-    "4500003c1c4640004006b1e60a0800020a080001d20400500000000000000000a002faf0fe300000020405b40402080a0000000000000000"
-    "01030307",
-    "600000000028064020010db800080000000000000000000220010db8000800000000000000000001d2040050000000000000000080a002fa"
-    "f0fe300000020405a00402080a000000000000000001030307",
+    (
+        "4500003c1c4640004006b1e60a0800020a080001d20400500000000000000000a002faf0fe300000020405b40402080a0000000000000000"
+        "01030307"
+    ),
+    (
+        "600000000028064020010db800080000000000000000000220010db8000800000000000000000001d2040050000000000000000080a002fa"
+        "f0fe300000020405a00402080a000000000000000001030307"
+    ),
 )
+
+
+def _unframe(kind: Compression, untrusted: bytes) -> None:
+    remove_framing([untrusted], kind, Drops())
 
 
 def _open(channel: DataChannel, untrusted: bytes) -> None:
@@ -200,7 +205,7 @@ def _configuration_targets() -> list[Target]:
     texts = corpus.CONFIGURATIONS
     return [
         Target("configuration", _read_configuration, (), texts),
-        Target("client file", lambda o: parse_client_file(text_of(o), "x"), (ConfigurationError,), texts),
+        Target("client file", lambda o: parse_client_file(text_of(o), "x"), (ConfigurationError,), corpus.CLIENT_FILES),
         Target("command line", lambda o: parse_arguments(text_of(o).split(" ")), (), texts),
     ]
 

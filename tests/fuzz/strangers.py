@@ -96,16 +96,14 @@ def reach(stage: str, steps: int, wrapping: str, cipher: Cipher, mutator: Mutato
     world = World(mutator.below(1 << 30))
     ours, theirs = protections(wrapping)
     data = DataSettings(data_ciphers=(cipher,))
-    client, server = pair(
-        world, client_settings(control=ours, data=data), server_settings(control=theirs, data=data)
-    )
+    client, server = pair(world, client_settings(control=ours, data=data), server_settings(control=theirs, data=data))
     if stage == "handshake":
         world.run(lambda: len(world.wire) > steps, seconds=5)
         return world, client, server
     if not world.run(lambda: bool(events(client, Connected)), seconds=30):
         raise Violation(f"no connection: {client.events} {server.events}")
     world.run(seconds=1)
-    exchange(world, client, server, range(0, 20))
+    exchange(world, client, server, range(20))
     if stage == "renegotiation":
         already = len(world.wire)
         ends: tuple[Any, Any] = (client.core, server.core)
@@ -158,15 +156,22 @@ def finish(world: World, client: Node, server: Node) -> None:
 class Forger:
     """Makes datagrams from what passed the wire and gives them to the cores, looking at what happens."""
 
-    def __init__(
-        self, world: World, client: Node, server: Node, wrapping: str, mutator: Mutator, trace: Trace
-    ) -> None:
+    def __init__(self, world: World, client: Node, server: Node, wrapping: str, mutator: Mutator, trace: Trace) -> None:
         self._world, self._client, self._server = world, client, server
         self._wrapping, self._mutator, self._trace = wrapping, mutator, trace
+        self._repeat_first_packets()
         passed = [datagram for _, _, _, datagram in world.wire]
         self._corpus = passed * 3 + [mutator.pick(recorded_datagrams()) for _ in range(8)]
         underway = [datagram for at, _, _, datagram in world.wire if at + world.weather.delay >= world.now]
         self._genuine = {essence(datagram) for datagram in underway}
+
+    def _repeat_first_packets(self) -> None:
+        """After the stateless start a session has not itself seen the reset, and takes it once as a repetition."""
+        world = self._world
+        for _, source, _, datagram in list(world.wire):
+            if source == CLIENT and datagram[0] >> 3 in _RESETS:
+                self._server.core.receive_datagrams([datagram], CLIENT, world.now, world.unix_time)
+        world.collect(self._server)
 
     def feed(self, count: int) -> None:
         """Datagrams that nobody could have sent who has the keys: they must change nothing."""
@@ -217,10 +222,10 @@ class Forger:
         with steps_counted(self._trace.count, datagram):
             core.receive_datagrams([datagram], source, world.now, world.unix_time)
         answers = core.datagrams_to_send()
-        if not is_stateless_answer(answers, source, datagram) and core.drops.total != dropped + 1:
-            raise Violation(f"a forged datagram was counted {core.drops.total - dropped} times by the {name_of(node)}, which sent {answers!r}")
-        if answers and not is_stateless_answer(answers, source, datagram):
-            raise Violation(f"a forged datagram made the {name_of(node)} send {answers!r}")
+        if not is_stateless_answer(answers, source, datagram):
+            times = core.drops.total - dropped
+            if times != 1 or answers:
+                raise Violation(f"a forged datagram: {times} drops counted by the {name_of(node)}, sent {answers!r}")
         if core.packets_to_deliver():
             raise Violation(f"the {name_of(node)} delivered a forged packet")
         if (event := core.next_event()) is not None:
@@ -244,7 +249,7 @@ def is_stateless_answer(answers: list[tuple[bytes, Address]], source: Address, d
 
 
 def essence(datagram: bytes) -> bytes:
-    """What authentication covers: not a data packet's key id and peer id with CBC, nor a WKc behind a control packet."""
+    """What authentication covers: with CBC not a data packet's header, and no WKc behind a control packet."""
     if not datagram:
         return datagram
     opcode = datagram[0] >> 3
@@ -300,7 +305,7 @@ def fuzz_static_key(mutator: Mutator, trace: Trace) -> None:
     world.run(seconds=1)
     before_traffic = mutator.chance(0.3)
     if not before_traffic:
-        exchange(world, client, server, range(0, 20))
+        exchange(world, client, server, range(20))
         send(client, server, world, range(20, 30))
         for node in (client, server):
             world.collect(node)
