@@ -401,3 +401,26 @@ def test_a_dead_engine_is_a_dead_link_and_is_reported() -> None:
         return ping_ms(lab, 1) == float("inf")
 
     assert in_pair(pair(delay="1ms"), work)
+
+
+def test_tagged_and_large_frames_cross_unchanged() -> None:
+    tag, auxiliary = struct.pack("!HH", 0x8100, 3 << 13 | 42), 8  # PACKET_AUXDATA: the kernel takes tags out
+
+    def work(lab: Lab) -> Any:
+        a, b = lab.node("a"), lab.node("b")
+        heard = b.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        heard.bind(("b-eth0", ETH_P_ALL))
+        heard.setsockopt(263, auxiliary, 1)
+        heard.settimeout(PATIENCE_SECONDS)
+        addresses = bytes.fromhex((b.plan.interfaces[0].mac + a.plan.interfaces[0].mac).replace(":", ""))
+        sender = a.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sender.bind(("a-eth0", ETH_P_ALL))
+        sender.send(addresses + tag + b"\x88\xb5" + b"tagged".ljust(60))
+        while b"tagged" not in (got := heard.recvmsg(16384, 256))[0]:
+            pass
+        found = struct.unpack_from("=HH", got[1][0][2], 16)
+        argv = ["ping", "-q", "-c1", "-W3", "-Mdo", "-s8900", B]
+        return found, got[0][12:14].hex(), a.spawn(argv, stdout=subprocess.DEVNULL).wait(PATIENCE_SECONDS)
+
+    found, kind, large = in_pair(pair(delay="1ms", mtu=9000), work)
+    assert (found, kind, large) == ([3 << 13 | 42, 0x8100], "88b5", 0)
