@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SECONDS = 1.5
 PATIENCE_SECONDS = 20.0
+ROUNDS, ENOUGH = 3, 0.5  # whoever else uses this machine may spoil one round
 OFFERED_EACH_SECOND = 160_000
 FLOOD = """
 import socket, sys, time
@@ -72,7 +73,9 @@ def flood(lab: Lab, number: int) -> tuple[float, float]:
     return offered, came / SECONDS
 
 
-def test_small_frames_cross_an_impaired_link_nearly_as_fast_as_a_plain_one() -> None:
+def race() -> tuple[float, dict[str, Any]]:
+    """Return the impaired link's rate as a share of the plain one's, and all figures."""
+
     def inside(_conductor: Conductor) -> Any:
         with Lab.build(plan_lab(TwoPairs())) as lab:
             return [flood(lab, 1), flood(lab, 2), lab.link_counters("a2", "b2")["a_to_b"]]
@@ -80,11 +83,19 @@ def test_small_frames_cross_an_impaired_link_nearly_as_fast_as_a_plain_one() -> 
     with Bubble() as bubble:
         plain, impaired, counters = bubble.run(inside)
     figures = {
-        "plain": {"offered": round(plain[0]), "received": round(plain[1])},
-        "impaired": {"offered": round(impaired[0]), "received": round(impaired[1])},
-        "ratio": round(impaired[1] / plain[1], 2),
-        "counters": counters,
+        name: {"offered": round(rates[0]), "received": round(rates[1])}
+        for name, rates in (("plain", plain), ("impaired", impaired))
     }
-    print(json.dumps(figures))
-    assert counters["refused"] == 0
-    assert impaired[1] > 0.4 * plain[1]
+    return impaired[1] / plain[1], {**figures, "counters": counters}
+
+
+def test_small_frames_cross_an_impaired_link_nearly_as_fast_as_a_plain_one() -> None:
+    shares = []
+    for _round in range(ROUNDS):
+        share, figures = race()
+        print(json.dumps({"ratio": round(share, 2), **figures}))
+        assert figures["counters"]["refused"] == 0
+        shares.append(share)
+        if share > ENOUGH:
+            return
+    pytest.fail(f"the impaired link carried only {shares} of what the plain one did")
