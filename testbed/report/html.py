@@ -22,6 +22,7 @@ from markupsafe import Markup
 from testbed.facts import Kind
 from testbed.report import html_drawings as drawings
 from testbed.report.html_view import matrix_views, packet_ids, proof_views, time_since
+from testbed.report.matrix import observers_of
 from testbed.report.packets import PacketLine, Packets
 from testbed.report.summary import answer, is_tunnel_interface, reproduce_command, started_at, verdict_line
 from testbed.report.text import number_in_words, octets_in_words, plain_value, shorten, visible
@@ -131,20 +132,31 @@ def _packet_context(result: RunResult, packets: Packets, lists: Mapping[str, Seq
         (row, list(proof_views(row.evidence, ids, zeros.get(row.variant), log=is_server(row.observer))))
         for row in result.expectations
     ]
+    first_observer = next(iter(observers_of(result)), "")
+    captured = {
+        name: tap.packets
+        for name, variant in result.variants.items()
+        for tap in variant.taps
+        if tap.name == first_observer
+    }
     return {
         "matrices": matrix_views(result, ids),
         "failing": [pair for pair in pairs if not pair[0].holds],
         "holding": [pair for pair in pairs if pair[0].holds],
         "packets": [(ids[key], key, packets[key], list(drawings.hex_rows(packets[key]))) for key in sorted(packets)],
         "octets_not_shown": drawings.octets_not_shown,
-        "lists": [_list_view(name, lines, zeros.get(name)) for name, lines in lists.items()],
+        "captured": captured,
+        "lists": [_list_view(name, lines, zeros.get(name), captured.get(name, 0)) for name, lines in lists.items()],
         "timelines": drawings.timelines(lists, result.variants),
         "time_since": time_since,
     }
 
 
-def _list_view(name: str, lines: Sequence[PacketLine], zero: float | None) -> tuple[Any, ...]:
-    """The packets from the client's first action on, which is the moment that all variants share."""
+def _list_view(name: str, lines: Sequence[PacketLine], zero: float | None, captured: int) -> tuple[Any, ...]:
+    """The packets from the client's first action on, which is the moment that all variants share.
+
+    Shape: name, packets before, packets shown, packets after, the zero of their times
+    """
     first = next((at for at, line in enumerate(lines) if zero is not None and line.time >= zero), 0)
     shown = lines[first : first + _LINES_SHOWN]
-    return name, first, shown, len(lines) - first - len(shown), zero
+    return name, first, shown, max(captured, len(lines)) - first - len(shown), zero

@@ -201,9 +201,10 @@ def _expectation(row: ExpectationResult, style: Style) -> RenderableType:
     line = Text.assemble(shown(f"{row.variant}: {row.observer} {row.relation} {row.selector}", "bold"))
     if row.reason:
         line.append("\n").append_text(shown(_without_evidence(row), "yellow"))
-    for item in row.evidence[:_EVIDENCE_SHOWN]:
-        line.append("\n").append_text(shown(_evidence(item), "dim"))
-    more = len(row.evidence) - _EVIDENCE_SHOWN
+    places = list(dict.fromkeys(_evidence(item) for item in row.evidence))  # several facts may share a packet
+    for place in places[:_EVIDENCE_SHOWN]:
+        line.append("\n").append_text(shown(place, "dim"))
+    more = len(places) - _EVIDENCE_SHOWN
     if more > 0:
         line.append(f"\nand {more:,} more", "dim")
     grid = Table.grid(padding=(0, 1, 0, 0))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from testbed.report.matrix import observer_tables, observers_of, shared_value
 from testbed.report.summary import answer, is_tunnel_interface, reproduce_command, verdict_line
 from testbed.result import Exposure, FactRef, RunResult, VariantResult, Verdict
+from testbed.run import command_line
 from tests.unit.test_report_sample import sample_result, sample_variant
 
 
@@ -106,3 +107,12 @@ def test_the_command_to_repeat_a_run_comes_from_the_environment_or_the_scenario(
     assert reproduce_command(replace(result, environment={})) == (
         "sudo testbed run scenarios/what-a-vpn-hides.yaml --seed 1"
     )
+
+
+def test_a_run_by_the_command_line_notes_its_command_and_one_by_another_program_does_not() -> None:
+    words = ["/opt/x/bin/testbed", "run", "my file.yaml", "--seed", "7"]
+    assert command_line(words, as_root=True) == {"command": "sudo testbed run 'my file.yaml' --seed 7"}
+    module = ["/opt/x/testbed/__main__.py", "run", "x"]
+    assert command_line(module, as_root=False) == {"command": "testbed run x"}
+    assert command_line(["/usr/bin/pytest", "run"], as_root=True) == {}
+    assert command_line([], as_root=True) == {}
