@@ -13,6 +13,7 @@ USAGE = """\
 usage: python -m vpn run CONFIG [--option value ...]    run a tunnel from an OpenVPN configuration file
        python -m vpn run --config CONFIG [...]          the same, as openvpn spells it
        python -m vpn check CONFIG [--option value ...]  read the configuration, report every mistake, and stop
+       python -m vpn restore [--journal-dir DIR]        undo what killed clients left on this host
        python -m vpn pki COMMAND DIR [...]              keys and certificates (python -m vpn pki --help)
 """
 
@@ -35,5 +36,9 @@ def main(argv: Sequence[str]) -> int:
         from vpn.driver.run import check_configuration
 
         return check_configuration(rest)
+    if command == "restore":
+        from vpn.driver.restore import restore_command
+
+        return restore_command(rest)
     print(f"vpn: unknown command {command!r}\n{USAGE}", file=sys.stderr, end="")
     return 2

@@ -255,7 +255,7 @@ def test_a_resolver_file_changed_by_somebody_else_is_left_alone(tmp_path: Path) 
     path.write_text("nameserver 192.0.2.1\n")
     resolver = ResolverFile(path)
     assert resolver.nameservers() == (ip_address("192.0.2.1"),)
-    resolver.apply([ip_address("10.8.0.1")], [], "tun0")
+    resolver.apply(*resolver.plan([ip_address("10.8.0.1")], [], "tun0"))
     assert resolver.nameservers() == (ip_address("10.8.0.1"),)
     path.write_text("nameserver 192.0.2.9\n")
     assert not resolver.restore()
@@ -267,7 +267,7 @@ def test_a_resolver_file_set_twice_comes_back_as_it_was_at_first(tmp_path: Path)
     path.write_text("# mine\nnameserver 192.0.2.1\n")
     resolver = ResolverFile(path)
     for server in ("10.8.0.1", "10.9.0.1"):
-        resolver.apply([ip_address(server)], [], "tun0")
+        resolver.apply(*resolver.plan([ip_address(server)], [], "tun0"))
     assert resolver.restore()
     assert path.read_text() == "# mine\nnameserver 192.0.2.1\n"
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 import pytest
 
 from vpn.driver.merge import merge_options
-from vpn.driver.routes import KernelRoute, Underlay, plan_routes
+from vpn.driver.routes import KernelRoute, Policy, Underlay, plan_routes
 from vpn.push import PushedOptions, RedirectGateway, Route
 from vpn.settings import Topology
 
@@ -76,7 +76,7 @@ def test_a_server_reached_over_ipv6_keeps_its_way_outside() -> None:
 
 
 def test_redirect_private_sets_no_default() -> None:
-    assert planned(options("def1", private=True)) == {}
+    assert list(planned(options("def1", private=True))) == ["198.51.100.10/32"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_block_local_takes_the_local_network_and_leaves_the_gateway() -> None:
     found = planned(options("def1", "block-local"))
     assert found["192.168.0.0/25"].device == found["192.168.0.128/25"].device == TUN
     assert found["2001:db8:1::/65"].device == found["2001:db8:1:0:8000::/65"].device == TUN
-    assert found["192.168.0.1/32"] == KernelRoute(ip_network("192.168.0.1/32"), LINK)
+    assert found["192.168.0.1/32"] == KernelRoute(ip_network("192.168.0.1/32"), LINK, GATEWAY)
 
 
 def test_bypass_dns_keeps_the_present_resolvers_outside() -> None:
@@ -161,3 +161,24 @@ def test_options_of_the_file_and_pushed_ones_add_up() -> None:
     assert merged.redirect_gateway == RedirectGateway(frozenset({"def1", "ipv6"}), private=False)
     assert merged.dns_addresses == (IPv4Address("192.0.2.1"), VPN_GATEWAY)
     assert (merged.route_metric, merged.ifconfig) == (7, IPv4Interface("10.8.0.2/24"))
+
+
+def test_policy_routing_puts_all_routes_into_its_table_and_leaves_main_alone() -> None:
+    pushed = options("autolocal", "ipv6", routes=(Route(IPv4Network("203.0.113.0/24"), "net_gateway"),))
+    plan = plan_routes(pushed, SERVER, UNDERLAY, TUN, Policy(1000, 7))
+    assert {(str(route.network), route.device, route.table) for route in plan.add} == {
+        ("203.0.113.0/24", LINK, 1000),
+        ("0.0.0.0/0", TUN, 1000),
+        ("::/0", TUN, 1000),
+    }
+    assert plan.remove == ()
+    assert [str(rule) for rule in plan.rules if rule.version == 6] == [
+        "32761: not fwmark 0x7 lookup 1000 suppress_prefixlength 0 (IPv6)",
+        "32762: lookup 254 suppress_prefixlength 0 (IPv6)",
+        "32763: not fwmark 0x7 lookup 1000 (IPv6)",
+    ]
+
+
+def test_policy_routing_makes_no_rules_for_an_ip_version_without_routes() -> None:
+    plan = plan_routes(options("def1"), SERVER, UNDERLAY, TUN, Policy(1000, 7))
+    assert {rule.version for rule in plan.rules} == {4}

@@ -356,3 +356,26 @@ def test_every_option_of_openvpns_help_has_a_row_in_the_table() -> None:
 def test_every_row_that_does_nothing_or_refuses_says_why() -> None:
     silent = [o.name for o in OPTIONS.values() if o.handling is not Handling.USED and len(o.note) < 10]
     assert silent == []
+
+
+def test_policy_routing_uses_the_table_with_the_marks_number_or_the_one_named(loader: Loader) -> None:
+    socket = loader.client_configuration("mark 51820", "policy-routing").driver.socket
+    assert (socket.mark, socket.policy_table) == (51820, 51820)
+    assert loader.client_configuration("mark 7", "policy-routing 1000").driver.socket.policy_table == 1000
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (("policy-routing",), "needs mark N"),
+        (("mark 0", "policy-routing"), "needs mark N"),
+        (("mark 254", "policy-routing"), "belongs to the system"),
+        (("mark 4294967296", "policy-routing"), "below 2^32"),
+    ],
+)
+def test_policy_routing_without_a_mark_or_in_a_table_of_the_system_is_refused(
+    lines: tuple[str, ...], reason: str, loader: Loader
+) -> None:
+    with pytest.raises(ConfigurationError, match=reason.replace("^", r"\^")) as caught:
+        loader.client_configuration(*lines)
+    assert caught.value.problems[0].place.line > 0

@@ -60,6 +60,9 @@ class SocketSettings:
     ipv6_only: bool = False
     multihome: bool = False
     mark: int | None = None
+    policy_table: int | None = (
+        None  # policy-routing: the tunnel's routes go into this table, for all but marked packets
+    )
     bind_device: str = ""
     send_buffer_octets: int | None = None
     receive_buffer_octets: int | None = None
@@ -129,6 +132,7 @@ class DriverSettings:
     server: ServerAddresses | None = None
     admission: Admission = Admission()
     output: OutputSettings = OutputSettings()
+    journal_directory: Path = Path("/run/vpn-journal")  # journal-dir
     ask_credentials: bool = False  # auth-user-pass without a file
     retry_after_auth_failure: bool = False  # auth-retry nointeract, interact
     exit_on_tls_failure: bool = False

@@ -13,6 +13,7 @@ from vpn.settings import Topology, Transport
 
 INTERFACE_NAME_MAXIMUM = 15  # IFNAMSIZ less the NUL
 _GATEWAY_WORDS = ("vpn_gateway", "net_gateway", "remote_host")
+_RESERVED_TABLES = (0, 253, 254, 255)  # unspecified, default, main, local: rtnetlink(7)
 _HOST_MASK = IPv4Address("255.255.255.255")
 
 
@@ -60,11 +61,27 @@ def build_socket(options: Options, *, listens: bool) -> SocketSettings:
         ipv6_only=options.value("bind") == "ipv6only",
         multihome=options.has("multihome"),
         mark=options.value("mark"),
+        policy_table=_policy_table(options),
         bind_device=options.value("bind-dev", ""),
         send_buffer_octets=options.value("sndbuf") or None,
         receive_buffer_octets=options.value("rcvbuf") or None,
         path_mtu_discovery=str(value("mtu-disc") or ""),
     )
+
+
+def _policy_table(options: Options) -> int | None:
+    """The table of `policy-routing`: the one named, else the one with the mark's own number, as WireGuard has it."""
+    entry = options.last("policy-routing")
+    if entry is None:
+        return None
+    mark = options.value("mark")
+    if not mark:
+        options.refuse(entry, "needs mark N with N above 0: packets that carry it go around the tunnel")
+        return None
+    table = int(mark if entry.values[0] is None else entry.values[0])
+    if table in _RESERVED_TABLES:
+        options.refuse(entry, f"table {table} belongs to the system; name another one")
+    return table
 
 
 def _first_scope(options: Options) -> Options:

@@ -40,6 +40,7 @@ from vpn.config.security import (
     key_direction,
 )
 from vpn.crypto.static_key import parse_static_key
+from vpn.push import Route
 from vpn.settings import (
     ClientCertificate,
     ClientSettings,
@@ -70,6 +71,7 @@ def build_configuration(options: Options, files: FileReader, place: Place) -> Co
         set_addresses=not options.has("ifconfig-noexec"),
         set_routes=not options.has("route-noexec"),
         output=build_output(options, files),
+        journal_directory=files.path(options.value("journal-dir", DriverSettings().journal_directory)),
         restart_signal_ends=options.value("remap-usr1") == "SIGTERM",
         niceness=options.value("nice", 0),
     )
@@ -118,6 +120,7 @@ def build_timers(options: Options) -> Timers:
         ping_restart=float(options.value("ping-restart", defaults.ping_restart)),
         ping_exit=float(options.value("ping-exit", 0)),
         inactive=float(options.value("inactive", 0)),
+        inactive_octets=options.value("inactive", 0, index=1) or 0,
         session_timeout=float(options.value("session-timeout", 0)),
     )
 
@@ -231,11 +234,31 @@ def _server(
         duplicate_cn=options.has("duplicate-cn"),
         max_clients=options.value("max-clients", 1024),
         auth_token_lifetime=float(token.values[0] or 0) if token else None,
+        auth_token_renewal=_token_renewal(options),
         connect_freq_initial=_connect_frequency(options),
         explicit_exit_notify=_exit_notify(options, protocol),
         max_packet_octets=options.value("max-packet-size", 1250),
     )
-    return core, replace(driver, server=addresses, admission=admission)
+    local = driver.local_options
+    if pool.ipv4 is not None and pool.topology is not Topology.SUBNET:
+        # in net30 and p2p no address of the interface brings the clients' network along
+        local = replace(local, routes=(Route(pool.ipv4), *local.routes))
+    return core, replace(driver, server=addresses, admission=admission, local_options=local)
+
+
+def _token_renewal(options: Options) -> float:
+    """The second word of `auth-gen-token`; 0 without, which stands for reneg-sec."""
+    entry = options.last("auth-gen-token")
+    if entry is None:
+        return 0.0
+    renewal, *_ = words = [word for word in entry.values[1:] if word is not None] or ["0"]
+    if "external-auth" in words:
+        options.refuse(entry, "external-auth: tokens are checked here, not by auth-user-pass-verify")
+    elif not (renewal.isascii() and renewal.isdigit()):
+        options.refuse(entry, f"{renewal!r}: the renewal time is a number of seconds")
+    else:
+        return float(renewal)
+    return 0.0
 
 
 def _exit_notify(options: Options, protocol: Protocol) -> int:

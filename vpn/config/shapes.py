@@ -89,6 +89,13 @@ def _count(word: str) -> int:
     return int(word)
 
 
+def _count32(word: str) -> int:
+    value = _count(word)
+    if value > 0xFFFFFFFF:
+        raise ValueError("a number below 2^32 is needed")
+    return value
+
+
 def _number(word: str) -> int:
     return -_count(word[1:]) if word.startswith("-") else _count(word)
 
@@ -172,6 +179,7 @@ _KINDS: dict[str, Callable[[str], Value]] = {
     "file": _text,
     "name": _text,
     "count": _count,
+    "count32": _count32,
     "number": _number,
     "positive": _positive,
     "seconds": _seconds,

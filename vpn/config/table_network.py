@@ -21,7 +21,7 @@ CONNECTION_OPTIONS: tuple[Option, ...] = (
     used("nobind", scope=_CONNECTION),
     used("float", scope=_CONNECTION),
     used("multihome"),
-    used("mark", "count"),
+    used("mark", "count32"),
     used("bind-dev", "name"),
     used("sndbuf", "count"),
     used("rcvbuf", "count"),
@@ -83,6 +83,9 @@ ROUTE_OPTIONS: tuple[Option, ...] = (
     used("route-ipv6-gateway", "address6"),
     used("route-metric", "count"),
     used("route-noexec"),
+    used(
+        "policy-routing", "[count32]", roles=Role.CLIENT | Role.STATIC_KEY
+    ),  # ours: a table of its own instead of main
     used("route-nopull", roles=Role.CLIENT),
     used("redirect-gateway", "[def1|local|autolocal|bypass-dhcp|bypass-dns|block-local|ipv6|!ipv4…]"),
     used("redirect-private", "[def1|local|autolocal|bypass-dhcp|bypass-dns|block-local|ipv6|!ipv4…]"),

@@ -69,6 +69,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
     used("status-version", "[1|2|3]"),
     used("tls-keylog", "file", roles=Role.TLS),  # ours: TLS secrets for Wireshark, like SSLKEYLOGFILE
     used("writepid", "file"),
+    used("journal-dir", "file"),  # ours: where changes of the host are written down before they are made
     used("cd", "file"),
     used("nice", "number"),
     used("script-security", "0|1|2|3 [text]"),

@@ -103,7 +103,7 @@ CREDENTIAL_OPTIONS: tuple[Option, ...] = (
     used("push-peer-info", roles=Role.CLIENT),
     used("auth-user-pass-verify", "text [via-file|via-env]", roles=Role.SERVER),
     used("auth-user-pass-optional", roles=Role.SERVER),
-    used("auth-gen-token", "[seconds] [external-auth|seconds] [external-auth]", roles=Role.SERVER),
+    used("auth-gen-token", "[seconds] [text] [text]", roles=Role.SERVER),
     used("username-as-common-name", roles=Role.SERVER),
     refused("auth-gen-token-secret", "tokens are signed with a key of this process; they end with it"),
     refused("static-challenge", "challenges need a person at a terminal, which is not supported"),

@@ -1,13 +1,13 @@
-"""The few rtnetlink messages a tunnel needs, packed by hand: addresses, MTU, up, routes, and questions about routes.
+"""The few rtnetlink messages a tunnel needs, packed by hand: addresses, MTU, up, routes, rules, and questions.
 
 pyroute2 knows all of these, but importing even its message classes alone takes about 130 ms here (it loads all of
-pyroute2), more than the rest of the client's start together; the five messages below take none. Requests that belong
+pyroute2), more than the rest of the client's start together; the messages below take none. Requests that belong
 together go to the kernel in one system call and are acknowledged one by one.
 
     nlmsghdr  length u32 | type u16 | flags u16 | sequence u32 | port u32      then a fixed part, then attributes
     rtattr    length u16 | type u16 | value, padded to 4 octets                all in the host's byte order
 
-Sources: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_addr.h
+Sources: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_addr.h, linux/fib_rules.h
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 
 from vpn.driver.errors import HostError
-from vpn.driver.routes import IpAddress, IpNetwork, KernelRoute
+from vpn.driver.routes import TABLE_MAIN, IpAddress, IpNetwork, KernelRoute, Rule
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
@@ -31,13 +31,16 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 16, 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
+_RTM_NEWRULE, _RTM_DELRULE = 32, 33
 _REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 _IFF_UP = 0x1
 _IFLA_MTU, _IFLA_TXQLEN = 4, 13
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_F_NODAD = 0x02  # nobody else is on a tun device to collide with
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MARK, _RTA_TABLE = 1, 4, 5, 6, 7, 16, 15
-_TABLE_MAIN = 254
+_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK = 6, 10, 14, 15, 16
+_FR_ACT_TO_TBL, _FIB_RULE_INVERT = 1, 0x2
+_WISHES = 0x4  # RTNH_F_ONLINK: the one flag of a route that is a wish; the others are the kernel's findings
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 _TYPE_UNICAST, _TYPE_LOCAL, _TYPE_UNREACHABLE = 1, 2, 7
 _RECEIVE_OCTETS = 65536
@@ -105,18 +108,23 @@ class Netlink:
         head = _ROUTE.pack(_family(address), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
         request = Request(f"find the route to {address}", _RTM_GETROUTE, 0, head + attributes)
         for body in self._ask(request, 0):
-            route, kind, _ = _parse_route(body)
+            route, kind = _parse_route(body)
             return None if kind == _TYPE_LOCAL else route
         raise HostError(request.operation, errno.ENETUNREACH)
 
     def default_route(self, version: int) -> KernelRoute | None:
         """The default route with the lowest metric in the main table."""
         family = socket.AF_INET if version == 4 else socket.AF_INET6
-        request = Request("list the routes", _RTM_GETROUTE, 0, _ROUTE.pack(family, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0))
+        request = Request("list the routes", _RTM_GETROUTE, 0, _ROUTE.pack(family, 0, 0, 0, TABLE_MAIN, 0, 0, 0, 0))
         found: list[KernelRoute] = []
         for body in self._ask(request, _DUMP):
-            route, kind, table = _parse_route(body)
-            if kind == _TYPE_UNICAST and table == _TABLE_MAIN and route.network.prefixlen == 0 and body[0] == family:
+            route, kind = _parse_route(body)
+            if (
+                kind == _TYPE_UNICAST
+                and route.table == TABLE_MAIN
+                and route.network.prefixlen == 0
+                and body[0] == family
+            ):
                 found.append(route)
         return min(found, key=lambda route: route.metric or 0, default=None)
 
@@ -185,7 +193,9 @@ def delete_address(device: int, own: IPv4Interface | IPv6Interface, peer: IpAddr
 
 
 def add_route(route: KernelRoute) -> Request:
-    return Request(f"add the route {route}", _RTM_NEWROUTE, _CREATE | _EXCLUSIVE, _route_body(route))
+    """A route that was found in the kernel is put back octet by octet, with all that this program knows nothing of."""
+    body = _as_wished(route.as_found) if route.as_found else _route_body(route)
+    return Request(f"add the route {route}", _RTM_NEWROUTE, _CREATE | _EXCLUSIVE, body)
 
 
 def delete_route(route: KernelRoute) -> Request:
@@ -193,6 +203,35 @@ def delete_route(route: KernelRoute) -> Request:
     return Request(
         f"delete the route {route}", _RTM_DELROUTE, 0, _route_body(replace(route, protocol=0), _SCOPE_NOWHERE)
     )
+
+
+def add_rule(rule: Rule) -> Request:
+    return Request(f"add the rule {rule}", _RTM_NEWRULE, _CREATE | _EXCLUSIVE, _rule_body(rule))
+
+
+def delete_rule(rule: Rule) -> Request:
+    return Request(f"delete the rule {rule}", _RTM_DELRULE, 0, _rule_body(rule))
+
+
+def _rule_body(rule: Rule) -> bytes:
+    """A fib_rule_hdr has the layout of an rtmsg: its type is the action, its protocol lies in an attribute."""
+    family = socket.AF_INET if rule.version == 4 else socket.AF_INET6
+    flags = 0 if rule.unless_mark is None else _FIB_RULE_INVERT
+    short = rule.table if rule.table < 256 else 0
+    body = _ROUTE.pack(family, 0, 0, 0, short, 0, 0, _FR_ACT_TO_TBL, flags)
+    numbers = {_FRA_PRIORITY: rule.priority, _FRA_TABLE: rule.table}
+    if rule.unless_mark is not None:
+        numbers |= {_FRA_FWMARK: rule.unless_mark, _FRA_FWMASK: 0xFFFFFFFF}
+    if rule.without_default:
+        numbers[_FRA_SUPPRESS_PREFIXLEN] = 0
+    return body + b"".join(_attribute(kind, struct.pack("=I", number)) for kind, number in numbers.items())
+
+
+def _as_wished(found: bytes) -> bytes:
+    """The flags of a route the kernel listed, without those that a request must not hold."""
+    head = list(_ROUTE.unpack_from(found))
+    head[-1] &= _WISHES
+    return _ROUTE.pack(*head) + found[_ROUTE.size :]
 
 
 def _address_body(device: int, own: IPv4Interface | IPv6Interface, peer: IpAddress | None) -> bytes:
@@ -208,7 +247,9 @@ def _route_body(route: KernelRoute, scope: int | None = None) -> bytes:
     if scope is None:
         scope = _SCOPE_LINK if on_link else _SCOPE_UNIVERSE
     family, length = _family(route.network.network_address), route.network.prefixlen
-    body = _ROUTE.pack(family, length, 0, 0, _TABLE_MAIN, route.protocol, scope, kind, 0)
+    short = route.table if route.table < 256 else 0
+    body = _ROUTE.pack(family, length, 0, 0, short, route.protocol, scope, kind, 0)
+    body += _attribute(_RTA_TABLE, struct.pack("=I", route.table))
     body += _attribute(_RTA_DST, route.network.network_address.packed)
     if not route.unreachable:
         body += _attribute(_RTA_OIF, struct.pack("=i", route.device))
@@ -221,8 +262,8 @@ def _route_body(route: KernelRoute, scope: int | None = None) -> bytes:
     return body
 
 
-def _parse_route(body: bytes) -> tuple[KernelRoute, int, int]:
-    """The route, its type and its table."""
+def _parse_route(body: bytes) -> tuple[KernelRoute, int]:
+    """The route and its type."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     attributes = dict(_attributes(body[_ROUTE.size :]))
     empty = bytes(4 if family == socket.AF_INET else 16)
@@ -236,9 +277,10 @@ def _parse_route(body: bytes) -> tuple[KernelRoute, int, int]:
         struct.unpack("=I", attributes[_RTA_PRIORITY])[0] if _RTA_PRIORITY in attributes else None,
         ip_address(source) if source else None,
         protocol=protocol,
+        table=struct.unpack("=I", attributes[_RTA_TABLE])[0] if _RTA_TABLE in attributes else table,
+        as_found=body,
     )
-    table = struct.unpack("=I", attributes[_RTA_TABLE])[0] if _RTA_TABLE in attributes else table
-    return route, kind, table
+    return route, kind
 
 
 def _pack(request: Request, flags: int, sequence: int) -> bytes:

@@ -1,7 +1,7 @@
 """The tunnel's network on this host: device, addresses, routes and resolver, set up together and taken back together.
 
-Every change that outlives the device is remembered with what undoes it; `close` undoes them in reverse order. Routes
-and addresses go to the kernel in one batch each.
+Every change that may outlive the device goes through `Changes`, which journals it and undoes it; routes, rules and
+addresses go to the kernel in one batch each. A start first undoes what a killed predecessor left behind.
 
 What is already there is left alone and not taken away at the end (a host route that an administrator set).
 """
@@ -9,28 +9,29 @@ What is already there is left alone and not taken away at the end (a host route 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from ipaddress import IPv4Interface, IPv6Interface
 
 from vpn.config.model import DeviceSettings, DriverSettings, ServerAddresses
+from vpn.driver.changes import Change, Changes
 from vpn.driver.errors import HostError
+from vpn.driver.journal import Journal
 from vpn.driver.log import BRIEF, NORMAL, Log
 from vpn.driver.netlink import (
     Netlink,
-    Request,
     add_address,
     add_route,
+    add_rule,
     delete_address,
     delete_route,
+    delete_rule,
     device_index,
     set_link,
 )
 from vpn.driver.resolver import ResolverFile
-from vpn.driver.routes import IpAddress, KernelRoute, RoutePlan, Underlay, host_route, plan_routes
-from vpn.driver.tun import TunDevice
+from vpn.driver.restore import restore_stale
+from vpn.driver.routes import IpAddress, KernelRoute, Policy, RoutePlan, Underlay, host_route, plan_routes
+from vpn.driver.tun import InterfaceState, TunDevice, interface_state
 from vpn.push import PushedOptions
-
-_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
 
 
 class TunnelNetwork:
@@ -42,7 +43,10 @@ class TunnelNetwork:
         self._netlink = Netlink()
         self._resolver = ResolverFile()
         self._node: TunDevice | None = TunDevice(settings.device.node)
-        self._undo: list[tuple[str, Callable[[], None]]] = []
+        restore_stale(settings.journal_directory, lambda line: log.write(f"RESTORE: {line}", BRIEF))
+        self._journal = Journal(settings.journal_directory)
+        self._changes = Changes(self._netlink, self._journal, log)
+        self._device_before: InterfaceState | None = None
         self._underlay: Underlay | None = None
         self._bypassed: set[IpAddress] = set()
         self.tun: TunDevice | None = None
@@ -51,6 +55,13 @@ class TunnelNetwork:
     @property
     def device_settings(self) -> DeviceSettings:
         return self._settings.device
+
+    @property
+    def _policy(self) -> Policy | None:
+        socket = self._settings.socket
+        if socket.policy_table is None or socket.mark is None:
+            return None
+        return Policy(socket.policy_table, socket.mark)
 
     def look_at_underlay(self, server: IpAddress | None) -> None:
         """Remembers the ways outside of the tunnel; to be called while none of its routes are set.
@@ -65,6 +76,8 @@ class TunnelNetwork:
 
     def keep_outside(self, server: IpAddress | None) -> None:
         """With a tunnel still up (persist-tun): makes sure that the way to another server does not lead into it."""
+        if self._policy is not None:  # the mark does it
+            return
         if server is None or self._underlay is None or not self._bypassed or server in self._bypassed:
             return
         path = self._underlay.default4 if server.version == 4 else self._underlay.default6
@@ -82,7 +95,7 @@ class TunnelNetwork:
             if self._underlay is None:
                 self.look_at_underlay(server)
             underlay = self._underlay or Underlay(None)
-            plan = plan_routes(options, server, underlay, device)
+            plan = plan_routes(options, server, underlay, device, self._policy)
             for note in plan.notes:
                 self._log.write(note, NORMAL)
             self._add_routes(plan)
@@ -109,17 +122,12 @@ class TunnelNetwork:
         self.take_down()
         if self._node is not None:
             self._node.close()
+        self._journal.close()
         self._netlink.close()
 
     def take_down(self) -> None:
         """Like `close`, but ready for another `set_up_…`."""
-        while self._undo:
-            what, undo = self._undo.pop()
-            try:
-                undo()
-            except HostError as error:
-                if error.number not in _GONE:
-                    self._log.write(f"{what} failed: {error}", BRIEF)
+        self._changes.undo()
         self._underlay = None
         self._bypassed.clear()
         if self.tun is not None:
@@ -131,6 +139,7 @@ class TunnelNetwork:
         self.has_errors = False
         node = self._node or TunDevice(self._settings.device.node)
         self._node = None
+        self._device_before = interface_state(self._settings.device.name)
         try:
             node.attach(self._settings.device.name, mtu)
         except HostError:
@@ -142,7 +151,14 @@ class TunnelNetwork:
 
     def _bring_up(self, device: int, mtu: int) -> None:
         queue = self._settings.device.queue_length
-        self._netlink.require([set_link(device, mtu=mtu, queue_length=queue)])
+        wanted, before = set_link(device, mtu=mtu, queue_length=queue), self._device_before
+        if before is None:  # it goes with this process
+            self._netlink.require([wanted])
+        else:
+            kept = set_link(device, mtu=before.mtu, queue_length=before.queue_length, up=before.is_up)
+            (answer,) = self._changes.make([Change(wanted, kept)])
+            if answer is not None:
+                raise answer
         name = self.tun.name if self.tun else ""
         self._log.write(f"net_iface_mtu_set: mtu {mtu} for {name}", NORMAL)
         self._log.write(f"net_iface_up: set {name} up", NORMAL)
@@ -150,31 +166,30 @@ class TunnelNetwork:
     def _add_addresses(
         self, device: int, addresses: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]]
     ) -> None:
-        added = self._batch([add_address(device, own, peer) for own, peer in addresses])
+        self._batch([Change(add_address(device, *pair), delete_address(device, *pair)) for pair in addresses])
         name = self.tun.name if self.tun else ""
         for own, peer in addresses:
             words = f"net_addr_v{own.version}_add" if peer is None else f"net_addr_ptp_v{own.version}_add"
             shown = f"{own}" if peer is None else f"{own.ip} peer {peer}"
             self._log.write(f"{words}: {shown} dev {name}", NORMAL)
-        undo = [delete_address(device, *pair) for pair, fresh in zip(addresses, added, strict=True) if fresh]
-        self._remember("deleting addresses", undo)
 
     def _add_routes(self, plan: RoutePlan) -> None:
-        removed = self._batch([delete_route(route) for route in plan.remove])
-        undo = [add_route(route) for route, done in zip(plan.remove, removed, strict=True) if done]
-        self._remember("putting the default route back", undo)
-        added = self._batch([add_route(route) for route in plan.add])
+        self._batch([Change(delete_route(route), add_route(route)) for route in plan.remove])
+        added = self._batch([Change(add_route(route), delete_route(route)) for route in plan.add])
         for route, fresh in zip(plan.add, added, strict=True):
             if fresh:
                 self._log.write(f"net_route_v{route.network.version}_add: {route}", NORMAL)
-        undo = [delete_route(route) for route, fresh in zip(plan.add, added, strict=True) if fresh]
-        self._remember("deleting routes", undo[::-1])
+        # After the routes: a rule that points to an empty table would let packets by.
+        ruled = self._batch([Change(add_rule(rule), delete_rule(rule)) for rule in plan.rules])
+        for rule, fresh in zip(plan.rules, ruled, strict=True):
+            if fresh:
+                self._log.write(f"net_rule_v{rule.version}_add: {rule}", NORMAL)
 
-    def _batch(self, requests: list[Request]) -> list[bool]:
+    def _batch(self, changes: list[Change]) -> list[bool]:
         """Applies all; True for what was done, False for what was there before or could not be done."""
         results: list[bool] = []
         failures: list[HostError] = []
-        for answer in self._netlink.apply(requests):
+        for answer in self._changes.make(changes):
             results.append(answer is None)
             if answer is not None and answer.number != errno.EEXIST:
                 failures.append(answer)
@@ -183,32 +198,18 @@ class TunnelNetwork:
             self._log.write(f"ERROR: {failure}", BRIEF)
         return results
 
-    def _remember(self, what: str, requests: list[Request]) -> None:
-        if requests:
-            self._undo.append((what, lambda: self._apply_undo(requests)))
-
-    def _apply_undo(self, requests: list[Request]) -> None:
-        for answer in self._netlink.apply(requests):
-            if answer is not None and answer.number not in _GONE:
-                self._log.write(f"ERROR: {answer}", BRIEF)
-
     def _set_resolver(self, options: PushedOptions) -> None:
         servers = resolvers_of(options)
         if not servers or self.tun is None:
             return
         search = list(dict.fromkeys([*options.dns_search, *([options.dns_domain] if options.dns_domain else [])]))
         try:
-            self._resolver.apply(servers, search, self.tun.name)
+            self._changes.rewrite(self._resolver, *self._resolver.plan(servers, search, self.tun.name))
         except HostError as error:
             self.has_errors = True
             self._log.write(f"ERROR: {error}", BRIEF)
             return
         self._log.write(f"DNS servers set: {', '.join(str(server) for server in servers)}", NORMAL)
-        self._undo.append(("restoring the resolver's configuration", self._restore_resolver))
-
-    def _restore_resolver(self) -> None:
-        if not self._resolver.restore():
-            self._log.write("resolv.conf was changed by another program meanwhile; left as it is", BRIEF)
 
 
 def resolvers_of(options: PushedOptions) -> list[IpAddress]:

@@ -25,14 +25,14 @@ class ResolverFile:
     """One resolv.conf, changed for as long as a tunnel stands."""
 
     def __init__(self, path: Path = RESOLV_CONF) -> None:
-        self._path = path
+        self.path = path
         self._before: bytes | None = None
-        self._written = b""
+        self._written: bytes | None = None
 
     def nameservers(self) -> tuple[IpAddress, ...]:
         """The servers the file names now."""
         found: list[IpAddress] = []
-        for line in self._read().decode("utf-8", "replace").splitlines():
+        for line in (_read(self.path) or b"").decode("utf-8", "replace").splitlines():
             words = line.split()
             if len(words) >= 2 and words[0] == "nameserver":
                 try:
@@ -41,39 +41,56 @@ class ResolverFile:
                     continue
         return tuple(found)
 
-    def apply(self, servers: Sequence[IpAddress], search: Sequence[str], device: str) -> None:
-        """Makes `servers` the only ones. Errors: HostError; the file is then as it was, or as the disk let it be."""
+    def plan(self, servers: Sequence[IpAddress], search: Sequence[str], device: str) -> tuple[bytes | None, bytes]:
+        """The content as it was before any change (None: no file), and the one that makes `servers` the only ones."""
         lines = [_MARK.format(device)]
         if search:
             lines.append(f"search {' '.join(search)}\n")
         lines += [f"nameserver {server}\n" for server in servers[:NAMESERVERS_MAXIMUM]]
-        if self._before is None:
-            self._before = self._read()
-        self._written = "".join(lines).encode()
-        self._write(self._written)
+        before = _read(self.path) if self._written is None else self._before
+        return before, "".join(lines).encode()
+
+    def apply(self, before: bytes | None, content: bytes) -> None:
+        """Makes a `plan` true. Errors: HostError; the file is then as it was, or as the disk let it be."""
+        self._before, self._written = before, content
+        _write(self.path, content)
 
     def restore(self) -> bool:
         """Puts the old content back. False if the file was changed by somebody else meanwhile and was left alone."""
-        before, self._before = self._before, None
-        if before is None:
-            return True
-        if self._read() != self._written:
-            return False
-        self._write(before)
+        written, self._written = self._written, None
+        return written is None or put_back(self.path, self._before, written)
+
+
+def put_back(path: Path, before: bytes | None, written: bytes) -> bool:
+    """Restores `before`, unless the file holds neither `written` nor a part of it that a killed process came to write.
+
+    Errors: HostError
+    """
+    now = _read(path)
+    if now == before:
         return True
+    if now is None or not written.startswith(now):
+        return False
+    if before is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write(path, before)
+    return True
 
-    def _read(self) -> bytes:
-        try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise HostError(f"read {self._path}", error.errno or 0) from error
 
-    def _write(self, content: bytes) -> None:
-        try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-        except OSError as error:
-            raise HostError(f"write {self._path}", error.errno or 0) from error
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HostError(f"read {path}", error.errno or 0) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise HostError(f"write {path}", error.errno or 0) from error

@@ -8,13 +8,23 @@ covers the server would cut its own connection there.)
     redirect-gateway            the default route itself is replaced, and put back at the end
     … ipv6                      ::/3, 2000::/4, 3000::/4, fc00::/7: all unicast addresses, link-local excepted
 
+With `policy-routing` (our own option, with `mark`) the main table stays as it is. All routes go into a table of their
+own, defaults as defaults, and three rules per IP version, in this order, say when it counts:
+
+    not fwmark M lookup T suppress_prefixlength 0       the tunnel's routes but its default one
+    lookup main suppress_prefixlength 0                 the host's routes but its default one: local networks
+    not fwmark M lookup T                               the tunnel's default route
+
+The outer socket carries the mark, so the tunnel's own packets never enter it, and no host route to the server is
+needed: other programs reach the server's address through the tunnel.
+
 Sources: openvpn-protocol.md section 8.1; openvpn(8), "--redirect-gateway" and "--route"
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
@@ -27,6 +37,8 @@ DEFAULT4 = IPv4Network("0.0.0.0/0")
 DEFAULT6 = IPv6Network("::/0")
 HALVES4 = (IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1"))
 PROTOCOL_STATIC = 4
+TABLE_MAIN = 254
+RULE_PRIORITIES = (32761, 32762, 32763)  # right before the main table's own rule, 32766
 UNICAST6 = tuple(IPv6Network(text) for text in ("::/3", "2000::/4", "3000::/4", "fc00::/7"))
 
 
@@ -41,11 +53,38 @@ class KernelRoute:
     source: IpAddress | None = None
     unreachable: bool = False
     protocol: int = PROTOCOL_STATIC  # who set it (rtnetlink(7)); a route put back keeps its own
+    table: int = TABLE_MAIN
+    as_found: bytes = field(default=b"", repr=False, compare=False)  # the kernel's own message about it
 
     def __str__(self) -> str:
         via = f" via {self.gateway}" if self.gateway else ""
         metric = f" metric {self.metric}" if self.metric else ""
-        return f"{'unreachable ' if self.unreachable else ''}{self.network}{via}{metric}"
+        table = f" table {self.table}" if self.table != TABLE_MAIN else ""
+        return f"{'unreachable ' if self.unreachable else ''}{self.network}{via}{metric}{table}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A routing rule: look into `table`, for packets without `unless_mark`, passing default routes by if so told."""
+
+    version: int
+    priority: int
+    table: int
+    unless_mark: int | None = None
+    without_default: bool = False
+
+    def __str__(self) -> str:
+        condition = "" if self.unless_mark is None else f"not fwmark {self.unless_mark:#x} "
+        suppress = " suppress_prefixlength 0" if self.without_default else ""
+        return f"{self.priority}: {condition}lookup {self.table}{suppress} (IPv{self.version})"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`policy-routing`: the tunnel's own table, and the mark of the packets that never look into it."""
+
+    table: int
+    mark: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +109,33 @@ class RoutePlan:
     add: tuple[KernelRoute, ...]
     remove: tuple[KernelRoute, ...] = ()
     notes: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
-def plan_routes(options: PushedOptions, server: IpAddress | None, underlay: Underlay, device: int) -> RoutePlan:
+def plan_routes(
+    options: PushedOptions, server: IpAddress | None, underlay: Underlay, device: int, policy: Policy | None = None
+) -> RoutePlan:
     """What to change for these options.
 
     Shape: `server` is the outer address (None: not known), `device` the tun's interface index
     """
-    planner = _Planner(options, server, underlay, device)
+    planner = _Planner(options, server, underlay, device, apart=policy is not None)
     tunnel = [*planner.split_routes(), *planner.redirect_routes()]
+    if policy is not None:
+        routes = dict.fromkeys(replace(route, table=policy.table) for route in (*planner.bypass_routes(), *tunnel))
+        return RoutePlan(tuple(routes), (), tuple(planner.notes), tuple(_plan_rules(policy, routes)))
     bypass = [*planner.server_route(tunnel), *planner.bypass_routes()]
     unique = tuple(dict.fromkeys([*bypass, *tunnel]))
     return RoutePlan(unique, tuple(planner.replaced_defaults()), tuple(planner.notes))
+
+
+def _plan_rules(policy: Policy, routes: Iterable[KernelRoute]) -> Iterator[Rule]:
+    """Rules for the IP versions that have routes. A reader may follow them in the order the kernel does."""
+    specific, local, default = RULE_PRIORITIES
+    for version in sorted({route.network.version for route in routes}):
+        yield Rule(version, specific, policy.table, policy.mark, without_default=True)
+        yield Rule(version, local, TABLE_MAIN, without_default=True)
+        yield Rule(version, default, policy.table, policy.mark)
 
 
 def host_route(address: IpAddress, path: KernelRoute) -> KernelRoute:
@@ -92,7 +146,10 @@ def host_route(address: IpAddress, path: KernelRoute) -> KernelRoute:
 class _Planner:
     """The parts of one plan. `notes` grows while the parts are made."""
 
-    def __init__(self, options: PushedOptions, server: IpAddress | None, underlay: Underlay, device: int) -> None:
+    def __init__(
+        self, options: PushedOptions, server: IpAddress | None, underlay: Underlay, device: int, *, apart: bool
+    ) -> None:
+        self._apart = apart  # in a table of its own, where a default route is in nobody's way
         self._options = options
         self._server = server
         self._underlay = underlay
@@ -139,10 +196,10 @@ class _Planner:
     def redirect_routes(self) -> Iterator[KernelRoute]:
         metric = self._options.route_metric
         if self._redirects and "!ipv4" not in self._flags:
-            for network in HALVES4 if "def1" in self._flags else (DEFAULT4,):
+            for network in HALVES4 if "def1" in self._flags and not self._apart else (DEFAULT4,):
                 yield self._tunnel_route(network, metric)
         if self._redirects and "ipv6" in self._flags:
-            for network6 in UNICAST6:
+            for network6 in (DEFAULT6,) if self._apart else UNICAST6:
                 yield self._tunnel_route(network6, metric)
         if "block-local" in self._flags:
             for local in self._underlay.local_networks:
@@ -150,7 +207,10 @@ class _Planner:
                     yield from (self._tunnel_route(half, metric) for half in local.subnets())
 
     def server_route(self, tunnel: list[KernelRoute]) -> Iterator[KernelRoute]:
-        """The host route to the server, if the tunnel's routes would take its packets."""
+        """The host route to the server, if the tunnel's routes would take its packets.
+
+        As in openvpn, redirect-private is enough for IPv4: its user means to add routes that may cover the server.
+        """
         path, server = self._underlay.to_server, self._server
         if server is None:
             return
@@ -159,7 +219,8 @@ class _Planner:
             for route in tunnel
             if route.device == self._device or route.unreachable
         )
-        if not covered or "local" in self._flags:
+        redirected = self._options.redirect_gateway is not None and "!ipv4" not in self._flags and server.version == 4
+        if not (covered or redirected) or "local" in self._flags:
             return
         if path is None:
             self.notes.append("the server is this host itself; no route to it is needed")
@@ -179,7 +240,7 @@ class _Planner:
         if "block-local" in self._flags:
             for path in (self._underlay.default4, self._underlay.default6):
                 if path is not None and path.gateway is not None and not path.gateway.is_link_local:
-                    yield KernelRoute(ip_network(path.gateway), path.device)
+                    yield host_route(path.gateway, path)
         if "bypass-dhcp" in self._flags:
             self.notes.append("redirect-gateway: bypass-dhcp has no meaning on Linux, where leases need no route")
 

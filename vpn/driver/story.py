@@ -136,6 +136,8 @@ def tell_server(event: Event) -> list[str]:
         detail = f": {event.detail}" if event.detail else ""
         if event.reason is CloseReason.PEER_EXIT:
             return [f"{name} SIGTERM[soft,remote-exit] received, client-instance exiting"]
+        if event.reason in (CloseReason.INACTIVE, CloseReason.SESSION_TIMEOUT):
+            return [f"{name} {_ENDS[event.reason]}"]
         return [f"{name} client-instance ended: {event.reason}{detail}"]
     if isinstance(event, Refused):
         return [f"{show_address(event.address)} {line}" for line in refusal_lines(event)]

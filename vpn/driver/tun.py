@@ -12,7 +12,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 from vpn.driver.errors import HostError
@@ -20,6 +22,9 @@ from vpn.driver.errors import HostError
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 _REQUEST = struct.Struct("16sH22x")
+_NUMBER_REQUEST = struct.Struct("16si20x")
+_SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFTXQLEN = 0x8913, 0x8921, 0x8942
+_IFF_UP = 0x1
 BATCH_PACKETS = 32  # read before anything else is looked at: bounds how long a flood from one side delays the other
 
 
@@ -84,6 +89,31 @@ class TunDevice:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceState:
+    """What a tunnel changes of an interface that was there before."""
+
+    is_up: bool
+    mtu: int
+    queue_length: int
+
+
+def interface_state(name: str) -> InterfaceState | None:
+    """The state of the interface; None if there is none of that name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+
+        def ask(question: int) -> int:
+            answer = fcntl.ioctl(probe.fileno(), question, _NUMBER_REQUEST.pack(name.encode(), 0))
+            return int(_NUMBER_REQUEST.unpack(answer)[1])
+
+        try:
+            return InterfaceState(bool(ask(_SIOCGIFFLAGS) & _IFF_UP), ask(_SIOCGIFMTU), ask(_SIOCGIFTXQLEN))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise HostError(f"look at the interface {name}", error.errno or 0) from error
 
 
 def _hint(number: int | None) -> str:
