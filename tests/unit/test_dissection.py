@@ -104,7 +104,7 @@ def test_a_long_body_is_put_together_and_named_again_by_its_last_segment() -> No
 
 def test_a_hole_in_the_stream_never_joins_what_does_not_belong_together() -> None:
     request = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-    views = opened(tcp(request[:10], 1), tcp(request[20:], 21), tcp(request[10:20], 11))
+    views = opened(tcp(request[:10], 1), tcp(bytes(8), 21), tcp(request[10:], 29), tcp(request[10:], 11))
     assert all(view.protocol == "TCP" for view in views)
 
 
@@ -148,6 +148,15 @@ def test_a_tls_hello_tells_the_name_and_application_data_is_encrypted() -> None:
     assert (first.protocol, first.summary) == ("TLSv1", "Client Hello")
     assert ("server name", "www.example.com") in first.layers[-1].fields
     assert (second.summary, second.layers[-1].encrypted) == ("Application Data", True)
+
+
+def test_what_follows_a_change_of_ciphers_is_encrypted_whatever_its_record_says() -> None:
+    hello = b"\x16\x03\x03\x00\x04\x0e\x00\x00\x00"
+    change, finished = b"\x14\x03\x03\x00\x01\x01", b"\x16\x03\x03\x00\x10" + bytes(range(16))
+    clear, sealed = opened(tcp(hello, 1), tcp(change + finished, 1 + len(hello)))
+    assert (clear.summary, clear.layers[-1].encrypted) == ("Server Hello Done", False)
+    assert sealed.summary == "Change Cipher Spec, Encrypted Handshake Message"
+    assert [one.encrypted for one in sealed.layers[-2:]] == [False, True]
 
 
 def test_a_frame_without_an_ip_packet_and_one_that_is_cut_off_are_said_to_be_so() -> None:
