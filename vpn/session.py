@@ -69,6 +69,10 @@ class Session:
         self._unix_time = max(self._unix_time, unix_time)
         try:
             header = ControlHeader.parse(untrusted)
+            if self.remote_id is not None and header.session_id != self.remote_id:
+                # before the replay window sees it: another session's packets are authentic under a shared static key,
+                # and a later time in their stamps would shut the window for our own peer
+                return self._dropped(Drop.WRONG_SESSION)
             unwrapped = self._wrapper_of(header.key_id).unwrap(untrusted, now)
             body = ControlBody.parse(unwrapped.body, header.opcode)
         except Malformed:

@@ -168,7 +168,11 @@ class TlsContext:
 
     def _verify(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
         """OpenSSL's callback for each certificate of the chain; the first refusal's reason is kept."""
-        refusal = self._judge(certificate.to_cryptography(), error, depth, bool(good))
+        try:
+            refusal = self._judge(certificate.to_cryptography(), error, depth, bool(good))
+        except Exception:  # a stranger's certificate: whatever a parser stricter than OpenSSL's stumbles over
+            detail = f"certificate at depth {depth} cannot be read"
+            refusal = TlsFailed(RefusalReason.UNTRUSTED_CERTIFICATE, detail)
         end = self._ends.get(connection)
         if refusal is not None and end is not None:
             end.refuse(refusal)

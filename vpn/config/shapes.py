@@ -66,7 +66,7 @@ def _slot(text: str) -> _Slot:
 
 
 def _convert(kind: str, word: str) -> Value:
-    if "|" in kind:
+    if "|" in kind or kind not in _KINDS:  # words to choose from, or one word as it stands
         allowed = kind.split("|")
         if word not in allowed:
             raise ShapeError(f"{word!r}: allowed are {', '.join(allowed)}")

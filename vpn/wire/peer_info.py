@@ -11,7 +11,7 @@ from enum import IntFlag
 
 
 class Protocol(IntFlag):
-    """IV_PROTO: what the sender understands. Bits this project does not know are kept and ignored."""
+    """IV_PROTO: what the sender understands, as far as this project knows it."""
 
     DATA_V2 = 1 << 1
     REQUEST_PUSH = 1 << 2
@@ -22,6 +22,9 @@ class Protocol(IntFlag):
     CC_EXIT_NOTIFY = 1 << 7
     AUTH_FAIL_TEMP = 1 << 8
     DYN_TLS_CRYPT = 1 << 9
+
+
+_KNOWN_BITS = sum(Protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class PeerInfo:
 
     @property
     def protocol(self) -> Protocol:
-        return Protocol(self._number("IV_PROTO") or 0)
+        # an IntFlag remembers every value it was ever made with: unknown bits would let a peer fill the memory
+        return Protocol((self._number("IV_PROTO") or 0) & _KNOWN_BITS)
 
     @property
     def mtu(self) -> int | None:
