@@ -117,10 +117,14 @@ def split_words(option: str) -> list[str]:
     characters = iter(option)
     for character in characters:
         if character == "\\" and quote != "'":
-            word = [*(word or []), next(characters, "")]
+            word = word or []
+            word.append(next(characters, ""))
         elif quote:
-            quote = "" if character == quote else quote
-            word = word if not quote else [*(word or []), character]
+            if character == quote:
+                quote = ""
+            else:
+                word = word or []
+                word.append(character)
         elif character in "\"'":
             quote, word = character, word or []
         elif character.isspace():
@@ -128,7 +132,8 @@ def split_words(option: str) -> list[str]:
                 words.append("".join(word))
             word = None
         else:
-            word = [*(word or []), character]
+            word = word or []
+            word.append(character)
     return words if word is None else [*words, "".join(word)]
 
 
