@@ -104,7 +104,7 @@ def test_a_long_body_is_put_together_and_named_again_by_its_last_segment() -> No
 
 def test_a_hole_in_the_stream_never_joins_what_does_not_belong_together() -> None:
     request = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-    views = opened(tcp(request[:10], 1), tcp(bytes(8), 21), tcp(request[10:], 29), tcp(request[10:], 11))
+    views = opened(tcp(request[:20], 1), tcp(bytes(8), 25), tcp(request[20:], 33), tcp(request[20:], 21))
     assert all(view.protocol == "TCP" for view in views)
 
 
