@@ -17,7 +17,7 @@ from vpn.settings import ClientOverrides, Compression, ServerSettings
 from vpn.wire.key_method import KeyMessage
 from vpn.wire.peer_info import PeerInfo
 
-_TOKEN_RENEWALS = 2  # a token is good for two renegotiation periods, as with the real server
+_TOKEN_RENEWALS = 2  # a token is good for two renewal periods, as with the real server
 
 
 class Answer(Enum):
@@ -38,7 +38,7 @@ class Admission:
         self._pool = pool
         self._random_bytes = random_bytes
         lifetime = settings.auth_token_lifetime
-        renewal = _TOKEN_RENEWALS * settings.timers.reneg_sec
+        renewal = _TOKEN_RENEWALS * (settings.auth_token_renewal or settings.timers.reneg_sec)
         self._mint = None if lifetime is None else TokenMint(random_bytes(32), lifetime, renewal)
 
     def identify(self, peer: Peer, message: KeyMessage) -> None:
@@ -64,7 +64,7 @@ class Admission:
         if self._mint is not None and message.password.startswith(PREFIX):
             times = self._mint.check(message.username, message.password, unix_time)
             if times is None:
-                return Judgement(Answer.REFUSE, "SESSION: token invalid or expired")
+                return Judgement(Answer.REFUSE, "SESSION: token expired")
             peer.token_session, peer.token_first_at = times.session, times.first_at
             return Judgement(Answer.ADMIT)
         return Judgement(Answer.ASK if settings.external_admission else Answer.ADMIT)

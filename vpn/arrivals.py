@@ -196,6 +196,7 @@ class Arrivals:
             self._departures.leave(previous, CloseReason.REPLACED, "a new session from the same address", now)
             self._departures.forget(previous)
         peer.stage = Stage.CONNECTED
+        peer.limits.start(self._settings.timers, now)
         lease = peer.lease
         addresses = [] if lease is None else [address for address in (lease.ipv4, lease.ipv6) if address is not None]
         self._clientele.connect(peer, addresses, overrides.iroutes)

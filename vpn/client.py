@@ -36,6 +36,7 @@ from vpn.events import (
 from vpn.happenings import HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
 from vpn.introduction import client_peer_info, options_string
 from vpn.key_session import KeySession
+from vpn.limits import Limits
 from vpn.negotiation import CC_EXIT, DYN_TLS_CRYPT, NoSharedCipher
 from vpn.outlets import Outlets
 from vpn.protection import base_key, client_wrapper
@@ -82,8 +83,7 @@ class ClientCore:
         self._token: tuple[str, str] | None = None  # user name and token that take the password's place
         self._push_request_at = _NEVER
         self._push_deadline = _NEVER
-        self._session_ends_at = _NEVER
-        self._idle_at = _NEVER
+        self._limits = Limits()
         self._closing_at = _NEVER
         self._closed = False
         self._now = 0.0
@@ -138,7 +138,6 @@ class ClientCore:
             self.drops.count(Drop.NOT_CONNECTED, len(packets))
             return
         self._session.send_packets(packets, now)
-        self._note_traffic(now)
         self._flush(now)
 
     def advance(self, now: float, unix_time: int) -> None:
@@ -154,10 +153,8 @@ class ClientCore:
             self._push_request_at = now + self.settings.timers.push_request
         if self._push_deadline <= now:
             self._end(CloseReason.PUSH_TIMEOUT, "no PUSH_REPLY from the server")
-        if self._session_ends_at <= now:
-            self._leave(CloseReason.SESSION_TIMEOUT, now)
-        if self._idle_at <= now:
-            self._leave(CloseReason.INACTIVE, now)
+        if (reason := self._limits.reached(now)) is not None:
+            self._leave(reason, now)
         if self._closing_at <= now:
             self._end(CloseReason.LOCAL, "")
         self._flush(now)
@@ -198,8 +195,7 @@ class ClientCore:
             _NEVER if of_session is None else of_session,
             self._push_request_at,
             self._push_deadline,
-            self._session_ends_at,
-            self._idle_at,
+            self._limits.due_at,
             self._closing_at,
         )
         return None if due == _NEVER else max(due, self._now)
@@ -258,7 +254,6 @@ class ClientCore:
             self._follow(address)
         if packets and self._options is not None:
             self._out.deliver(packets)
-            self._note_traffic(now)
         self._check_stream(self.drops[Drop.UNAUTHENTIC_DATA] == bad, address)
 
     def _interpret(self, session: Session, now: float) -> None:
@@ -360,8 +355,7 @@ class ClientCore:
     def _apply_timers(self, session: Session, options: PushedOptions, now: float) -> None:
         session.timers = timers = pushed_timers(self.settings.timers, options)
         self._push_request_at = self._push_deadline = _NEVER
-        self._session_ends_at = now + timers.session_timeout if timers.session_timeout else _NEVER
-        self._note_inactivity(session, now)
+        self._limits.start(timers, now)
 
     def _take_token(self, options: PushedOptions) -> None:
         self._token = pushed_token(options, self.settings.username) or self._token
@@ -396,13 +390,6 @@ class ClientCore:
         self._out.tell(TransportUnusable(address, detail))
         self._end(CloseReason.TRANSPORT, detail)
 
-    def _note_traffic(self, now: float) -> None:
-        if self._idle_at != _NEVER and self._session is not None:
-            self._note_inactivity(self._session, now)
-
-    def _note_inactivity(self, session: Session, now: float) -> None:
-        self._idle_at = now + session.timers.inactive if session.timers.inactive > 0 else _NEVER
-
     def _say_goodbye(self, session: Session, now: float) -> None:
         if self.settings.transport is Transport.TCP or not self.settings.explicit_exit_notify or self._options is None:
             return
@@ -435,6 +422,7 @@ class ClientCore:
         if self._session is None or self._closed:
             return
         self._out.send(self._session.datagrams(now), self._server)
+        self._limits.note(sum(self.traffic), now)
         if self._closing_at != _NEVER and self._session.all_acknowledged:
             self._end(CloseReason.LOCAL, "")
 

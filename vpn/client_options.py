@@ -36,6 +36,7 @@ def pushed_timers(own: Timers, options: PushedOptions) -> Timers:
         ping_restart=float(own.ping_restart if options.ping_restart is None else options.ping_restart),
         ping_exit=float(own.ping_exit if options.ping_exit is None else options.ping_exit),
         inactive=float(own.inactive if options.inactive is None else options.inactive),
+        inactive_octets=own.inactive_octets if options.inactive is None else options.inactive_octets,
         session_timeout=float(options.session_timeout or own.session_timeout),
     )
 

@@ -13,6 +13,7 @@ from vpn.outlets import Outlets
 from vpn.pool import AddressPool
 from vpn.server_peer import Peer, Stage
 from vpn.wire.message import AuthFailure
+from vpn.wire.peer_info import Protocol
 
 _LINGER = 5.0  # how long a leaving client is told again what it has not acknowledged
 
@@ -26,8 +27,14 @@ class Departures:
         self._out = out
 
     def refuse(self, peer: Peer, reason: RefusalReason, detail: str, now: float) -> None:
-        """Tell the client why, then let it go."""
-        peer.session.send_text(AuthFailure(detail).build(), now)
+        """Tell the client why, then let it go.
+
+        A full server is no reason for a client to give up: it is told to try again, or nothing if it is too old to
+        tell that apart; then it gives up waiting and tries again, as it does with the real server, which never speaks.
+        """
+        for_now = reason is RefusalReason.SERVER_FULL
+        if not for_now or Protocol.AUTH_FAIL_TEMP in peer.info.protocol:
+            peer.session.send_text(AuthFailure(detail, temporary=for_now).build(), now)
         self._out.tell(Refused(peer.number, peer.address, reason, detail))
         self.leave(peer, CloseReason.AUTH_FAILED, detail or reason.value, now)
 
@@ -39,6 +46,7 @@ class Departures:
         if peer.lease is not None:
             self._pool.release(peer.lease)
         peer.stage = Stage.LEAVING
+        peer.limits.stop()
         traffic = peer.session.data
         traffic.close()
         peer.gone_at = now + _LINGER

@@ -69,6 +69,7 @@ class PushedOptions:
     ping_restart: int | None = None
     ping_exit: int | None = None
     inactive: int | None = None
+    inactive_octets: int = 0
     session_timeout: int | None = None
     peer_id: int | None = None
     cipher: Cipher | None = None

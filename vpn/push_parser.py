@@ -279,6 +279,11 @@ def _integer(name: str) -> Reader:
     return lambda pushed, words: replace(pushed, **{name: _number(words[0])})  # type: ignore[arg-type]
 
 
+def _inactive(pushed: PushedOptions, words: list[str]) -> PushedOptions:
+    octets = _number(words[1]) if len(words) > 1 else 0
+    return replace(pushed, inactive=_number(words[0]), inactive_octets=octets)
+
+
 def _text(name: str) -> Reader:
     return lambda pushed, words: replace(pushed, **{name: words[0]})  # type: ignore[arg-type]
 
@@ -310,7 +315,7 @@ _READERS: dict[str, Reader] = {
     "ping": _integer("ping"),
     "ping-restart": _integer("ping_restart"),
     "ping-exit": _integer("ping_exit"),
-    "inactive": _integer("inactive"),
+    "inactive": _inactive,
     "session-timeout": _integer("session_timeout"),
     "peer-id": _peer_id,
     "cipher": lambda pushed, words: replace(pushed, cipher=Cipher(words[0].upper())),

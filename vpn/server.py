@@ -114,6 +114,9 @@ class ServerCore:
             if peer is None:
                 continue
             peer.session.advance(now, unix_time)
+            if (reason := peer.limits.reached(now)) is not None:
+                # without a word to the client, as with the real server: it notices by its own timers
+                self._departures.leave(peer, reason, "", now)
             if peer.gone_at <= now:
                 self._departures.forget(peer)
             else:
@@ -289,8 +292,11 @@ class ServerCore:
             if peer.stage is Stage.GONE:
                 continue
             self._out.send(peer.session.datagrams(self._now), peer.address)
-            due = peer.session.next_timeout()
-            self._agenda.put(peer.number, peer.gone_at if due is None else min(due, peer.gone_at))
+            traffic = peer.session.data
+            peer.limits.note(traffic.octets_in + traffic.octets_out, self._now)
+            due = min(peer.gone_at, peer.limits.due_at)
+            of_session = peer.session.next_timeout()
+            self._agenda.put(peer.number, due if of_session is None else min(due, of_session))
         closing = self._closing_at != _NEVER and not self._closed
         if closing and self._clientele.all_acknowledged:
             self._finish()

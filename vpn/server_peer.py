@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from vpn.limits import Limits
 from vpn.negotiation import Agreement
 from vpn.pool import Lease
 from vpn.session import Session
@@ -44,6 +45,7 @@ class Peer:
     awaiting_key: KeyId | None = None  # renegotiated key that waits for admission
     token_session: bytes = b""
     token_first_at: int = 0
+    limits: Limits = field(default_factory=Limits)
     gone_at: float = float("inf")
 
     @property

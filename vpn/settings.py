@@ -169,6 +169,7 @@ class Timers:
     push_request: float = 5.0
     push_timeout: float = 60.0
     inactive: float = 0.0
+    inactive_octets: int = 0  # less than this between two looks is no traffic
     session_timeout: float = 0.0
 
 
@@ -235,6 +236,7 @@ class ServerSettings:
     duplicate_cn: bool = False
     max_clients: int = 1024
     auth_token_lifetime: float | None = None  # auth-gen-token; None: no tokens, 0: no expiry
+    auth_token_renewal: float = 0.0  # a token not renewed for twice this long is no good; 0: reneg-sec
     cookie: bool = True  # UDP: keep no state before the third packet
     connect_freq_initial: tuple[int, float] = (100, 10.0)  # answers to first packets, per seconds
     max_half_open: int = 256
