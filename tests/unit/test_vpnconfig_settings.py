@@ -105,7 +105,15 @@ def test_protocols_are_read(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "port"), [([], 0), (["nobind"], 0), (["lport 5000"], 5000), (["port 5001"], 5001), (["bind"], 1194)]
+    ("lines", "port"),
+    [
+        ([], 0),
+        (["nobind"], 0),
+        (["lport 5000"], 5000),
+        (["port 5001"], 0),
+        (["bind"], 1194),
+        (["port 5001", "bind"], 5001),
+    ],
 )
 def test_a_client_binds_only_when_asked(loader: Loader, lines: list[str], port: int) -> None:
     assert loader.client_configuration(*lines).driver.socket.local_port == port
@@ -379,3 +387,11 @@ def test_policy_routing_without_a_mark_or_in_a_table_of_the_system_is_refused(
     with pytest.raises(ConfigurationError, match=reason.replace("^", r"\^")) as caught:
         loader.client_configuration(*lines)
     assert caught.value.problems[0].place.line > 0
+
+
+@pytest.mark.parametrize(("lines", "port"), [("", 1194), ("port 5001\n", 5001), ("nobind\n", 0), ("proto tcp\n", 0)])
+def test_a_static_key_peer_over_udp_binds_unless_told_not_to(lines: str, port: int, keys: Path, loader: Loader) -> None:
+    text = (
+        f"dev tun\nremote 192.0.2.1\nsecret {keys}/static.key\ncipher AES-256-CBC\nifconfig 10.8.0.1 10.8.0.2\n{lines}"
+    )
+    assert loader.load(text).driver.socket.local_port == port

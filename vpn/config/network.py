@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 
 from vpn.config.model import DEFAULT_PORT, DeviceSettings, Family, Protocol, Remote, RetrySettings, SocketSettings
+from vpn.config.option import Role
 from vpn.config.options import Entry, Options
 from vpn.push import DnsServer, PushedOptions, RedirectGateway, Route
 from vpn.settings import Topology, Transport
@@ -42,20 +43,27 @@ def build_remotes(options: Options) -> tuple[Remote, ...]:
 
 
 def build_socket(options: Options, *, listens: bool) -> SocketSettings:
-    """The outer socket. A listener has a port; a client has one only if it asks for it."""
+    """The outer socket. A listener and a static-key peer over UDP have a port; a TLS client only if it asks for it.
+
+    Of `port`, which is both lport and rport, a TLS client takes the remote half alone unless `bind` is there too; the
+    manual says otherwise, but openvpn 2.6 does so.
+    """
     scope = _first_scope(options)
 
     def value(name: str) -> object:
         return scope.value(name) or options.value(name)
 
-    own_port = scope.value("lport", options.value("lport", scope.value("port", options.value("port"))))
+    protocol = parse_protocol(str(value("proto") or "udp"))
+    has_port = listens or options.has("bind")
+    if options.role is Role.STATIC_KEY and protocol.transport is Transport.UDP:
+        has_port = True
+    common = scope.value("port", options.value("port", DEFAULT_PORT)) if has_port else 0
+    own_port = scope.value("lport", options.value("lport", common))
     nobind = options.has("nobind") or scope.has("nobind")
     if nobind and (entry := options.last("lport") or options.last("local") or options.last("bind")):
         options.refuse(entry, "cannot be used together with nobind")
-    if own_port is None:
-        own_port = DEFAULT_PORT if listens or options.has("bind") else 0
     return SocketSettings(
-        protocol=parse_protocol(str(value("proto") or "udp")),
+        protocol=protocol,
         local=str(value("local") or ""),
         local_port=0 if nobind else own_port,
         ipv6_only=options.value("bind") == "ipv6only",

@@ -1,8 +1,7 @@
 """The outer UDP socket: many datagrams per wake-up, never blocking, unconnected.
 
 Unconnected, because the kernel then chooses the source address anew for each datagram: a client whose address changes
-goes on from the new one, and the server follows (float). A server that listens on all addresses answers from the
-address it was asked at when `multihome` is set: the local address becomes part of the `Address` the core echoes.
+goes on from the new one, and the server follows (float).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 
 from vpn.config.model import Family, SocketSettings
 from vpn.driver.errors import HostError
+from vpn.driver.multihome import MultihomeSocket
 from vpn.driver.transport import Endpoint, Watcher, socket_address
 from vpn.settings import Address
 
@@ -26,7 +26,13 @@ class UdpLink:
     """One UDP socket. `unsent` counts datagrams the kernel would not take."""
 
     def __init__(
-        self, settings: SocketSettings, family: socket.AddressFamily, local: Address | None, watcher: Watcher
+        self,
+        settings: SocketSettings,
+        family: socket.AddressFamily,
+        local: Address | None,
+        watcher: Watcher,
+        *,
+        listens: bool = False,
     ) -> None:
         self._watcher = watcher
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -35,6 +41,8 @@ class UdpLink:
         self.unsent = 0
         try:
             configure(self._socket, settings, family)
+            # A client has one peer, which is known by its address alone.
+            self._traffic = MultihomeSocket(self._socket) if settings.multihome and listens else self._socket
             if local is not None:
                 self._socket.bind(local)
             watcher.watch(self._socket.fileno())
@@ -46,7 +54,7 @@ class UdpLink:
         groups: list[tuple[Address, list[bytes]]] = []
         last: Address | None = None
         datagrams: list[bytes] = []
-        receive = self._socket.recvfrom
+        receive = self._traffic.recvfrom
         try:
             for _ in range(BATCH_DATAGRAMS):
                 datagram, address = receive(_DATAGRAM_OCTETS)
@@ -62,7 +70,7 @@ class UdpLink:
         return groups
 
     def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
-        send = self._socket.sendto
+        send = self._traffic.sendto
         for datagram, address in datagrams:
             try:
                 self.octets_sent += send(datagram, address)
@@ -137,7 +145,7 @@ def open_client_link(settings: SocketSettings, endpoint: Endpoint, watcher: Watc
 
 def open_server_link(settings: SocketSettings, watcher: Watcher) -> UdpLink:
     family = listen_family(settings)
-    return UdpLink(settings, family, local_address(settings, family), watcher)
+    return UdpLink(settings, family, local_address(settings, family), watcher, listens=True)
 
 
 def _shown(local: Address | None) -> str:
