@@ -149,7 +149,11 @@ class CaptureReader:
         link_type = network & 0x0FFFFFFF  # the upper bits may tell the length of a frame check sequence
         self.interfaces.append(Interface(link_type, snap_octets=snap_octets))
         record = struct.Struct(order + "IIII")
-        while head := source.take(16):
+        while True:
+            yield from self._whole_records(source, record, tick_ns, link_type)
+            head = source.take(16)  # what is not whole in the buffer: read on, or find the end or the damage
+            if not head:
+                return
             if len(head) < 16:
                 raise Damage("in the middle of a packet's header")
             seconds, fraction, captured, octets = record.unpack(head)
@@ -159,11 +163,30 @@ class CaptureReader:
             self.frames += 1
             yield Frame(self.frames, seconds * 1_000_000_000 + fraction * tick_ns, link_type, data, octets, 0)
 
+    def _whole_records(self, source: _Input, record: struct.Struct, tick_ns: int, link_type: int) -> Iterator[Frame]:
+        """The packets that are whole in the buffer. Every packet goes through this loop: it calls nothing of ours."""
+        buffer, at, unpack, new = source.buffer, source.at, record.unpack_from, tuple.__new__
+        last = len(buffer) - record.size
+        while at <= last:
+            seconds, fraction, captured, octets = unpack(buffer, at)
+            start = at + 16
+            at = start + captured
+            if captured > LARGEST_BLOCK_OCTETS or at > len(buffer):
+                break
+            source.at = at
+            self.frames = number = self.frames + 1
+            time_ns = seconds * 1_000_000_000 + fraction * tick_ns
+            yield new(Frame, (number, time_ns, link_type, buffer[start:at], octets, 0))
+
     def _pcapng(self, source: _Input) -> Iterator[Frame]:
         order = self._section(source)
         interfaces: list[Interface] = []  # of this section: their numbers start anew in each
         words = struct.Struct(order + "II")
-        while head := source.take(8):
+        while True:
+            yield from self._whole_packets(source, order, interfaces)
+            head = source.take(8)  # any other block, or a packet that is not whole in the buffer
+            if not head:
+                return
             if len(head) < 8:
                 raise Damage("in the middle of a block's header")
             if head[:4] == PCAPNG_MAGIC:
@@ -183,6 +206,29 @@ class CaptureReader:
                 self._interface(body, order, interfaces)
             elif block_type == pcapng.INTERFACE_STATISTICS:
                 self._statistics(body, order, interfaces)
+
+    def _whole_packets(self, source: _Input, order: str, interfaces: list[Interface]) -> Iterator[Frame]:
+        """The enhanced packet blocks in a row that are whole in the buffer and need no second look.
+
+        Every packet goes through this loop: it calls nothing of ours. What it leaves is read, or refused, one by one.
+        """
+        buffer, at, new = source.buffer, source.at, tuple.__new__
+        unpack = struct.Struct(order + "IIIIIII").unpack_from
+        last = len(buffer) - 32
+        while at <= last:
+            block_type, total, number, high, low, captured, octets = unpack(buffer, at)
+            if block_type != pcapng.ENHANCED_PACKET or total & 3 or captured > total - 32 or at + total > len(buffer):
+                return
+            if total > LARGEST_BLOCK_OCTETS or number >= len(interfaces):
+                return
+            interface = interfaces[number]
+            if interface.ticks_per_second != 1_000_000_000 or interface.offset_seconds:
+                return
+            source.at = at + total
+            self.frames = frame = self.frames + 1
+            data = buffer[at + 28 : at + 28 + captured]
+            at += total
+            yield new(Frame, (frame, high << 32 | low, interface.link_type, data, octets, number))
 
     def _section(self, source: _Input) -> str:
         """Read a section header, its first four octets already taken; returns the byte order."""

@@ -8,15 +8,19 @@ Source: wireshark-filter(4)
 
 from __future__ import annotations
 
+import re
+
 from testbed.observer.model import Endpoint
 
 LONGEST_NEEDLE_OCTETS = 512
 PLAIN = frozenset(range(0x20, 0x7F)) - {0x22, 0x5C}
+ESCAPES = {octet: f"\\x{octet:02x}" for octet in range(256) if octet not in PLAIN}
+PLAIN_STRETCH = re.compile(rb"[ !#-\[\]-~]+")
 
 
 def quote(value: str | bytes) -> str:
     octets = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-    return '"' + "".join(chr(octet) if octet in PLAIN else f"\\x{octet:02x}" for octet in octets) + '"'
+    return '"' + octets.decode("latin-1").translate(ESCAPES) + '"'
 
 
 def octets(value: bytes) -> str:
@@ -46,11 +50,5 @@ def between(protocol: str, one: Endpoint, other: Endpoint) -> str:
 
 def longest_text(value: bytes) -> bytes:
     """The longest stretch of printable ASCII in `value`: what a text field of Wireshark shows unchanged."""
-    best = start = 0
-    best_end = 0
-    for index in range(len(value) + 1):
-        if index == len(value) or value[index] not in PLAIN:
-            if index - start > best_end - best:
-                best, best_end = start, index
-            start = index + 1
-    return value[best:best_end][:LONGEST_NEEDLE_OCTETS]
+    longest: bytes = max(PLAIN_STRETCH.findall(value), key=len, default=b"")
+    return longest[:LONGEST_NEEDLE_OCTETS]

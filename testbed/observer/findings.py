@@ -6,6 +6,7 @@ Everything is bounded by the limits; what does not fit is counted and said, neve
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from testbed.facts import Kind, Sighting
@@ -56,16 +57,43 @@ class Findings:
             value = value[: self.limits.value_octets]
             detail["truncated"] = 1
             self.limit("values longer than the limit were cut", frame)
+        found = self._entry(kind, value, frame, time_ns, display_filter, via, detail)
+        if found is None:
+            return
+        if len(found.frames) < self.limits.frames_per_sighting:
+            found.frames[frame] = None
+        found.time_ns = min(found.time_ns, time_ns)
+
+    def sight_in_all(
+        self, kind: Kind, value: str, frames: Sequence[int], time_ns: int, display_filter: str, via: str
+    ) -> None:
+        """Somebody on the path read `value`, a short one, in every one of `frames`."""
+        found = self._entry(kind, value, frames[0], time_ns, display_filter, via, {}) if frames else None
+        if found is None:
+            return
+        room = self.limits.frames_per_sighting - len(found.frames)
+        found.frames.update(dict.fromkeys(frames[:room]))
+        found.time_ns = min(found.time_ns, time_ns)
+
+    def _entry(
+        self,
+        kind: Kind,
+        value: str,
+        frame: int,
+        time_ns: int,
+        display_filter: str,
+        via: str,
+        detail: dict[str, str | int | float],
+    ) -> _Found | None:
+        """The sighting of `value`, new or known; None where the limit on sightings is reached."""
         found = self._found.get((kind, value, display_filter))
         if found is None:
             if len(self._found) >= self.limits.sightings:
                 self.limit("more sightings than the limit", frame)
-                return
+                return None
             found = _Found(kind, value, display_filter, via, time_ns, detail=dict(detail))
             self._found[kind, value, display_filter] = found
-        if len(found.frames) < self.limits.frames_per_sighting:
-            found.frames[frame] = None
-        found.time_ns = min(found.time_ns, time_ns)
+        return found
 
     def knows(self, kind: Kind, value: str, display_filter: str) -> bool:
         return (kind, value, display_filter) in self._found

@@ -9,6 +9,7 @@ Memory is bounded by `Limits`, whatever the file's size; what a limit cuts off i
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from testbed.observer.flows import FlowState, FlowTable, Side, address_text, cou
 from testbed.observer.ip import Packet, Reassembler, parse_ip
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset
 from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
+from testbed.observer.quick import QuickPath
 from testbed.observer.streams import Budget, Recorder
 
 DEFAULT_LIMITS = Limits()
@@ -38,8 +40,7 @@ def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Observation
     """
     with CaptureReader(path) as reader:
         passing = _Pass(limits)
-        for frame in reader:
-            passing.add(frame)
+        passing.add_all(reader)
         return passing.finish(reader)
 
 
@@ -60,12 +61,22 @@ class _Pass:
         self.table = FlowTable(self.limits, Budget(self.limits.total_stream_octets))
         self.fragments = Reassembler(self.limits.fragment_octets)
 
+    def add_all(self, frames: Iterable[Frame]) -> None:
+        """Take every frame: the common ones the quick way, all others, and all that opens or ends, the thorough way."""
+        take_quickly = QuickPath(self.table, self.limits).take
+        total_octets = captured_octets = 0
+        frame = None
+        for frame in frames:
+            total_octets += frame[4]
+            captured_octets += len(frame[3])
+            if not take_quickly(frame):
+                self.add(frame)
+        if frame is not None:
+            self.frames, self.last_time_ns = frame.number, frame.time_ns
+        self.octets, self.captured_octets = total_octets, captured_octets
+
     def add(self, frame: Frame) -> None:
         number, time_ns, link_type, data, octets, _ = frame
-        self.frames = number
-        self.octets += octets
-        self.captured_octets += len(data)
-        self.last_time_ns = time_ns
         packet = parse_ip(data, network_offset(link_type, data))
         if packet is None:
             if link_type not in KNOWN_LINK_TYPES:
@@ -234,8 +245,8 @@ class _Pass:
             for kind, side in ends if flow.roles else ():
                 address = side.endpoint.address
                 if is_unicast(address) and not self.findings.knows(kind, address, filters.address(address)):
-                    for frame in addresses[address]:
-                        self.findings.sight(kind, address, frame, flow.started_ns, filters.address(address), "ip")
+                    found = filters.address(address)
+                    self.findings.sight_in_all(kind, address, addresses[address], flow.started_ns, found, "ip")
 
     def _sight_volume(self, flow: FlowState) -> None:
         client, server = flow.client, flow.server
@@ -249,9 +260,8 @@ class _Pass:
         )
         seconds = (flow.ended_ns - flow.started_ns) / 1e9
         timing = f"{ends}: {seconds:.3f} s in {flow.bursts} burst{'s' if flow.bursts > 1 else ''}"
-        for frame in flow.frames:
-            for kind, value in ((Kind.VOLUME, volume), (Kind.TIMING, timing)):
-                self.findings.sight(kind, value, frame, flow.started_ns, display_filter, "ip")
+        for kind, value in ((Kind.VOLUME, volume), (Kind.TIMING, timing)):
+            self.findings.sight_in_all(kind, value, flow.frames, flow.started_ns, display_filter, "ip")
 
     def _streams(self) -> tuple[Stream, ...]:
         streams = []

@@ -130,6 +130,20 @@ class Reassembly:
         if self.waiting_octets > self.limit_octets:
             self._skip_hole(frame, time_ns)
 
+    def extend(self, sequence: int, data: bytes, start: int, end: int, frame: int, time_ns: int) -> bool:
+        """Take `data[start:end]` if it is exactly what comes next and nothing waits; as `add`, only quicker.
+
+        Returns False, and has done nothing, in every other case.
+        """
+        position = self.position
+        if position is None or position & SEQUENCE_MASK != sequence or self.waiting or self.fin_position is not None:
+            return False
+        self.position = position + end - start
+        recorder = self.recorder
+        if not recorder.truncated:
+            recorder.append(data[start:end], frame, frame, time_ns)
+        return True
+
     def fin(self, sequence: int, frame: int, time_ns: int) -> None:
         self.fin_position = self._unwrap(sequence)
         self._note_fin(frame, time_ns)

@@ -1,0 +1,81 @@
+"""The quick way for the packets that most of a capture consists of: TCP in a known flow, nothing unusual about it.
+
+    Ethernet · IPv4 without options or fragments, or IPv6 without extensions · TCP without SYN, FIN or RST ·
+    its octets, if any, the very next of the stream
+
+`take` does with such a packet what `observe` does, in one function, and leaves every other one untouched: it returns
+False before it has changed anything. The thorough way alone would give the same answer; a test compares them.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from testbed.capture import pcapng
+from testbed.capture.reader import Frame
+from testbed.observer.flows import BURST_PAUSE_NS, FlowTable
+from testbed.observer.model import Limits
+
+_IPV4_PLAIN, _IPV6 = b"\x08\x00\x45", b"\x86\xdd"  # with the octet that says: version 4, no options
+_TCP, _TAIL = 6, b"\x06"
+_FRAGMENTED = 0x3FFF
+_FIN_SYN_RST = 7
+# From the length on: fragment, protocol, addresses with ports, sequence, length of the TCP header, flags.
+_IPV4_AT, _IPV4_TCP_AT = 16, 34
+_IPV4_TCP = Struct("!H2xHxB2x12sI4xBB")
+_IPV6_AT, _IPV6_TCP_AT = 18, 54
+_IPV6_TCP = Struct("!HBx36sI4xBB")
+_LEAST_OCTETS = 74  # an IPv6 and a TCP header; shorter IPv4 packets are taken where Ethernet's padding is there or not
+_LEAST_IPV4_OCTETS = 54
+
+
+class QuickPath:
+    """Takes what it can into the flows of `table`."""
+
+    __slots__ = ("_find", "_most_frames", "_read_ipv4", "_read_ipv6")
+
+    def __init__(self, table: FlowTable, limits: Limits) -> None:
+        self._find = table.find
+        self._most_frames = limits.frames_per_sighting
+        self._read_ipv4 = _IPV4_TCP.unpack_from
+        self._read_ipv6 = _IPV6_TCP.unpack_from
+
+    def take(self, frame: Frame) -> bool:
+        """Enter the frame into its flow and stream; False, and nothing done, if it is not one of the common kind."""
+        number, time_ns, link_type, data, octets, _ = frame
+        if link_type != pcapng.LINKTYPE_ETHERNET or len(data) < _LEAST_IPV4_OCTETS:
+            return False
+        if data[12:15] == _IPV4_PLAIN:
+            length, fragment, protocol, key, sequence, offset, flags = self._read_ipv4(data, _IPV4_AT)
+            if protocol != _TCP or fragment & _FRAGMENTED or flags & _FIN_SYN_RST or not length:
+                return False
+            start, end = _IPV4_TCP_AT, _IPV4_AT - 2 + length
+        elif data[12:14] == _IPV6 and len(data) >= _LEAST_OCTETS:
+            length, protocol, key, sequence, offset, flags = self._read_ipv6(data, _IPV6_AT)
+            if protocol != _TCP or flags & _FIN_SYN_RST or not length:
+                return False
+            start, end = _IPV6_TCP_AT, _IPV6_TCP_AT + length
+        else:
+            return False
+        end = min(end, len(data))
+        payload_at = start + (offset >> 4) * 4
+        side = self._find(key + _TAIL)
+        if side is None or not start + 20 <= payload_at <= end:
+            return False
+        if payload_at < end:
+            reassembly = side.reassembly
+            if reassembly is None or not reassembly.extend(sequence, data, payload_at, end, number, time_ns):
+                return False
+            side.payload_octets += end - payload_at
+        side.packets += 1
+        side.octets += octets
+        flow = side.flow
+        ended_ns = flow.ended_ns
+        if time_ns > ended_ns:
+            if time_ns - ended_ns > BURST_PAUSE_NS:
+                flow.bursts += 1
+            flow.ended_ns = time_ns
+        flow.last_frame = number
+        if len(flow.frames) < self._most_frames:
+            flow.frames.append(number)
+        return True
