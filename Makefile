@@ -3,13 +3,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check lint types unit coverage format hooks lock clean
+.PHONY: help demo test check lint types unit coverage bench format hooks lock clean
 
 help:
 	@echo 'make demo      install into .venv and run the scenario what-a-vpn-hides'
 	@echo 'make test      install what the tests need (real peers by apt) and run them all; as root or through sudo'
 	@echo 'make check     the part that needs no privilege: linters, types, tests without root'
 	@echo 'make coverage  all tests, with branch coverage'
+	@echo 'make bench     lab, run, tap and observer beside Mininet, tcpdump and tshark (BENCH=NAME); as root or through sudo'
 	@echo 'make format    let ruff rewrite the sources'
 	@echo 'make hooks     run the checks before every commit'
 	@echo 'make lock      resolve the dependencies again (UPGRADE=1: take newer versions)'
@@ -24,6 +25,10 @@ test:
 
 coverage:
 	@tools/test.sh --cov --cov-report=term-missing:skip-covered
+
+bench:
+	@tools/venv.sh test
+	@.venv/bin/python -m tests.bench $(BENCH)
 
 check: lint types unit
 
