@@ -88,7 +88,7 @@ def render_server(rows: Sequence[ClientRow], now: float, version: int) -> str:
     lines += [["CLIENT_LIST", *_client_columns(row)] for row in rows]
     lines.append(["HEADER", "ROUTING_TABLE", *_ROUTE_COLUMNS])
     lines += [["ROUTING_TABLE", *columns] for row in rows for columns in _route_columns(row, timestamps=True)]
-    lines += [["GLOBAL_STATS", "Max bcast/mcast queue length", "0"], ["END"]]
+    lines += [["GLOBAL_STATS", "Max bcast/mcast queue length", "0"], ["GLOBAL_STATS", "dco_enabled", "0"], ["END"]]
     return "".join(separator.join(line) + "\n" for line in lines)
 
 
@@ -123,7 +123,7 @@ def _client_columns(row: ClientRow) -> list[str]:
         _moment(row.since),
         str(int(row.since)),
         client.username or "UNDEF",
-        str(client.peer),
+        str(client.peer - 1),  # openvpn counts its clients from 0
         str(client.peer_id),
         client.cipher.value,
     ]
