@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vpn.events import CloseReason, RefusalReason
@@ -27,7 +27,7 @@ class KeysExchanged:
 
 @dataclass(frozen=True, slots=True)
 class TextReceived:
-    text: str
+    text: str = field(repr=False)  # a pushed token may stand in it
 
 
 @dataclass(frozen=True, slots=True)

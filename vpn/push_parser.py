@@ -10,7 +10,7 @@ Source: openvpn-protocol.md section 8.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -41,7 +41,7 @@ class BadPush(ValueError):
 class PushCollector:
     """Gathers the options of one reply, which may come in several messages."""
 
-    options: list[str]
+    options: list[str] = field(repr=False)  # there may be a token among them
     is_complete: bool = False
 
     @classmethod

@@ -7,6 +7,7 @@ a word becomes a warning.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from vpn.config.option import Handling, Option, Role, Scope
 from vpn.config.shapes import ShapeError, Value, read_arguments
 from vpn.config.table import OPTIONS, nearest
 
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")  # shorter than a line of a static key
 _ROLE_NAMES = {
     Role.CLIENT: "a client",
     Role.SERVER: "a server",
@@ -131,7 +133,12 @@ def _check_directive(directive: Directive, options: Options, scope: Scope, toler
     else:
         problem = _take(directive, option, options)
     if problem:
-        options.problems.append(Problem(directive.place, directive.name, problem))
+        options.problems.append(Problem(directive.place, _shown(directive.name), problem))
+
+
+def _shown(name: str) -> str:
+    """A name as errors quote it: what cannot be an option's may be a line of a key whose block lost its tags."""
+    return name if _NAME.fullmatch(name) else "(not the name of an option)"
 
 
 def _unknown(name: str) -> str:
