@@ -1,8 +1,9 @@
 """What a tunnel promised to hide and did not.
 
-A tunnel that takes all routes promises everything. One that takes some prefixes promises what an action does that
-reaches an address in them, and the name of a site if nobody reached it outside them. Names and answers of the DNS are
-promised only where the tunnel's own resolver is used. That the client exists, that it uses a tunnel, and how much and
+A tunnel that takes all routes promises everything, the names looked up included: a resolver reached beside it is the
+best known of all leaks. One that takes some prefixes promises what an action does that reaches an address in them,
+and the name of a site if nobody reached it outside them; names and answers of the DNS only where its own resolver is
+used. That the client exists, that it uses a tunnel, and how much and
 when, no tunnel promises to hide.
 """
 
@@ -45,10 +46,10 @@ def _promised(row: Exposure, variant: VariantEvidence, tunnel: TunnelSpec) -> bo
     kind = Kind(row.fact.kind)
     if kind in NEVER_PROMISED or row.fact.action == TUNNEL_ACTION:
         return False
-    if kind in DNS_KINDS and tunnel.dns != "tunnel":
-        return False
     if isinstance(tunnel.routes, str):
         return True
+    if kind in DNS_KINDS and tunnel.dns != "tunnel":
+        return False
     if kind in (Kind.SERVER_ADDRESS, Kind.DNS_ANSWER):
         return carries(tunnel, row.fact.value)
     reached = [fact for fact in variant.facts if fact.kind is Kind.SERVER_ADDRESS and _concerns(fact, row.fact)]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.lab_host import Snapshot
-from tests.scenarios.running import environment, run_testbed
+from tests.scenarios.running import environment, heed_interrupts, run_testbed
 
 PATIENCE_S = 60.0
 TINY = """
@@ -70,6 +70,7 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        preexec_fn=heed_interrupts,
     )
 
 

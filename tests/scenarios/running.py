@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ class Ran:
 
     def failed_expectations(self) -> list[dict[str, Any]]:
         return [row for row in self.result["expectations"] if not row["holds"]]
+
+
+def heed_interrupts() -> None:
+    """For a child that shall feel Ctrl-C: whoever runs the tests in the background has had it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment() -> dict[str, str]:

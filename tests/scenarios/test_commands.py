@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.running import ROOT, environment, run_testbed, run_text
+from tests.scenarios.running import ROOT, environment, heed_interrupts, run_testbed, run_text
 
 TINY = """
 title: Tiny
@@ -123,6 +123,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     yield process
     if process.poll() is None:

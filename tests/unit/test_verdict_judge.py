@@ -281,8 +281,9 @@ def test_a_split_tunnel_leaks_only_what_its_routes_cover() -> None:
     assert leaks(split) == [("http-url", inside.value)]
 
 
-def test_names_are_promised_only_by_a_tunnel_that_resolves_them() -> None:
+def test_a_full_tunnel_promises_names_and_a_split_one_only_if_it_resolves_them() -> None:
     fact = Fact(Kind.DNS_NAME, "www.example.com", "1-dns", "www.example.com", ("www.example.com",))
     seen = with_tunnel(fact, sightings=(sighting(Kind.DNS_NAME, "www.example.com"),))
     assert leaks(seen) == [("dns-name", "www.example.com")]
-    assert leaks(replace(seen, tunnel=replace(TUNNEL, dns="isp"))) == []
+    assert leaks(replace(seen, tunnel=replace(TUNNEL, dns="isp"))) == [("dns-name", "www.example.com")]
+    assert leaks(replace(seen, tunnel=replace(TUNNEL, dns="isp", routes=("203.0.113.0/24",)))) == []
