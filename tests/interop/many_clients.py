@@ -30,9 +30,9 @@ ECHO_REQUEST, ECHO_REPLY = 8, 0
 
 
 def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    folded: int = (total & 0xFFFF) + (total >> 16)
+    return ~(folded + (folded >> 16)) & 0xFFFF
 
 
 def echo_request(source: IPv4Address, target: IPv4Address, number: int) -> bytes:

@@ -52,7 +52,8 @@ def test_two_hundred_clients_connect_and_ping_through_one_server(
             clients.wait_for("all in\n", SECONDS)
             grown = resident_kilobytes(server) - before
         assert clients.wait() == 0
-        return json.loads(clients.text().splitlines()[-1]) | {"kilobytes": grown / CLIENTS}
+        found: dict[str, Any] = json.loads(clients.text().splitlines()[-1])
+        return found | {"kilobytes": grown / CLIENTS}
 
     found = in_lab(body, tmp_path)
     with capsys.disabled():

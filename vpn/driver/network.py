@@ -33,6 +33,8 @@ from vpn.driver.routes import IpAddress, KernelRoute, Policy, RoutePlan, Underla
 from vpn.driver.tun import InterfaceState, TunDevice, interface_state
 from vpn.push import PushedOptions
 
+_DOMAIN_KINDS = frozenset({"DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX"})
+
 
 class TunnelNetwork:
     """The host's side of one tunnel. Make it early: what the host will not allow shows then."""
@@ -202,9 +204,9 @@ class TunnelNetwork:
         servers = resolvers_of(options)
         if not servers or self.tun is None:
             return
-        search = list(dict.fromkeys([*options.dns_search, *([options.dns_domain] if options.dns_domain else [])]))
         try:
-            self._changes.rewrite(self._resolver, *self._resolver.plan(servers, search, self.tun.name))
+            plan = self._resolver.plan(servers, search_domains_of(options), self.tun.name)
+            self._changes.rewrite(self._resolver, *plan)
         except HostError as error:
             self.has_errors = True
             self._log.write(f"ERROR: {error}", BRIEF)
@@ -213,16 +215,21 @@ class TunnelNetwork:
 
 
 def resolvers_of(options: PushedOptions) -> list[IpAddress]:
-    """All DNS servers that are to be asked for everything: `dns server` ones by priority, then dhcp-option's."""
+    """The DNS servers to ask for everything: those of `dns server` by priority, else those of dhcp-option.
+
+    Servers for single domains (`resolve-domains`) count only where there are no others: resolv.conf cannot tell names
+    apart, and openvpn hands them to its scripts as ordinary ones too. A port other than 53 has no place in it either.
+    """
     ranked = sorted(options.dns_servers, key=lambda server: server.priority)
-    modern = [
-        address
-        for server in ranked
-        if not server.resolve_domains
-        for address, port in server.addresses
-        if port in (None, 53)  # resolv.conf has no place for a port
-    ]
-    return list(dict.fromkeys([*modern, *options.dns_addresses]))
+    general = [server for server in ranked if not server.resolve_domains] or ranked
+    modern = [address for server in general for address, port in server.addresses if port in (None, 53)]
+    return list(dict.fromkeys(modern if options.dns_servers else options.dns_addresses))
+
+
+def search_domains_of(options: PushedOptions) -> list[str]:
+    """The search list: `dns search-domains` and all forms of it that dhcp-option has, in this order."""
+    words = [word for kind, text in options.dhcp_options if kind in _DOMAIN_KINDS for word in text.split()]
+    return list(dict.fromkeys([*options.dns_search, *([options.dns_domain] if options.dns_domain else []), *words]))
 
 
 def _client_addresses(options: PushedOptions) -> list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]]:
