@@ -95,6 +95,23 @@ def test_policy_routing_takes_all_but_marked_packets_and_leaves_the_main_table_a
     in_lab(body, tmp_path)
 
 
+@pytest.mark.parametrize(("value", "warned"), [(1, True), (2, False)])
+def test_policy_routing_warns_where_the_kernel_would_drop_the_servers_packets(
+    value: int, warned: bool, keys: Path, tmp_path: Path
+) -> None:
+    setup = Setup(keys, client_only=POLICY)
+
+    def body(lab: TunnelLab) -> None:
+        link = lab.egress(WEB)
+        lab.output("client", "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/conf/{link}/rp_filter")
+        _, client = lab.connect(OPENVPN, setup.server(), OURS, setup.client())
+        assert ("rp_filter is strict" in client.text()) is warned
+        answer = lab.run("client", "ping", "-n", "-c", "2", "-i", "0.1", "-W", "1", INNER_SERVER)
+        assert (answer.returncode == 0) is not warned
+
+    in_lab(body, tmp_path)
+
+
 def test_policy_routing_with_lists_prefers_the_tunnels_prefixes_to_the_hosts(keys: Path, tmp_path: Path) -> None:
     """The host knows a wide route that holds the tunnel's prefix; an excluded one goes around the tunnel."""
     push = (*PUSH_SPLIT, "route 10.30.0.0 255.255.0.0", "route 10.30.7.0 255.255.255.0 net_gateway")

@@ -9,7 +9,9 @@ What is already there is left alone and not taken away at the end (a host route 
 from __future__ import annotations
 
 import errno
+import socket
 from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
 
 from vpn.config.model import DeviceSettings, DriverSettings, ServerAddresses
 from vpn.driver.changes import Change, Changes
@@ -36,6 +38,9 @@ from vpn.push import PushedOptions
 _DOMAIN_KINDS = frozenset({"DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX"})
 
 
+_STRICT = 1  # rp_filter, RFC 3704; the greater of `all` and the interface's own value counts
+
+
 class TunnelNetwork:
     """The host's side of one tunnel. Make it early: what the host will not allow shows then."""
 
@@ -60,10 +65,10 @@ class TunnelNetwork:
 
     @property
     def _policy(self) -> Policy | None:
-        socket = self._settings.socket
-        if socket.policy_table is None or socket.mark is None:
+        outer = self._settings.socket
+        if outer.policy_table is None or outer.mark is None:
             return None
-        return Policy(socket.policy_table, socket.mark)
+        return Policy(outer.policy_table, outer.mark)
 
     def look_at_underlay(self, server: IpAddress | None) -> None:
         """Remembers the ways outside of the tunnel; to be called while none of its routes are set.
@@ -103,6 +108,7 @@ class TunnelNetwork:
             self._add_routes(plan)
             if server is not None:
                 self._bypassed.add(server)
+            self._warn_of_strict_filter(underlay)
         self._set_resolver(options)
 
     def set_up_server(self, addresses: ServerAddresses, options: PushedOptions, mtu: int) -> None:
@@ -200,6 +206,19 @@ class TunnelNetwork:
             self._log.write(f"ERROR: {failure}", BRIEF)
         return results
 
+    def _warn_of_strict_filter(self, underlay: Underlay) -> None:
+        """Answers of the server carry no mark: a strict check of their source looks into the tunnel's table for it."""
+        if self._policy is None or underlay.to_server is None or underlay.to_server.network.version == 6:
+            return
+        name = socket.if_indextoname(underlay.to_server.device)
+        values = [_read_number(Path(f"/proc/sys/net/ipv4/conf/{scope}/rp_filter")) for scope in ("all", name)]
+        if max(values) == _STRICT:
+            self._log.write(
+                f"WARNING: policy-routing: rp_filter is strict on {name}; the kernel will drop the server's packets "
+                f"(sysctl net.ipv4.conf.{name}.rp_filter=2)",
+                BRIEF,
+            )
+
     def _set_resolver(self, options: PushedOptions) -> None:
         servers = resolvers_of(options)
         if not servers or self.tun is None:
@@ -212,6 +231,13 @@ class TunnelNetwork:
             self._log.write(f"ERROR: {error}", BRIEF)
             return
         self._log.write(f"DNS servers set: {', '.join(str(server) for server in servers)}", NORMAL)
+
+
+def _read_number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def resolvers_of(options: PushedOptions) -> list[IpAddress]:
