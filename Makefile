@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check lint types unit coverage bench format hooks lock clean
+.PHONY: help demo test check lint types unit coverage bench fuzz soak format hooks lock clean
 
 help:
 	@echo 'make demo      install into .venv and run the scenario what-a-vpn-hides'
@@ -11,6 +11,8 @@ help:
 	@echo 'make check     the part that needs no privilege: linters, types, tests without root'
 	@echo 'make coverage  all tests, with branch coverage'
 	@echo 'make bench     lab, run, tap and observer beside Mininet, tcpdump and tshark (BENCH=NAME); as root or through sudo'
+	@echo 'make fuzz      feed ten million generated datagrams to the tunnel (DATAGRAMS=N SEED=TEXT)'
+	@echo 'make soak      ten minutes of tunnels over bad links, no octet lost (SECONDS=N); as root or through sudo'
 	@echo 'make format    let ruff rewrite the sources'
 	@echo 'make hooks     run the checks before every commit'
 	@echo 'make lock      resolve the dependencies again (UPGRADE=1: take newer versions)'
@@ -29,6 +31,12 @@ coverage:
 bench:
 	@tools/venv.sh test
 	@.venv/bin/python -m tests.bench $(BENCH)
+
+fuzz:
+	@tools/fuzz.sh
+
+soak:
+	@SOAK_SECONDS=$(or $(SECONDS),600) tools/soak.sh
 
 check: lint types unit
 
