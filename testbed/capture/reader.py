@@ -43,6 +43,11 @@ class Frame(NamedTuple):
     interface: int
 
 
+def begins_capture(octets: bytes) -> bool:
+    """Whether a file with these first four octets can be a capture."""
+    return octets in (PCAPNG_MAGIC, *PCAP_MAGICS) or octets.startswith(GZIP_MAGIC)
+
+
 @dataclass(slots=True)
 class Interface:
     """What a file says of one interface. Shape: `dropped` and `received` are None where the file does not say."""
