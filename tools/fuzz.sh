@@ -3,7 +3,7 @@
 #   DATAGRAMS=N  how many (about 18,000 a second on one processor of 2020, so ten million take five minutes on two)
 #   SEED=TEXT    another run; the same text gives the same episodes
 #   ATHERIS_SECONDS=N  how long the coverage-guided part runs; 0 leaves it out
-# A failure is written to fuzz-failure.json; run it again with: .venv/bin/python -m tests.fuzz --reproduce fuzz-failure.json
+# A failure is written to build/fuzz-failure.json; run it again with: .venv/bin/python -m tests.fuzz --reproduce build/fuzz-failure.json
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 

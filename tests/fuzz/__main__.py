@@ -35,9 +35,10 @@ def main() -> int:
     parser.add_argument("--seed", default=SEED)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--reproduce", type=Path)
-    parser.add_argument("--reproducer", type=Path, default=Path("fuzz-failure.json"), help="where a failure goes")
+    parser.add_argument("--reproducer", type=Path, default=Path("build/fuzz-failure.json"), help="where a failure goes")
     arguments = parser.parse_args()
     warnings.simplefilter("error")
+    arguments.reproducer.parent.mkdir(parents=True, exist_ok=True)
     if arguments.reproduce is not None:
         return _reproduce(arguments.reproduce)
     return _run(arguments.seed, arguments.datagrams, max(1, arguments.jobs), arguments.reproducer)
