@@ -55,8 +55,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def both_pings(lab: TunnelLab) -> None:
-    # One by one: over TCP the real server's Nagle holds the second of two answers until the first is acknowledged, up to
-    # 40 ms, and a ping of several packets that has had an answer does not wait that long for its last one.
+    # One by one: over TCP the real server's Nagle holds an answer until the one before it is acknowledged, up to 40 ms,
+    # and a ping of several packets that has had an answer does not wait that long for its last one.
     for address in (INNER_SERVER, INNER_SERVER6) * 3:
         answer = lab.output("client", "ping", "-n", "-c", "1", "-W", "3", "-s", "1300", address)
         assert " 0% packet loss" in answer

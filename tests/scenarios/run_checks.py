@@ -6,6 +6,7 @@ Runs as a script: python run_checks.py NAME [ARGUMENT …]; the result is the la
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -112,7 +113,7 @@ def killed(role: str, rounds: str, seed: str) -> Any:
     codes, left, words = [], [], []
     for _ in range(int(rounds)):
         process = start(place(TUNNEL))
-        victim = _await(lambda front=process: _find(role, front.pid), process)
+        victim = _await(functools.partial(_find, role, process.pid), process)
         if victim is not None:
             time.sleep(chance.uniform(0.0, 0.5 if role in ("front", "maker", "init", "conductor") else 0.2))
             _kill(victim)
