@@ -125,6 +125,7 @@ class Reassembler:
         offset = packet.fragment_offset or 0
         piece = data[packet.start : packet.end]
         if offset + len(piece) > LARGEST_DATAGRAM_OCTETS:
+            self.abandoned += 1
             return None
         protocol = packet.protocol if len(packet.source) == 4 else -1  # RFC 8200: not part of the key in IPv6
         key = (packet.source, packet.destination, protocol, packet.identification)

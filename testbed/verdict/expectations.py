@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from testbed.facts import Kind
-from testbed.result import ExpectationResult, Exposure, Verdict
+from testbed.result import ActionRecord, ExpectationResult, Exposure, Verdict
 from testbed.scenario.values import TUNNEL_ACTION, Expectation, Selector
 from testbed.verdict.evidence import VariantEvidence
 from testbed.verdict.explain import Explainer, sentence
 
 ENDS = frozenset({Kind.CLIENT_ADDRESS, Kind.SERVER_ADDRESS})
+CANARY = "{canary}"  # in an argument of a program: what it is to send
 # What an action of each verb shows whenever it succeeds.
 SHOWS = {
     "dns": frozenset({Kind.DNS_NAME, Kind.DNS_ANSWER}),
@@ -113,7 +114,7 @@ def _undone(selector: Selector, variant: VariantEvidence, rows: Sequence[Exposur
     """The first failed action that never came to do what the selector is about; empty if there is none."""
     done = {row.fact.action for row in rows}
     for action in variant.actions:
-        if action.ok or action.id in done or Kind(selector.kind) not in SHOWS.get(action.verb, frozenset()):
+        if action.ok or action.id in done or not _would_show(action, Kind(selector.kind), variant):
             continue
         if selector.action not in (None, action.id) or selector.value is not None:
             continue
@@ -122,3 +123,13 @@ def _undone(selector: Selector, variant: VariantEvidence, rows: Sequence[Exposur
         why = action.error or action.detail or "it did not say why"
         return f"{action.id} ({action.target}) failed before it could show a {selector.kind}: {why}"
     return ""
+
+
+def _would_show(action: ActionRecord, kind: Kind, variant: VariantEvidence) -> bool:
+    """Whether a failed action would have shown such a fact, had it gone on."""
+    if action.verb == "run":
+        return kind is Kind.PAYLOAD and CANARY in action.target
+    if kind is Kind.HTTP_BODY and action.verb in ("http", "https"):
+        # Whether it was to send one is not on record: only a request that was sent shows that there was none.
+        return not any(fact.kind is Kind.HTTP_URL and fact.action == action.id for fact in variant.facts)
+    return kind in SHOWS.get(action.verb, frozenset())

@@ -22,6 +22,8 @@ from testbed.verdict.leaks import find_leaks
 from testbed.verdict.needles import TRANSFORMS
 from testbed.verdict.server import LogReader
 
+ASKED_FOR = frozenset({Kind.DNS_NAME, Kind.HTTP_HOST, Kind.HTTP_URL, Kind.TLS_NAME, Kind.QUIC_NAME})
+LONGEST_VALUE = 80
 PROTOCOLS = {"vpn": "OpenVPN", "openvpn": "OpenVPN", "wireguard": "WireGuard"}
 
 
@@ -100,13 +102,28 @@ def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[s
     missing = _missing(fact, capture)
     if missing:
         return Exposure(observer, ref, Verdict.UNPROVEN, (), missing)
-    control = _control(fact, capture, variant, variants)
+    failed = _failed_program(fact, variant)
+    control = _control(fact, capture, variant, {} if failed else variants)
+    if failed and not control:
+        return Exposure(observer, ref, Verdict.UNPROVEN, (), failed)
     if not control:
         reason = "no control: the same search finds it nowhere else, so finding nothing here proves nothing"
         return Exposure(observer, ref, Verdict.UNPROVEN, (), reason)
     how = "" if is_address(fact) else f" for {_quoted(fact.needles)} ({', '.join(TRANSFORMS)})"
     reason = f"not found by the dissectors, nor in {capture.searched(fact)}{how}; control: {control}"
     return Exposure(observer, ref, Verdict.HIDDEN, (), reason)
+
+
+def _failed_program(fact: Fact, variant: _Variant) -> str:
+    """Why a program may never have sent what it was given; empty for every other action, whose facts have happened.
+
+    The control of another variant proves the search, but not that this variant's program came to send anything.
+    """
+    for action in variant.evidence.actions:
+        if action.id == fact.action and action.verb == "run" and not action.ok:
+            why = action.error or action.detail or "it did not say why"
+            return f"{action.id} failed ({why}), so whether it sent this at all is not known"
+    return ""
 
 
 def _missing(fact: Fact, capture: Capture) -> str:
@@ -177,6 +194,8 @@ def _warnings(variants: Iterable[_Variant]) -> Iterator[str]:
                 yield f"{variant.name}: the tap {tap.name} lost {tap.dropped} packets"
         if variant.evidence.tunnel is None:
             yield from _false_tunnels(variant)
+        else:
+            yield from _unjudged(variant)
 
 
 def _false_tunnels(variant: _Variant) -> Iterator[str]:
@@ -185,3 +204,19 @@ def _false_tunnels(variant: _Variant) -> Iterator[str]:
             if sighting.kind is Kind.TUNNEL:
                 frame = sighting.frames[0] if sighting.frames else 0
                 yield f"{variant.name}: {tap.name} took frame {frame} for a tunnel, but there is none"
+
+
+def _unjudged(variant: _Variant) -> Iterator[str]:
+    """What was read before the VPN server although no action told of it: no cell and no expectation speaks of that."""
+    values = {fact.value.casefold().rstrip(".") for fact in variant.facts}
+    needles = {needle.casefold() for fact in variant.facts for needle in fact.needles if needle != fact.value}
+    for tap in variant.evidence.taps:
+        told: dict[str, str] = {}
+        for sighting in tap.sightings if tap.before_tunnel_server else ():
+            value = sighting.value.casefold().rstrip(".")
+            if sighting.kind in ASKED_FOR and value not in values and not any(needle in value for needle in needles):
+                frame = sighting.frames[0] if sighting.frames else 0
+                told.setdefault(value, f"{sighting.kind.value} {sighting.value[:LONGEST_VALUE]} in frame {frame}")
+        if told:
+            first, more = next(iter(told.values())), f" and {len(told) - 1} more" if len(told) > 1 else ""
+            yield f"{variant.name}: {tap.name} read {first}{more}, which no action told of: not judged"

@@ -50,7 +50,8 @@ class LogReader:
     def lines_of(self, action: str) -> list[Line]:
         """The lines that an action caused, known by its canaries, or else by the URL it asked for."""
         facts = [fact for fact in self.facts if fact.action == action]
-        tokens = {needle for fact in facts for needle in fact.needles if needle and needle != self.log.site}
+        # A name or a fixed header line is its own needle, and stands in the lines of other actions too.
+        tokens = {needle for fact in facts for needle in fact.needles if needle and needle != fact.value}
         lines = [line for line in self._lines if any(token in text for text in _texts(line.record) for token in tokens)]
         urls = {fact.value for fact in facts if fact.kind is Kind.HTTP_URL}
         return lines or [line for line in self._lines if line.record.get("url") in urls]

@@ -123,7 +123,8 @@ def plan_message(attempt: Attempt) -> Message:
         if tokens:
             needles[f"{name}: {expanded}"] = tokens[0]
         elif number < len(action.headers) and len(expanded) >= FIXED_NEEDLE_LETTERS:
-            needles[f"{name}: {expanded}"] = expanded
+            # The whole line: a value such as text/html stands in other messages too.
+            needles[f"{name}: {expanded}"] = f"{name}: {expanded}"
     if "user-agent" not in names:
         headers.append(("User-Agent", USER_AGENT))
     return Message(tuple(headers), needles, None if body is None else body.encode(), body_tokens)

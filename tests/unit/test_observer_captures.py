@@ -88,6 +88,15 @@ def test_an_incomplete_datagram_is_said(tmp_path: Path) -> None:
     pieces = fragment(udp(TEXT * 200), fragsize=800)  # type: ignore[no-untyped-call]  # scapy's
     observation = seen(tmp_path, pieces[1:], pcapng.LINKTYPE_RAW)
     assert observation.warnings == ("1 fragmented IP datagrams are incomplete (frame 6)",)
+    # Both addresses stand in every piece all the same.
+    assert observation.addresses == {A: (1, 2, 3, 4, 5, 6), B: (1, 2, 3, 4, 5, 6)}
+
+
+def test_a_fragment_that_cannot_be_kept_makes_the_observation_incomplete(tmp_path: Path) -> None:
+    beyond = IP(src=A, dst=B, proto=17, frag=8191) / Raw(TEXT)
+    observation = seen(tmp_path, [beyond], pcapng.LINKTYPE_RAW)
+    assert not observation.complete
+    assert set(observation.addresses) == {A, B}
 
 
 def segment(data: bytes, sequence: int, flags: str, reverse: bool = False, port: int = 4000) -> Any:

@@ -245,6 +245,61 @@ def test_expectations_of_variants_that_did_not_run_are_left_out() -> None:
     assert judge([with_tunnel()], [claim]).expectations == ()
 
 
+def program(ok: bool, argument: str = "http://www.example.com/{canary}") -> ActionRecord:
+    return ActionRecord("4-run", "run", f"curl {argument}", ok, 1.0, 2.0, error="" if ok else "exit code 6: no output")
+
+
+def program_fact(token: str) -> Fact:
+    return Fact(Kind.PAYLOAD, token, "4-run", None, (token,))
+
+
+def ran_without() -> VariantEvidence:
+    sent = tap("isp", frames=frames_of(packet(SITE, b"aaaaaaaaaaaaaaaa")), variant="without")
+    return variant("without", [program_fact("aaaaaaaaaaaaaaaa")], sent, tunnel=None)
+
+
+def test_what_a_failed_program_may_never_have_sent_is_not_hidden() -> None:
+    ran = replace(with_tunnel(program_fact("bbbbbbbbbbbbbbbb")), actions=(program(ok=True),))
+    assert cell(judge([ran_without(), ran]), Kind.PAYLOAD).verdict is Verdict.HIDDEN
+    row = cell(judge([ran_without(), replace(ran, actions=(program(ok=False),))]), Kind.PAYLOAD)
+    assert row.verdict is Verdict.UNPROVEN
+    assert "4-run failed (exit code 6: no output)" in row.reason
+
+
+def test_what_a_failed_program_did_send_into_the_tunnel_is_hidden() -> None:
+    inside = tap("client-tun", frames=frames_of(packet(SITE, b"bbbbbbbbbbbbbbbb")[14:]))
+    ran = replace(with_tunnel(program_fact("bbbbbbbbbbbbbbbb")), actions=(program(ok=False),), client_tun=inside)
+    assert cell(judge([ran_without(), ran]), Kind.PAYLOAD).verdict is Verdict.HIDDEN
+
+
+@pytest.mark.parametrize("argument", ["{canary}", "quiet"])
+def test_a_program_that_never_started_hides_nothing_of_what_it_was_to_send(argument: str) -> None:
+    pinged = replace(program_fact("bbbbbbbbbbbbbbbb"), action="3-ping")
+    ran = replace(with_tunnel(pinged), actions=(program(False, argument),))
+    holds, reason = told([ran_without(), ran], "hides", "payload")
+    assert holds == (argument == "quiet"), reason
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_form_that_was_never_sent_does_not_hide_its_content(sent: bool) -> None:
+    body = Fact(Kind.HTTP_BODY, "note=bbbbbbbbbbbbbbbb", "2-http", "www.example.com", ("bbbbbbbbbbbbbbbb",))
+    other = ActionRecord("3-http", "http", "http://www.example.com/", False, 1.0, 2.0, error="404, 9 octets")
+    ran = replace(with_tunnel(body, *([url_fact("dddddddddddddddd", "3-http")] if sent else [])), actions=(other,))
+    clear = tap("isp", frames=frames_of(packet(SITE, b"aaaaaaaaaaaaaaaa")), variant="without")
+    twin = replace(body, value="note=aaaaaaaaaaaaaaaa", needles=("aaaaaaaaaaaaaaaa",))
+    without = variant("without", [twin], clear, tunnel=None)
+    holds, reason = told([without, ran], "hides", "http-body")
+    assert holds == sent, reason
+
+
+def test_what_was_read_in_clear_beside_a_tunnel_and_no_action_told_of_is_warned_about() -> None:
+    told_of = url_fact("bbbbbbbbbbbbbbbb")
+    quiet = sighting(Kind.HTTP_URL, "http://www.example.com/quiet", 1)
+    (warning,) = judge([with_tunnel(told_of, sightings=(quiet, sighting(Kind.HTTP_URL, told_of.value)))]).warnings
+    assert "isp read http-url http://www.example.com/quiet in frame 1" in warning
+    assert judge([with_tunnel(told_of, sightings=(quiet,), before_tunnel_server=False)]).warnings == ()
+
+
 # -- leaks -------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from testbed.facts import Fact, Kind
@@ -50,6 +51,13 @@ def test_an_address_in_a_forwarding_header_is_seen() -> None:
 def test_an_address_that_merely_begins_alike_is_not_the_clients() -> None:
     told = line("aaaaaaaaaaaaaaaa", VPN, headers=[["X-Forwarded-For", f"{CLIENT}7"]])
     assert cell([evidence("with", "aaaaaaaaaaaaaaaa", told)]).verdict is Verdict.HIDDEN
+
+
+def test_another_actions_line_for_the_same_name_is_not_taken_for_this_ones() -> None:
+    judged = evidence("with", "aaaaaaaaaaaaaaaa", line("dddddddddddddddd", VPN, host="93.184.216.34"))
+    host = Fact(Kind.HTTP_HOST, "93.184.216.34", "2-http", SITE_NAME, ("93.184.216.34",))
+    row = cell([replace(judged, facts=(*judged.facts, host))])
+    assert row.verdict is Verdict.UNPROVEN, row.reason
 
 
 def test_a_log_without_the_request_proves_nothing() -> None:
