@@ -100,17 +100,35 @@ def test_block_ipv6_lets_programs_fail_at_once_and_nothing_out(program: str, key
     setup = Setup(keys, ("redirect-gateway def1 ipv6", "block-ipv6"))
 
     def body(lab: TunnelLab) -> None:
-        link, capture = str(lab.egress(WEB)), lab.folder / "outside.pcap"
+        watched = {"client": str(lab.egress(WEB)), "vpn": "tun0"}
         assert lab.run("client", "ping", "-n", "-c", "1", "-W", "2", WEB6).returncode == 0
         lab.connect(OPENVPN, setup.server(), program, setup.client())
-        watcher = lab.start("client", ["tcpdump", "-i", link, "-U", "-w", str(capture), "ip6", "host", WEB6])
-        watcher.wait_for("listening on")
+        watchers = [
+            lab.start(
+                node,
+                [
+                    "tcpdump",
+                    "--immediate-mode",
+                    "-i",
+                    link,
+                    "-U",
+                    "-w",
+                    str(lab.folder / f"{node}.pcap"),
+                    "ip6",
+                    "host",
+                    WEB6,
+                ],
+            )
+            for node, link in watched.items()
+        ]
+        for watcher in watchers:
+            watcher.wait_for("listening on")
         failed = lab.run("client", "curl", "--silent", "--max-time", "8", f"http://[{WEB6}]/")
         assert failed.returncode == 7  # could not connect: an answer, not a timeout (28)
         lab.output("client", "ping", "-n", "-c", "1", "-W", "3", INNER_SERVER)
-        watcher.process.terminate()
-        watcher.wait()
-        assert lab.output("client", "tcpdump", "-n", "-r", str(capture)) == ""
+        for watcher, node in zip(watchers, watched, strict=True):
+            watcher.stop()
+            assert lab.output("client", "tcpdump", "-n", "-r", str(lab.folder / f"{node}.pcap")) == ""
 
     in_lab(body, tmp_path)
 

@@ -71,7 +71,9 @@ def test_with_persist_tun_nothing_goes_around_the_tunnel_while_it_is_down(keys: 
         link, capture = str(lab.egress(WEB)), lab.folder / "outside.pcap"
         server, client = lab.connect(OPENVPN, server_config, OURS, setup.client())
         routes, resolver = lab.routes(), lab.resolv_conf()
-        watcher = lab.start("client", ["tcpdump", "-i", link, "-U", "-w", str(capture), "icmp", "and", "host", WEB])
+        watcher = lab.start(
+            "client", ["tcpdump", "--immediate-mode", "-i", link, "-U", "-w", str(capture), "icmp", "and", "host", WEB]
+        )
         watcher.wait_for("listening on")
         pinger = lab.start("client", ["ping", "-n", "-i", "0.05", WEB])
         server.process.kill()
