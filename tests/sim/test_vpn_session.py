@@ -204,6 +204,21 @@ def test_both_ends_may_begin_a_renegotiation_at_the_same_moment() -> None:
     exchange(world, client, server)
 
 
+def test_a_packet_under_way_since_before_two_renegotiations_still_arrives_once() -> None:
+    world = World()
+    client, server = connect(world)
+    client_core(client).receive_packet(ip_packet(HERE4, THERE4, 7), world.now)
+    [(late, _)] = client_core(client).datagrams_to_send()
+    for count in (1, 2):
+        assert client_core(client).request_renegotiation(world.now)
+        world.run(seconds=3)
+        assert len(events(server, Renegotiated)) == len(events(client, Renegotiated)) == count
+    for _ in range(2):
+        server_core(server).receive_datagram(late, client.address, world.now, world.unix_time)
+    world.run(seconds=0)
+    assert numbers(server.delivered) == [7]
+
+
 @pytest.mark.parametrize("limit", [{"reneg_bytes": 15_000}, {"reneg_pkts": 100}])
 def test_a_key_that_has_carried_enough_is_replaced(limit: dict[str, int]) -> None:
     world = World()
