@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-import tempfile
 from pathlib import Path
+
+CORPUS = Path("build/fuzz-corpus")
 
 
 def main() -> None:
@@ -24,12 +25,13 @@ def main() -> None:
         if untrusted:
             targets[untrusted[0] % len(targets)].feed(untrusted[1:])
 
-    with tempfile.TemporaryDirectory() as folder:
-        for number, target in enumerate(targets):
-            for which, seed in enumerate(target.corpus or recorded_datagrams()[::40]):
-                Path(folder, f"{number}-{which}").write_bytes(bytes((number,)) + seed)
-        atheris.Setup([*sys.argv, folder], feed)
-        atheris.Fuzz()
+    # kept: libFuzzer adds what it finds interesting, and goes on from there next time
+    CORPUS.mkdir(parents=True, exist_ok=True)
+    for number, target in enumerate(targets):
+        for which, seed in enumerate(target.corpus or recorded_datagrams()[::40]):
+            (CORPUS / f"{number}-{which}").write_bytes(bytes((number,)) + seed)
+    atheris.Setup([*sys.argv, str(CORPUS)], feed)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
