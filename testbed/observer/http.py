@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 LONGEST_HEAD_OCTETS = 256 << 10
 MOST_MESSAGES = 10_000
+MOST_MEMBERS = 1_000  # of one compressed body
+INFLATE_OCTETS = 4096
 REQUEST_START = re.compile(rb"[A-Z][A-Z-]{1,19} [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n")
 STATUS_START = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -182,8 +184,27 @@ def _decompress(body: bytes, headers: tuple[Header, ...], limit: int) -> bytes:
         return body
     for window in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # gzip or zlib by their headers; deflate without one
         try:
-            decoded = zlib.decompressobj(window).decompress(body, limit)
+            return _inflate(body, window, limit)
         except zlib.error:
             continue
-        return decoded
     return body
+
+
+def _inflate(body: bytes, window: int, limit: int) -> bytes:
+    """A body of one or more members, one behind the other. Errors: zlib.error if not even the first makes sense."""
+    decoded = bytearray()
+    at = 0
+    for number in range(MOST_MEMBERS):
+        member = zlib.decompressobj(window)
+        try:
+            while at < len(body) and not member.eof and len(decoded) < limit:
+                piece = body[at : at + INFLATE_OCTETS]  # few at a time: what a member leaves over is copied
+                decoded += member.decompress(piece, limit - len(decoded))
+                at += len(piece) - len(member.unused_data)
+        except zlib.error:
+            if not number:
+                raise
+            break
+        if at >= len(body) or len(decoded) >= limit:
+            break
+    return bytes(decoded)

@@ -171,7 +171,8 @@ class _Pass:
         opens = flags & (SYN | ACK) == SYN
         client = opens or (not flags & SYN and _client_by_ports(ports))
         side = self._side(packet, ports, client, place)
-        if side is not None and opens and side.flow.closed and side.flow.first_frame != place.frame:
+        reassembly = side.reassembly if side is not None else None
+        if side is not None and opens and (side.flow.closed or (reassembly and reassembly.is_over(sequence))):
             side = self._side(packet, ports, True, place, fresh=True)
         if side is None or side.reassembly is None or not start + 20 <= payload_at <= end:
             return

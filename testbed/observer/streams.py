@@ -107,6 +107,7 @@ class Reassembly:
     recorder: Recorder
     limit_octets: int
     position: int | None = None
+    began_at: int | None = None  # the sequence number of the SYN
     fin_position: int | None = None  # behind the last octet
     fin_frame: int = 0  # at which everything including the FIN was there
     fin_time_ns: int = 0
@@ -115,7 +116,11 @@ class Reassembly:
 
     def syn(self, sequence: int) -> None:
         if self.position is None:
-            self.position = sequence + 1
+            self.began_at, self.position = sequence, sequence + 1
+
+    def is_over(self, sequence: int) -> bool:
+        """Whether a SYN with this number begins another conversation: nobody need have seen the former one's end."""
+        return self.position is not None and self.began_at != sequence
 
     def add(self, sequence: int, data: bytes, frame: int, time_ns: int) -> None:
         position = self._unwrap(sequence)

@@ -122,6 +122,21 @@ def test_who_sends_the_syn_is_the_client_and_reused_ports_are_a_new_flow(tmp_pat
     assert values(observation, Kind.HTTP_URL) == ["http://h.example/one", "http://h.example/two"]
 
 
+@pytest.mark.parametrize(("former", "latter"), [(4_000_000, 100), (100, 4_000_000)])
+def test_a_syn_of_another_number_is_a_new_flow_though_nobody_saw_the_former_end(
+    tmp_path: Path, former: int, latter: int
+) -> None:
+    frames = []
+    for path, sequence in ((b"/one", former), (b"/two", latter)):
+        request = b"GET " + path + b" HTTP/1.1\r\nHost: h.example\r\n\r\n"
+        halves = (request[:9], sequence + 1), (request[9:], sequence + 10)
+        # The SYN was sent twice, and what follows it came in two segments.
+        frames += [segment(b"", sequence, "S")] * 2 + [segment(part, at, "PA") for part, at in halves]
+    observation = seen(tmp_path, frames)
+    assert len(observation.flows) == 2
+    assert values(observation, Kind.HTTP_URL) == ["http://h.example/one", "http://h.example/two"]
+
+
 @pytest.mark.parametrize(("port", "client"), [(53, A), (443, A), (1194, A)])
 def test_a_capture_that_begins_with_an_answer_still_finds_the_client(tmp_path: Path, port: int, client: str) -> None:
     answer = Ether() / IP(src=B, dst=A) / UDP(sport=port, dport=40000) / Raw(b"\0" * 5)

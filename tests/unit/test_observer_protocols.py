@@ -124,6 +124,12 @@ def test_a_compressed_bomb_is_cut_at_the_limit() -> None:
     assert len(message.body) == 1000
 
 
+def test_every_member_of_a_compressed_body_is_read() -> None:
+    coded = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two ") + b"no member"
+    data = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(coded) + coded
+    assert [http.parse_responses(data, [], limit)[0].body for limit in (LIMIT, 6)] == [b"one two ", b"one tw"]
+
+
 @pytest.mark.parametrize("cut", [b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"])
 def test_a_message_that_is_not_there_to_its_end_says_so(cut: bytes) -> None:
     (message,) = http.parse_responses(b"HTTP/1.1 200 OK\r\n" + cut, [], LIMIT)
