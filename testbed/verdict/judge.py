@@ -102,10 +102,10 @@ def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[s
     missing = _missing(fact, capture)
     if missing:
         return Exposure(observer, ref, Verdict.UNPROVEN, (), missing)
-    failed = _failed_program(fact, variant)
-    control = _control(fact, capture, variant, {} if failed else variants)
-    if failed and not control:
-        return Exposure(observer, ref, Verdict.UNPROVEN, (), failed)
+    unsure = _unsure(fact, variant)
+    control = _control(fact, capture, variant, {} if unsure else variants)
+    if unsure and not control:
+        return Exposure(observer, ref, Verdict.UNPROVEN, (), unsure)
     if not control:
         reason = "no control: the same search finds it nowhere else, so finding nothing here proves nothing"
         return Exposure(observer, ref, Verdict.UNPROVEN, (), reason)
@@ -114,13 +114,17 @@ def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[s
     return Exposure(observer, ref, Verdict.HIDDEN, (), reason)
 
 
-def _failed_program(fact: Fact, variant: _Variant) -> str:
+def _unsure(fact: Fact, variant: _Variant) -> str:
     """Why a program may never have sent what it was given; empty for every other action, whose facts have happened.
 
     The control of another variant proves the search, but not that this variant's program came to send anything.
     """
     for action in variant.evidence.actions:
-        if action.id == fact.action and action.verb == "run" and not action.ok:
+        if action.id == fact.action and action.verb == "run":
+            if action.ok:
+                return (
+                    f"nothing shows that {action.id} sent this at all: inside a tunnel it was not found either"
+                )
             why = action.error or action.detail or "it did not say why"
             return f"{action.id} failed ({why}), so whether it sent this at all is not known"
     return ""
