@@ -122,9 +122,7 @@ def _unsure(fact: Fact, variant: _Variant) -> str:
     for action in variant.evidence.actions:
         if action.id == fact.action and action.verb == "run":
             if action.ok:
-                return (
-                    f"nothing shows that {action.id} sent this at all: inside a tunnel it was not found either"
-                )
+                return f"nothing shows that {action.id} sent this at all: inside a tunnel it was not found either"
             why = action.error or action.detail or "it did not say why"
             return f"{action.id} failed ({why}), so whether it sent this at all is not known"
     return ""
