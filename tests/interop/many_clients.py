@@ -2,7 +2,8 @@
 
     python many_clients.py CONFIG COUNT TARGET        TARGET: the inner address that each of them pings
 
-Each sends one echo request through its tunnel and waits for the answer. Says `all in` once every client has had its
+Each sends echo requests through its tunnel, one a second as ping does, until one is answered: the crowd may overflow a
+socket's buffer, and no tunnel brings a lost datagram back. Says `all in` once every client has had its
 answer, holds the connections until its input ends, and prints one line of JSON at the end. No tun device: the inner
 packets are made and read here.
 """
@@ -59,6 +60,7 @@ class Client:
     server: Address
     address: IPv4Address | None = None
     answered: bool = False
+    next_echo_at: float = 0.0
     closed: str = ""
 
     def serve(self, target: IPv4Address, *, readable: bool) -> None:
@@ -71,9 +73,11 @@ class Client:
         while (event := self.core.next_event()) is not None:
             if isinstance(event, Connected) and event.options.ifconfig is not None:
                 self.address = event.options.ifconfig.ip
-                self.core.receive_packets([echo_request(self.address, target, self.number)], now)
             elif isinstance(event, Closed):
                 self.closed = f"{event.reason} {event.detail}"
+        if self.address is not None and not self.answered and now >= self.next_echo_at:
+            self.core.receive_packets([echo_request(self.address, target, self.number)], now)
+            self.next_echo_at = now + 1.0
         self.answered = self.answered or any(is_answer(p, self.number) for p in self.core.packets_to_deliver())
         for datagram, _ in self.core.datagrams_to_send():
             self.sock.send(datagram)
@@ -103,7 +107,8 @@ def serve(clients: dict[int, Client], poll: select.epoll, target: IPv4Address) -
     now = time.monotonic()
     for descriptor, client in clients.items():
         due = client.core.next_timeout()
-        if descriptor in ready or (due is not None and due <= now):
+        waits = client.address is not None and not client.answered and client.next_echo_at <= now
+        if descriptor in ready or waits or (due is not None and due <= now):
             client.serve(target, readable=descriptor in ready)
 
 
