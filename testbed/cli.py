@@ -7,6 +7,7 @@ stays quick.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -23,6 +24,19 @@ from testbed import __version__
 if TYPE_CHECKING:
     from testbed.lab.bubble import Bubble
     from testbed.result import RunResult
+
+
+# Errors that are the machine's: not a fault of this program, whose traceback would help.
+_OF_THE_HOST = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+)
 
 
 class Exit(IntEnum):
@@ -64,7 +78,9 @@ def run(
     scenario: ScenarioArgument,
     variant: Annotated[list[str] | None, typer.Option(help="Run only this variant. Repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write here instead of runs/<time>-<name>/.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Use this seed instead of the scenario's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Use this seed instead of the scenario's.")
+    ] = None,
     overrides: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of each variant and stop.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Hold the last variant's lab until Ctrl-C.")] = False,
@@ -83,7 +99,7 @@ def run(
     order = running.Order(out=out, keep=keep, quiet=as_json, junit=junit)
     with running.carried_out(prepared, order) as finished:
         if as_json:
-            sys.stdout.write(finished.json_text)
+            _print(finished.json_text)
         else:
             _show(finished.result, finished.directory)
         if finished.held is not None:
@@ -125,6 +141,7 @@ def observe(
 
     if not capture.is_file():
         _fail(Exit.BAD_INPUT, f"{capture}: no such file; give a pcapng or pcap capture")
+    _check_capture(capture)
     observation = observe_capture(capture)
     if as_json:
         _print_json(observation.to_dict())
@@ -138,15 +155,18 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a stored run again."""
-    from testbed.report.json import from_json
+    from testbed.report.json import ResultError, from_json
 
     stored = directory / "result.json"
     if not stored.is_file():
         _fail(Exit.BAD_INPUT, f"{directory}: holds no result.json; give the directory that a run wrote")
-    text = stored.read_text(encoding="utf-8")
-    result = from_json(text)
+    octets = stored.read_bytes()
+    try:
+        result = from_json(octets)
+    except ResultError as error:
+        _fail(Exit.BAD_INPUT, f"{stored}: {error}")
     if as_json:
-        sys.stdout.write(text)
+        _print(octets.decode())
     else:
         _show(result, directory)
 
@@ -154,7 +174,7 @@ def show(
 @app.command()
 def shell(node: Annotated[str, typer.Argument(help="The node to enter.")] = "client", lab: LabOption = None) -> None:
     """A shell in a node of a running lab."""
-    _enter(lab, node, [os.environ.get("SHELL", "/bin/sh")])
+    _enter(lab, node, [os.environ.get("SHELL") or "/bin/sh"])
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -164,7 +184,8 @@ def execute(
     lab: LabOption = None,
 ) -> None:
     """Run a command in a node of a running lab; its exit code becomes ours."""
-    _enter(lab, node, command)
+    # Whether the separator before the command comes through depends on where it stands.
+    _enter(lab, node, command[1:] if command[0] == "--" and command[1:] else command)
 
 
 @app.command()
@@ -219,6 +240,7 @@ def _root(
 
 def main() -> NoReturn:
     """The entry point: runs a command and exits with its code."""
+    _open_standard_streams()
     with _errors_become_exit_codes():
         app()
     raise SystemExit(Exit.OK)
@@ -231,14 +253,40 @@ def _errors_become_exit_codes() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _fail(Exit.INTERRUPTED, "interrupted")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(Exit.INTERRUPTED) from None
     except Exception as error:
         code = _exit_code(error)
         if code is None:
             raise
-        _fail(code, str(error))
+        _fail(code, _in_words(error))
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Print all of it, or as much as the reader of a pipe wants (`| head`): what was found stays the exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _print_nowhere()
+    except OSError:
+        _print_nowhere()  # else Python tries the same again at its end
+        raise
+
+
+def _print_nowhere() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a service manager closed one of the standard three, or other files get their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def _exit_code(error: Exception) -> Exit | None:
@@ -253,9 +301,15 @@ def _exit_code(error: Exception) -> Exit | None:
         return Exit.BAD_INPUT
     if isinstance(error, HostCannot):
         return Exit.HOST_CANNOT
-    if isinstance(error, (LabFailed, ChildFailed)):
+    if isinstance(error, (LabFailed, ChildFailed)) or (isinstance(error, OSError) and error.errno in _OF_THE_HOST):
         return Exit.LAB_FAILED
     return None
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else f"cannot go on: {error.strerror}"
+    return str(error)
 
 
 def _hold(bubble: Bubble) -> None:
@@ -274,10 +328,9 @@ def _enter(lab: str | None, node: str, argv: list[str]) -> NoReturn:
 
     running = [record.lab_id for record in list_labs()]
     if lab is None and len(running) != 1:
-        found = (
-            f"{len(running)} labs run ({', '.join(running)}): say which with --lab" if running else "no lab is running"
-        )
-        _fail(Exit.BAD_INPUT, f"{found}; start one with: testbed run SCENARIO --keep")
+        if running:
+            _fail(Exit.BAD_INPUT, f"{len(running)} labs run ({', '.join(running)}): say which with --lab")
+        _fail(Exit.BAD_INPUT, "no lab is running; start one with: testbed run SCENARIO --keep")
     raise SystemExit(exec_in(lab or running[0], node, argv))
 
 
@@ -286,18 +339,36 @@ def _show(result: RunResult, directory: Path) -> None:
 
     from testbed.report.terminal import render_terminal
 
-    render_terminal(result, Console(highlight=False), html_path=str(directory / "report.html"))
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True  # rich would exit with code 1, which means that an expectation does not hold
+
+    with _reader_may_leave():
+        render_terminal(result, Terminal(highlight=False), html_path=str(directory / "report.html"))
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text)
+    with _reader_may_leave():
+        sys.stdout.write(text)
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _print(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _fail(code: Exit, message: str) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.write(f"testbed: {message}\n")
+    """End with one message; what steers a terminal, such as an escape in a file's name, is shown as its code."""
+    from testbed.report.text import visible
+
+    plain = "\n".join(visible(line) for line in message.split("\n"))
+    sys.stderr.write(f"testbed: {plain}\n")
     raise SystemExit(code)
+
+
+def _check_capture(capture: Path) -> None:
+    """Refuse what is no capture at all; a damaged one is read as far as it goes."""
+    from testbed.capture.reader import begins_capture
+
+    with capture.open("rb") as file:
+        if not begins_capture(file.read(4)):
+            _fail(Exit.BAD_INPUT, f"{capture}: neither pcapng nor pcap; give a capture")

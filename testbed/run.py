@@ -35,7 +35,7 @@ from testbed.report.junit import render_junit
 from testbed.report.progress import Phase, Progress
 from testbed.report.words import action_in_words
 from testbed.result import ActionRecord, RunResult, TapRecord, VariantResult
-from testbed.rundir import Owner, RunDirectory
+from testbed.rundir import Owner, RunDirectory, check_report_place, write_report
 from testbed.scenario.check import TopologyShape
 from testbed.scenario.dump import dump_scenario
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
@@ -113,7 +113,10 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
     Errors: HostCannot, RunDirectoryRefused, LabFailed.
     """
     _check_host(prepared)
-    directory = RunDirectory.create(prepared.scenario.name, Owner.of_this_process(dict(os.environ)), order.out)
+    owner = Owner.of_this_process(dict(os.environ))
+    if order.junit is not None:
+        check_report_place(order.junit)
+    directory = RunDirectory.create(prepared.scenario.name, owner, order.out)
     with ExitStack() as stack:
         stack.callback(directory.close)
         stack.callback(directory.give_to_owner)
@@ -128,7 +131,7 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         shown = shown_packets(result, Path(f"/proc/self/fd/{directory.fd}"))
         directory.write_text("report.html", render_html(result, shown.packets, shown.lists))
         if order.junit is not None:
-            order.junit.write_text(render_junit(result), encoding="utf-8")
+            write_report(order.junit, render_junit(result), owner)
         directory.give_to_owner()
         yield Finished(result, json_text, directory.path, run.held)
 

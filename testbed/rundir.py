@@ -17,6 +17,7 @@ DEFAULT_PARENT = Path("runs")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTEMPTS = 1000
+_NOBODY = 2**32 - 1  # chown's "leave as it is"; no user or group has it
 
 
 class RunDirectoryRefused(Exception):
@@ -37,9 +38,9 @@ class Owner:
 
     @classmethod
     def of_this_process(cls, environment: dict[str, str]) -> Owner:
-        if os.geteuid() == 0 and environment.get("SUDO_UID", "").isdecimal():
-            uid = int(environment["SUDO_UID"])
-            return cls(uid, int(environment.get("SUDO_GID", uid)), hand_over=uid != 0)
+        uid, gid = _number(environment.get("SUDO_UID")), _number(environment.get("SUDO_GID"))
+        if os.geteuid() == 0 and uid is not None:
+            return cls(uid, uid if gid is None else gid, hand_over=uid != 0)
         return cls(os.geteuid(), os.getegid())
 
 
@@ -112,6 +113,25 @@ class RunDirectory:
         os.close(self.fd)
 
 
+def check_report_place(path: Path) -> None:
+    """Find out before a run whether a file can be written at `path`. Errors: RunDirectoryRefused."""
+    if path.is_dir():
+        raise RunDirectoryRefused(f"{path} is a directory: name a file")
+    if not path.parent.is_dir():
+        raise RunDirectoryRefused(f"cannot write {path}: there is no directory {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RunDirectoryRefused(f"cannot write {path}: permission denied")
+
+
+def write_report(path: Path, text: str, owner: Owner) -> None:
+    """Write a report where a person asked for it, outside the run directory; a new file is the owner's."""
+    new = not path.exists()
+    with path.open("w", encoding="utf-8") as file:
+        if new:
+            _give(file.fileno(), owner)
+        file.write(text)
+
+
 class _Opened:
     """The directory `parts` below `fd`, open for as long as the block runs, no component a link."""
 
@@ -129,10 +149,29 @@ class _Opened:
         os.close(self._fd)
 
 
+def _number(text: str | None) -> int | None:
+    """A user's or group's number, where the text is one."""
+    number = int(text) if text and text.isascii() and text.isdecimal() else _NOBODY
+    return number if number < _NOBODY else None
+
+
+def _make_parents(path: Path, owner: Owner) -> None:
+    for folder in reversed([folder for folder in path.parents if not folder.exists()]):
+        try:
+            os.mkdir(folder, 0o755)
+        except FileExistsError:  # made meanwhile, or a/.. when a has just been made
+            continue
+        fd = os.open(folder, _DIRECTORY)
+        try:
+            _give(fd, owner)
+        finally:
+            os.close(fd)
+
+
 def _open_or_make(path: Path, owner: Owner, *, must_be_empty: bool = True) -> int:
     made = False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(path, owner)
         os.mkdir(path, 0o755)
         made = True
     except FileExistsError:

@@ -198,7 +198,7 @@ def _enter_and_run(handle: NodeHandle, argv: Sequence[str], env: dict[str, str])
         handle.close()
         _pid, status = os.waitpid(pid, 0)
         os._exit(_exit_code(status))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # an empty name is a ValueError
         _complain(f"{argv[0]}: not found", 127)
     except OSError as error:
         _complain(f"{handle.node}: {error}", 126)

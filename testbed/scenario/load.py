@@ -23,6 +23,7 @@ from testbed.scenario.tree import MAX_OCTETS, Located, check_size, kind_name, me
 from testbed.scenario.values import Scenario, TopologyRef, Variant
 from testbed.scenario.words import tap_name
 
+RUN_FILES = ("result.json", "report.html", "scenario.yaml")
 SINGLE_VARIANT = "only"  # the name of the variant of a file that has no variants
 
 TopologyLookup = Collection[str] | Callable[[TopologyRef], TopologyShape | Collection[str]]
@@ -42,7 +43,9 @@ def load_scenario(path: Path | str, overrides: Sequence[str] = (), *, nodes: Top
     """
     source = str(path)
     try:
-        with Path(path).open("rb") as file:
+        # A pipe without a writer would be waited for for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            os.set_blocking(file.fileno(), True)
             untrusted = file.read(MAX_OCTETS + 1)
             octets = max(len(untrusted), os.fstat(file.fileno()).st_size)
     except OSError as error:
@@ -133,6 +136,10 @@ def _overrides(root: Located, mistakes: list[Mistake]) -> Iterator[tuple[str, Lo
             tap_name(name)  # both become names of files
         except ValueError as error:
             mistakes.append(override.key_mistake(str(error).replace("a tap's name", "a variant's name")))
+        if name in RUN_FILES:
+            mistakes.append(
+                override.key_mistake("a run writes a file of this name beside its variants; choose another")
+            )
         if override.value is None:
             yield name, replace(override, value={})
         elif isinstance(override.value, dict):

@@ -191,7 +191,9 @@ class PingOptions(ActionOptions):
 
 
 class RunOptions(ActionOptions):
-    argv: list[str] = Field(min_length=1, description="The program and its arguments; no shell.")
+    argv: list[Annotated[str, _word(words.argument)]] = Field(
+        min_length=1, description="The program and its arguments; no shell."
+    )
 
 
 _TEXT = {"type": "string"}

@@ -46,6 +46,7 @@ def fit(model: type[M], tree: Located) -> tuple[M | None, Located, list[Mistake]
     Shape: the value is None only if a key of the top level is missing that has no default.
     """
     mistakes: list[Mistake] = []
+    told: set[Path] = set()
     while True:
         try:
             return model.model_validate(tree.plain()), tree, mistakes
@@ -54,8 +55,10 @@ def fit(model: type[M], tree: Located) -> tuple[M | None, Located, list[Mistake]
         wrong: set[Path] = set()
         for error in found:
             place, path = _locate(tree, error["loc"])
-            mistakes.append(_explain(model, error, place, path))
+            if error["type"] != "missing" or (*path, error["loc"][-1]) not in told:  # what was cut out is missing
+                mistakes.append(_explain(model, error, place, path))
             wrong.add(path)
+        told |= wrong
         if () in wrong:
             return None, tree, mistakes
         for path in sorted(wrong, key=_order, reverse=True):  # from the end, so that no list moves under our feet

@@ -5,6 +5,7 @@ Reads the head of each file only; a file of a scenario that ships is checked by 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -39,7 +40,7 @@ def find_scenario(name_or_path: str) -> Path:
     Errors: ScenarioErrors if it is neither
     """
     path = Path(name_or_path)
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists, no error for what cannot be a file's name
         return path
     shipped = {scenario.name: scenario.path for scenario in list_scenarios()}
     if name_or_path in shipped:

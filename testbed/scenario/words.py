@@ -135,6 +135,13 @@ def header_value(text: str) -> str:
     return text
 
 
+def argument(text: str) -> str:
+    """One argument of a program."""
+    if "\0" in text:
+        raise ValueError("must be without the character of code 0, which ends an argument")
+    return text
+
+
 def tap_name(text: str) -> str:
     if not _TAP_NAME.fullmatch(text):
         raise ValueError("a tap's name becomes a file name: a-z, 0-9, -, _ and dots, not starting with a dot")

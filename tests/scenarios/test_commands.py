@@ -152,6 +152,10 @@ def test_a_kept_lab_is_listed_entered_and_ended_by_ctrl_c(held: subprocess.Popen
     assert fetched.code == 0, fetched.stderr
     assert "<html" in fetched.stdout.lower()
     assert run_testbed("exec", "--lab", lab, "web", "sh", "-c", "exit 42", cwd=tmp_path).code == 42
+    separated = run_testbed("exec", "--lab", lab, "client", "--", "echo", "--", "-x", cwd=tmp_path)
+    assert (separated.code, separated.stdout) == (0, "-- -x\n")
+    nameless = run_testbed("exec", "--lab", lab, "client", "", cwd=tmp_path)
+    assert (nameless.code, nameless.stderr) == (127, "testbed: : not found\n")
     nodes = run_testbed("exec", "--lab", lab, "client", "ip", "netns", "list", cwd=tmp_path)
     assert {line.split()[0] for line in nodes.stdout.splitlines()} == {
         "client",

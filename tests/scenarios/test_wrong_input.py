@@ -37,6 +37,15 @@ BAD_FILES = {
     "a rate of -1": (GOOD + "links: {client-isp: {bw: -1}}\n", ["links.client-isp.bw", "-1"]),
     "a YAML bomb": (BOMB, ["scenario.yaml"]),
     "one megabyte": (GOOD + "#" + "x" * 1_000_000, ["scenario.yaml", "KB"]),
+    "a variant called as a file of the run": (
+        GOOD.replace("with: {}", '"result.json": {}').replace("variant: with", "variant: result.json"),
+        ["scenario.yaml:7:", "variants.result.json"],
+    ),
+    "a program's argument with a zero": (
+        GOOD.replace("workload: [", 'workload: [{run: [echo, "a\\0b"]}, '),
+        ["scenario.yaml:5:25", "workload[0].run[1]"],
+    ),
+    "an escape in a key": (GOOD.replace("without:", '"w\\e[31m\\u202e":'), ["variants.w\\x1b[31m\\u202e"]),
     "static key with AEAD": (
         GOOD.replace("{program: vpn}", "{program: vpn, mode: static-key, cipher: AES-256-GCM}"),
         ["tunnel.cipher"],

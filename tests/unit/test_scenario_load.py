@@ -266,3 +266,9 @@ def test_overrides_reach_keys_with_dots_lists_and_single_variants() -> None:
 def test_a_wrong_override_is_named_as_such(override: str, words: str) -> None:
     found = mistakes(GOOD, override)
     assert any(line.startswith(f"--set {override}") and words in line for line in found), found
+
+
+def test_a_value_that_is_wrong_is_not_told_to_be_missing_as_well() -> None:
+    found = mistakes(replaced('[93.184.216.34, "2001:db8:4::34"]', "127.0.0.1"))
+    assert any("is a loopback address" in line for line in found)
+    assert [line for line in found if "missing" in line] == []
