@@ -31,6 +31,12 @@ def module_argv(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
+def lean_environment() -> dict[str, str]:
+    """The environment of a child outside any node: whatever else a person's shell holds is no business of a lab."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {"PATH": os.defpath, **kept, "LANG": "C.UTF-8", **child_environment()}
+
+
 def child_environment() -> dict[str, str]:
     """What a child of ours needs to find the project's packages, installed or not."""
     return {"PYTHONPATH": PACKAGE_ROOT, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}

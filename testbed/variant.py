@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.capture import tap
-from testbed.children import Child, ChildFailed, child_environment, module_argv
+from testbed.children import Child, ChildFailed, child_environment, lean_environment, module_argv
 from testbed.evidence import is_before_tunnel_server
 from testbed.internet import CLIENT, Roles, services_request
 from testbed.lab.bubble import Conductor
@@ -74,7 +74,7 @@ class VariantRun:
         """The story of the variant."""
         variant = self._job.variant
         if variant.tunnel is not None:
-            self._keys = KeyMaker(WORK_DIRECTORY / "keys", {**os.environ, **child_environment()})
+            self._keys = KeyMaker(WORK_DIRECTORY / "keys", lean_environment())
         self._phase("lab")
         lab = Lab.build(self._job.plan, before_up=self._open_taps)
         self._conductor.publish(lab.namespace_descriptors())
@@ -269,7 +269,7 @@ class VariantRun:
                 argv, env=child_environment(), stdin=pipe, stdout=pipe, stderr=error_fd, pass_fds=pass_fds, cwd="/"
             )
         else:
-            environment = {**os.environ, **child_environment()}
+            environment = lean_environment()
             process = subprocess.Popen(
                 argv, env=environment, stdin=pipe, stdout=pipe, stderr=error_fd, pass_fds=pass_fds, cwd="/"
             )

@@ -18,7 +18,17 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from testbed.lab.namespaces import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, mount
+from testbed.lab.namespaces import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+)
 
 NODE_FILES = ("resolv.conf", "hosts")  # nsswitch.conf is the bubble's in every node
 _OWN_FILES = (*NODE_FILES, "nsswitch.conf")
@@ -26,6 +36,7 @@ RUN = "/run/testbed"
 HOST_ETC = f"{RUN}/host-etc"
 NETNS = "/run/netns"
 HOSTNAME = "testbed"
+_SYSFS_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 # Nothing but files and DNS may answer: other modules ask daemons of the host.
 NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\n"
 
@@ -34,7 +45,8 @@ def furnish_bubble() -> None:
     """Set up the mounts of a fresh mount and PID namespace, as its PID 1."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    _protect_kernel_settings()
+    mount("sysfs", "/sys", "sysfs", _SYSFS_FLAGS)
     # In a lab inside a lab, /etc is already full of links into the outer lab's /run, which is about to be covered.
     host_etc = os.open(HOST_ETC if os.path.isdir(HOST_ETC) else "/etc", os.O_PATH | os.O_DIRECTORY)
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
@@ -74,7 +86,19 @@ def furnish_node(node: str) -> None:
     folder = node_folder(node)
     for name in NODE_FILES:
         mount(f"{folder}/{name}", f"/etc/{name}", None, MS_BIND)
-    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("sysfs", "/sys", "sysfs", _SYSFS_FLAGS)
+
+
+def _protect_kernel_settings() -> None:
+    """Let settings that all namespaces share be read and not written: a root's lab would change the host's.
+
+    Those of the network are each node's own, and stay as they are.
+    """
+    network = os.open("/proc/sys/net", os.O_PATH | os.O_DIRECTORY)
+    mount("/proc/sys", "/proc/sys", None, MS_BIND)
+    mount("none", "/proc/sys", None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount(f"/proc/self/fd/{network}", "/proc/sys/net", None, MS_BIND)
+    os.close(network)
 
 
 def _replace_etc() -> None:

@@ -225,3 +225,14 @@ def test_the_nodes_are_named_for_ip_netns(in_lab: InLab) -> None:
         "web",
     ]
     assert "93.184.216.34/24" in inside
+
+
+def test_settings_that_the_host_shares_can_be_read_and_not_written(in_lab: InLab) -> None:
+    script = (
+        "cat /proc/sys/kernel/printk_ratelimit >/dev/null || exit 1; "
+        "(echo 5 > /proc/sys/kernel/printk_ratelimit) 2>/dev/null && exit 2; "
+        "(echo 0 > /sys/kernel/mm/ksm/run) 2>/dev/null && exit 3; "
+        "echo 1 > /proc/sys/net/ipv4/ip_forward && echo only the network"
+    )
+    for told in in_lab(in_every_node("sh", "-c", script)).values():
+        assert told == "only the network\n"
