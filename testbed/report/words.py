@@ -16,7 +16,7 @@ from testbed.result import Verdict
 _KINDS: dict[str, str] = {
     Kind.CLIENT_ADDRESS: "your address",
     Kind.SERVER_ADDRESS: "the server's address",
-    Kind.DNS_NAME: "the name asked for",
+    Kind.DNS_NAME: "its name, wherever read",
     Kind.DNS_ANSWER: "the address answered",
     Kind.HTTP_HOST: "the site's name",
     Kind.HTTP_URL: "the page's address",
