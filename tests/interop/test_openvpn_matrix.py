@@ -6,6 +6,7 @@ The full product would take minutes; the rows below hold every pair of values of
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_packets_pass_with(
         both_pings(lab)
 
     in_lab(body, tmp_path)
+
+
+def test_the_matrix_holds_every_pair_of_values_and_says_how_many_rows_that_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    columns = [ROLES, CONTROLS, CIPHERS, TRANSPORTS, AUTHS]
+    for (i, left), (j, right) in itertools.combinations(enumerate(columns), 2):
+        assert {(row[i], row[j]) for row in ROWS} == set(itertools.product(left, right))
+    everything = math.prod(len(column) for column in columns)
+    with capsys.disabled():
+        print(f"\n{len(ROWS)} combinations of {everything} hold every pair, {len(STATIC_ROWS)} more with a static key")
 
 
 STATIC_ROWS = [
