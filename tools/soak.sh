@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tunnels over a bad link for a long time: ours to ours, openvpn to ours, ours to openvpn, ten minutes each.
-#   SOAK_SECONDS=N  how long for each of the three (make soak SECONDS=N)
+# Tunnels over a bad link for ten minutes, side by side: ours to ours, openvpn to ours, ours to openvpn.
+#   SOAK_SECONDS=N  how long (make soak SECONDS=N)
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 

@@ -1,8 +1,9 @@
-"""`python -m tests.soak SECONDS`: each pair of programs for so long, a line each; exit code 1 if one fails."""
+"""`python -m tests.soak SECONDS`: all pairs of programs side by side, a line each; exit code 1 if one fails."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,27 +18,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.soak", description="tunnels over a bad link, for a long time"
     )
-    parser.add_argument("seconds", type=float, help="for each pair of programs")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("seconds", type=float, help="for all pairs of programs, side by side")
+    parser.add_argument("--pair", metavar="SERVER:CLIENT", help="this pair alone")
+    options = parser.parse_args()
+    if options.pair:
+        server, _, client = options.pair.partition(":")
+        return _one_pair(server, client, options.seconds)
+    module = [sys.executable, "-m", "tests.soak", str(options.seconds)]
+    pairs = [subprocess.Popen([*module, "--pair", f"{server}:{client}"]) for server, client in PAIRS]
+    return max(pair.wait() for pair in pairs)
+
+
+def _one_pair(server: str, client: str, seconds: float) -> int:
     folder = Path(tempfile.mkdtemp(prefix="vpn-soak-"))
-    keys = make_keys(folder / "keys")
-    failed = False
-    for server, client in PAIRS:
-        name = f"{client} client to {server} server"
-        print(f"{name}: {seconds:g} seconds …", flush=True)
-        own = folder / f"{client}-to-{server}"
-        own.mkdir()
-        try:
-            outcome = soak(keys, own, server, client, Plan(seconds, *_pace(seconds)))
-        except Exception as error:  # whatever ends one pair is told, and the next one runs
-            print(f"FAILED {name}: {error}")
-            failed = True
-            continue
-        wrong = _wrong(outcome)
-        failed |= bool(wrong)
-        print(f"{'FAILED' if wrong else 'good'}: {name}: {outcome.summary()}{''.join(f'; {text}' for text in wrong)}")
-    print(f"logs: {folder}")
-    return 1 if failed else 0
+    name = f"{client} client to {server} server"
+    print(f"{name}: {seconds:g} seconds …, logs in {folder}", flush=True)
+    try:
+        outcome = soak(make_keys(folder / "keys"), folder, server, client, Plan(seconds, *_pace(seconds)))
+    except Exception as error:  # whatever ends a pair is told in a line
+        print(f"FAILED {name}: {error}", flush=True)
+        return 1
+    wrong = _wrong(outcome)
+    told = "".join(f"; {text}" for text in wrong)
+    print(f"{'FAILED' if wrong else 'good'}: {name}: {outcome.summary()}{told}", flush=True)
+    return 1 if wrong else 0
 
 
 def _pace(seconds: float) -> tuple[int, float]:
