@@ -94,7 +94,8 @@ def test_a_tiny_ring_drops_and_says_how_many(tmp_path: Path) -> None:
     assert stats["packets"] == len(frames)
     assert stats["dropped"] > 4000
     assert stats["frozen"] > 0
-    assert stats["packets"] + stats["dropped"] == report["received"]
+    # A neighbour or multicast frame may come between the two readings.
+    assert abs(stats["packets"] + stats["dropped"] - report["received"]) <= 3
     with CaptureReader(tmp_path / "server:client.pcapng") as reader:
         assert len(list(reader)) == len(frames)
         assert reader.dropped == stats["dropped"]
