@@ -102,6 +102,15 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class ManagementSettings:
+    """Where a server's management interface listens: the socket file `path`, or a loopback address and port."""
+
+    path: Path | None = None
+    host: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSettings:
     verb: int = 1
     log_file: Path | None = None
@@ -131,6 +140,7 @@ class DriverSettings:
     set_routes: bool = True  # route-noexec
     server: ServerAddresses | None = None
     admission: Admission = Admission()
+    management: ManagementSettings | None = None
     output: OutputSettings = OutputSettings()
     journal_directory: Path = Path("/run/vpn-journal")  # journal-dir
     ask_credentials: bool = False  # auth-user-pass without a file

@@ -2,7 +2,9 @@
 
 from vpn.config.option import Option, Role, Scope, ignored, refused, used
 
-_MANAGEMENT = "there is no management interface; read the log, --status, or send SIGUSR2"
+_MANAGEMENT = (
+    "the management interface of a server answers who asks (management ADDRESS PORT); it asks for nothing itself"
+)
 _SCRIPT = "scripts are not supported here; watch the log or --status"
 _FOREGROUND = "the program stays in the foreground; start it under a supervisor"
 _PRIVILEGE = "privileges are not dropped; run it in a user namespace, where its root is nobody's"
@@ -67,6 +69,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
     used("suppress-timestamps"),
     used("status", "file [positive]"),
     used("status-version", "[1|2|3]"),
+    used("management", "text text [text]", roles=_SERVER),
     used("tls-keylog", "file", roles=Role.TLS),  # ours: TLS secrets for Wireshark, like SSLKEYLOGFILE
     used("writepid", "file"),
     used("journal-dir", "file"),  # ours: where changes of the host are written down before they are made
@@ -100,7 +103,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
     *(
         refused(name, _MANAGEMENT)
         for name in (
-            "management", "management-client", "management-query-passwords", "management-query-proxy",
+            "management-client", "management-query-passwords", "management-query-proxy",
             "management-query-remote", "management-hold", "management-signal", "management-forget-disconnect",
             "management-up-down", "management-client-auth", "management-client-user", "management-client-group",
             "management-external-key", "management-external-cert", "management-log-cache",

@@ -11,11 +11,13 @@ import signal
 import socket
 import time
 from dataclasses import replace
+from functools import partial
 
 from vpn.config.model import DriverSettings, ServerAddresses
 from vpn.driver.admission import Admitter
 from vpn.driver.keylog import KeyLog
 from vpn.driver.log import BRIEF, NORMAL, Log
+from vpn.driver.management import Management, ServerDesk
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
 from vpn.driver.pump import Pump, Signals, earliest
@@ -49,6 +51,7 @@ class ServerDriver:
         self._core: ServerCore | None = None
         self._clients: dict[int, tuple[ClientConnected, float]] = {}
         self._status = StatusFile(driver.output, log)
+        self._management: Management | None = None
         self._stop: Outcome | None = None
 
     def run(self) -> Outcome:
@@ -58,12 +61,15 @@ class ServerDriver:
             self._network.set_up_server(addresses, self._settings.local_options, self._core_settings.data.tun_mtu)
             self._pump.attach_tun(self._network.tun)
             self._open_link()
+            self._open_management()
             self._log.write(READY_WITH_ERRORS if self._network.has_errors else READY, BRIEF)
             while self._stop is None:
                 self._serve()
             return self._stop
         finally:
             self._pump.attach_tun(None)
+            if self._management is not None:
+                self._management.close()
             if self._link is not None:
                 self._link.close()
             self._network.close()
@@ -84,6 +90,11 @@ class ServerDriver:
         self._log.write(f"{name} link local (bound): {where}:{self._settings.socket.local_port}", BRIEF)
         self._log.write(f"{name} link remote: [AF_UNSPEC]", NORMAL)
 
+    def _open_management(self) -> None:
+        if self._settings.management is not None:
+            self._management = Management(self._settings.management, self._log)
+            self._pump.watch_other(self._management.fileno())
+
     def _serve(self) -> None:
         """One core's life."""
         ipv6 = listen_family(self._settings.socket) == socket.AF_INET6
@@ -94,12 +105,18 @@ class ServerDriver:
         )
         admitter = Admitter(self._settings.admission, core, self._log, self._pump)
         self._core = self._pump.core = core
+        desk = ServerDesk(core, self._settings.output.status_version, partial(self._render_status, core))
         core.start(time.monotonic(), int(time.time()))
         closed = False
         while not closed:
             listener = self._link if isinstance(self._link, TcpListener) else None
             silent_at = listener.due_at if listener else None
-            for number in self._pump.turn(earliest(self._status.due_at, admitter.due_at, silent_at)):
+            hung_up_at = self._management.due_at if self._management else None
+            signals = self._pump.turn(earliest(self._status.due_at, admitter.due_at, silent_at, hung_up_at))
+            if self._management is not None:
+                self._management.serve(desk)
+                signals += desk.take_signals()
+            for number in signals:
                 self._on_signal(number, core)
             if listener is not None:
                 listener.expire()
@@ -153,15 +170,17 @@ class ServerDriver:
         self._pump.flush()
 
     def _write_status(self, core: ServerCore, *, at_once: bool = False) -> None:
-        self._status.write_when_due(lambda: self._render_status(core), at_once=at_once)
+        self._status.write_when_due(
+            lambda: self._render_status(core, self._settings.output.status_version), at_once=at_once
+        )
 
-    def _render_status(self, core: ServerCore) -> str:
+    def _render_status(self, core: ServerCore, version: int) -> str:
         rows: list[ClientRow] = []
         for peer in core.connected:
             if (known := self._clients.get(peer.number)) is not None:
                 data = peer.session.data
                 rows.append(ClientRow(*known, data.octets_in, data.octets_out))
-        return render_server(rows, time.time(), self._settings.output.status_version)
+        return render_server(rows, time.time(), version)
 
     def _log_drops(self, core: ServerCore, level: int) -> None:
         unsent = self._link.unsent if self._link else 0
