@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -191,6 +192,22 @@ def test_a_caller_that_stalls_has_a_deadline_until_it_has_taken_everything(
             taken += len(slow.recv(65536))
         management.serve(daemon)
         assert management.due_at is None
+
+
+def test_a_caller_that_takes_nothing_in_time_is_hung_up_on(log: Log, tmp_path: Path) -> None:
+    impatient = Management(ManagementSettings(path=tmp_path / "impatient"), log, patience=0.05)
+    daemon = Recorder("x" * (WAITING_MAXIMUM_OCTETS * 4))
+    with call(tmp_path / "impatient") as silent, call(tmp_path / "impatient") as next_one:
+        silent.sendall(b"status\n")
+        serve_until(impatient, daemon, lambda: impatient.due_at is not None)
+        due_at = impatient.due_at
+        assert due_at is not None
+        while not readable(next_one):
+            select.select([impatient], [], [], max(0.0, due_at - time.monotonic()))
+            impatient.serve(daemon)
+            assert time.monotonic() < due_at + 10
+    impatient.close()
+    assert "it does not take its answers" in (tmp_path / "log").read_text()
 
 
 def test_a_socket_file_is_private_and_goes_away_but_nobody_elses_does(

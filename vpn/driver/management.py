@@ -79,7 +79,8 @@ class ServerDesk(Daemon):
 class Management:
     """Listens from construction on. Errors: HostError if it cannot."""
 
-    def __init__(self, settings: ManagementSettings, log: Log) -> None:
+    def __init__(self, settings: ManagementSettings, log: Log, *, patience: float = STALLED_SECONDS) -> None:
+        self._patience = patience
         self._log = log
         self._caller: _Caller | None = None
         self._path = settings.path
@@ -127,7 +128,7 @@ class Management:
         except OSError:
             return  # it hung up already, or no descriptor is free: the next turn tries again
         accepted.setblocking(False)
-        self._caller = _Caller(accepted)
+        self._caller = _Caller(accepted, self._patience)
         self._poll.modify(self._listener.fileno(), 0)
         self._poll.register(accepted.fileno(), select.EPOLLIN)
         self._log.write("MANAGEMENT: Client connected", NORMAL)
@@ -164,11 +165,12 @@ class Management:
 class _Caller:
     """One connection: answers wait here until the kernel takes them."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience: float) -> None:
         self.socket = sock
         self.conversation = Conversation()
         self.waiting = bytearray()
         self.stalls_at: float | None = None
+        self._patience = patience
 
     def read(self, daemon: Daemon) -> list[str]:
         """The answers to what has come. Errors: EOFError at the end; OSError."""
@@ -200,7 +202,7 @@ class _Caller:
         if not self.waiting:
             self.stalls_at = None
         elif self.stalls_at is None or len(self.waiting) < before:
-            self.stalls_at = time.monotonic() + STALLED_SECONDS
+            self.stalls_at = time.monotonic() + self._patience
 
 
 def _listen_on(host: str, port: int) -> socket.socket:
