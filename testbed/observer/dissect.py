@@ -10,13 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from testbed.facts import Kind
-from testbed.observer import dns, filters, http, openvpn, tls, x509
-from testbed.observer.findings import Findings, as_text
+from testbed.observer import dns, filters, http, tls, x509
+from testbed.observer.findings import Findings, Place, as_text
 from testbed.observer.flows import FlowState, Side
-from testbed.observer.model import Tunnel
-from testbed.observer.openvpn import OpenVpnDetector
 from testbed.observer.streams import Run
-from testbed.observer.wireguard import WireGuardDetector
+from testbed.observer.tunnels.detect import detect_in_datagram, detect_in_streams
 
 DNS_PORTS = {53: "dns", 5353: "mdns", 5355: "llmnr"}
 TARGET_FIELDS = {
@@ -32,13 +30,6 @@ TEXT_SHARE = 0.9
 TEXT_SAMPLE_OCTETS = 512
 READABLE_OCTETS = bytes(range(0x20, 0x7F)) + b"\r\n\t"
 PIECES_IN_FILTER = 8
-
-
-class Place(NamedTuple):
-    """Where in the capture something stands."""
-
-    frame: int
-    time_ns: int
 
 
 def dissect_dns(message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str) -> None:
@@ -89,7 +80,7 @@ def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, fin
             return
         except dns.Malformed as error:
             findings.warn(f"a datagram of a DNS port is no DNS message: {error}", place.frame)
-    if _detect_tunnel(flow, side.is_client, data, place, findings):
+    if detect_in_datagram(flow, side.is_client, data, place, findings):
         return
     if is_text(data):
         sight_datagram_text(data, "udp.payload", "udp", place, findings)
@@ -112,43 +103,6 @@ def is_text(data: bytes) -> bool:
     return readable >= TEXT_SHARE * len(text)
 
 
-def _detect_tunnel(flow: FlowState, from_client: bool, packet: bytes, place: Place, findings: Findings) -> bool:
-    """Whether the flow is a tunnel as far as known; the first time, say so."""
-    if flow.tunnel is not None:
-        return True
-    detectors = flow.detectors
-    if detectors is None:
-        detectors = flow.detectors = {"openvpn": OpenVpnDetector(), "wireguard": WireGuardDetector()}
-    for protocol, detector in list(detectors.items()):
-        rule = detector.add(packet, from_client)
-        if rule is not None:
-            if not detector.client_was_right:
-                flow.swap_roles()
-            sight_tunnel(flow, protocol, rule, place, findings)
-            return True
-        if detector.hopeless:
-            del detectors[protocol]
-    return False
-
-
-def sight_tunnel(flow: FlowState, protocol: str, rule: str, place: Place, findings: Findings) -> None:
-    client, server = flow.client.endpoint, flow.server.endpoint
-    flow.application = protocol
-    flow.detectors = {}
-    flow.tunnel = Tunnel(protocol, flow.protocol, client, server, rule, place.frame)
-    findings.tunnels.append(flow.tunnel)
-    findings.sight(
-        Kind.TUNNEL,
-        f"{protocol} {client} -> {server}",
-        place.frame,
-        place.time_ns,
-        filters.between(flow.protocol, server, client),
-        protocol,
-        rule=rule,
-        transport=flow.protocol,
-    )
-
-
 def dissect_tcp(flow: FlowState, findings: Findings) -> None:
     """One finished TCP conversation."""
     client_runs, server_runs = flow.client.recorder.runs(), flow.server.recorder.runs()
@@ -167,7 +121,7 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
         flow.application = "tls"
         _dissect_tls(flow, findings)
         return
-    elif _dissect_openvpn(flow, findings):
+    elif detect_in_streams(flow, findings):
         return
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():
@@ -338,25 +292,6 @@ def _sight_certificates(body: bytes, place: Place, findings: Findings) -> None:
             display_filter = filters.equals(found.field, found.name)
             findings.sight(Kind.TLS_CERTIFICATE, name, place.frame, place.time_ns, display_filter, "tls")
             findings.name(name, "certificate", place.frame)
-
-
-def _dissect_openvpn(flow: FlowState, findings: Findings) -> bool:
-    """OpenVPN over TCP: both directions' packets in the order in which they were complete."""
-    packets = []
-    for side in (flow.client, flow.server):
-        for run in side.recorder.runs()[:1]:
-            for end, packet in openvpn.split_tcp(run.data):
-                frame, time_ns = side.recorder.completed(run.start + end)
-                packets.append((frame, time_ns, side.is_client, packet))
-    detector = OpenVpnDetector()
-    for frame, time_ns, from_client, packet in sorted(packets, key=lambda entry: entry[0]):
-        rule = detector.add(packet, from_client)
-        if rule is not None:
-            if not detector.client_was_right:
-                flow.swap_roles()
-            sight_tunnel(flow, "openvpn", rule, Place(frame, time_ns), findings)
-            return True
-    return False
 
 
 def _sight_stream_text(side: Side, run: Run, findings: Findings) -> None:

@@ -8,12 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from testbed.facts import Kind, Sighting
 from testbed.observer.model import ClearText, Limits, Name, Tunnel
 
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
+
+
+class Place(NamedTuple):
+    """Where in the capture something stands."""
+
+    frame: int
+    time_ns: int
 
 
 def as_text(octets: bytes) -> str:

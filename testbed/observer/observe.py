@@ -18,8 +18,8 @@ from pathlib import Path
 from testbed.capture.reader import CaptureReader, Frame
 from testbed.facts import Kind
 from testbed.observer import filters
-from testbed.observer.dissect import Place, dissect_datagram, dissect_tcp, sight_datagram_text
-from testbed.observer.findings import Findings, clear_text
+from testbed.observer.dissect import dissect_datagram, dissect_tcp, sight_datagram_text
+from testbed.observer.findings import Findings, Place, clear_text
 from testbed.observer.flows import FlowState, FlowTable, Side, address_text, count, guess_client, is_unicast
 from testbed.observer.ip import Packet, Reassembler, parse_ip
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.capture import pcapng
-from testbed.observer import Limits, Observation, dns, http, observe, openvpn, tls, x509
+from testbed.observer import Limits, Observation, dns, http, observe, tls, x509
 from testbed.observer.ip import parse_ip
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset
 from testbed.observer.streams import Budget, Reassembly, Recorder
+from testbed.observer.tunnels import openvpn
 
 CAPTURES = sorted((Path(__file__).parents[1] / "data" / "captures").glob("*.pcapng"))
 SMALL = Limits(
