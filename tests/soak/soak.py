@@ -10,7 +10,6 @@ says what came of it; who runs it asserts.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 from dataclasses import asdict, dataclass
@@ -29,17 +28,23 @@ CLIENT_ADDRESS = "192.168.0.13"
 _LINK = LinkRequest("isp", "transit", delay=0.005, loss=1.0, reorder=2.0)
 _STREAMS = str(Path(__file__).with_name("streams.py"))
 _FINISHING_SECONDS = 90.0
+_PATIENCE_SECONDS = 120.0
 _PAGE_KIB = 4
 _SAMPLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, and how often what happens. Units: seconds."""
+    """How long at least, how often what happens, and how much must have happened at the end. Units: seconds.
+
+    It goes on until everything has happened, whatever the machine's pace, but not for longer than two minutes more.
+    """
 
     seconds: float
     renegotiate_every: int = 20
     move_every: float = 45.0
+    moves: int = 1
+    renegotiations: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +117,28 @@ class _Soak:
         plan = self._plan
         self._lab.start("vpn", ["python3", _STREAMS, "serve"], "streams").wait_for("serving")
         self._lab.output("isp", "nft", _TRANSLATION_TABLE)
-        talk = self._lab.start("client", ["python3", _STREAMS, "talk", INNER_SERVER, str(plan.seconds)], "talk")
+        talk = self._lab.start("client", ["python3", _STREAMS, "talk", INNER_SERVER], "talk")
         began = time.monotonic()
         next_move = began + plan.move_every
-        while not _has_ended(talk):
+        while not _has_ended(talk, _SAMPLE_SECONDS):
             self._sample()
             now = time.monotonic()
-            if now >= next_move:
+            if now > began + plan.seconds and (self._is_done() or now > began + plan.seconds + _PATIENCE_SECONDS):
+                break
+            if now >= next_move and self._followed() >= self._moves:
                 next_move = now + plan.move_every
                 self._move()
-            if now > began + plan.seconds + _FINISHING_SECONDS:
-                raise AssertionError(f"the streams do not end:\n{talk.text()}\n{self._client.text()[-2000:]}")
+        talk.process.terminate()
+        if not _has_ended(talk, _FINISHING_SECONDS):
+            raise AssertionError(f"the streams do not end:\n{talk.text()}\n{self._client.text()[-2000:]}")
         return self._outcome(talk)
+
+    def _is_done(self) -> bool:
+        enough_moves = self._followed() >= self._moves >= self._plan.moves
+        return enough_moves and _renegotiations(self._server.text()) >= self._plan.renegotiations
+
+    def _followed(self) -> int:
+        return self._server.text().count("floated")
 
     def _sample(self) -> None:
         for name, program in (("server", self._server), ("client", self._client)):
@@ -148,17 +163,17 @@ class _Soak:
             problems=result["problems"],
             moves=self._moves,
             renegotiations=_renegotiations(server),
-            floats=len(re.findall(r"floated", server)),
+            floats=self._followed(),
             restarts=client.count("process restarting"),
             server_kib=self._memory["server"],
             client_kib=self._memory["client"],
         )
 
 
-def _has_ended(program: Program) -> bool:
-    """Waits for the end, a second at most: between two samples of the memory."""
+def _has_ended(program: Program, seconds: float) -> bool:
+    """Waits for the end, so long at most."""
     try:
-        program.process.wait(_SAMPLE_SECONDS)
+        program.process.wait(seconds)
     except subprocess.TimeoutExpired:
         return False
     return True

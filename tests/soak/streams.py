@@ -1,13 +1,13 @@
 """TCP streams in both directions whose every octet is checked, as a program in a node.
 
-    streams.py serve                    on port 7000, any address; says `serving`
-    streams.py talk ADDRESS SECONDS     two connections for so long; prints JSON; exit code 1 if octets are lost
+    streams.py serve            on port 7000, any address; says `serving`
+    streams.py talk ADDRESS     two connections until SIGTERM; prints JSON; exit code 1 if octets are lost
 
     frame     length (4)   sequence number (8)   octets
     the last  length 0     octets sent (8)   SHA-256 of everything sent (32)
 
 Both ends of a connection send all the time, at a rate that leaves a small machine room; each checks numbers, count and
-hash of what it gets.
+hash of what it gets. The server's end stops when it has the client's last frame.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import signal
 import socket
 import struct
 import sys
@@ -46,7 +47,7 @@ class Talk:
     """One connection, both directions at once."""
 
     sock: socket.socket
-    seconds: float
+    told_to_end: threading.Event
     sent: Way = field(default_factory=Way)
     received: Way = field(default_factory=Way)
 
@@ -55,6 +56,7 @@ class Talk:
         sender = threading.Thread(target=self._guard, args=(self._send, self.sent))
         sender.start()
         self._guard(self._receive, self.received)
+        self.told_to_end.set()
         sender.join()
         self.sock.close()
 
@@ -66,7 +68,7 @@ class Talk:
 
     def _send(self) -> None:
         digest, began, number = hashlib.sha256(), time.monotonic(), 0
-        while time.monotonic() - began < self.seconds:
+        while not self.told_to_end.is_set():
             start = number * 997 % (3 * _FRAME_OCTETS)
             octets = _POOL[start : start + _FRAME_OCTETS]
             self.sock.sendall(_HEAD.pack(len(octets), number) + octets)
@@ -75,7 +77,7 @@ class Talk:
             number += 1
             ahead = number / _FRAMES_PER_SECOND - (time.monotonic() - began)
             if ahead > 0:
-                time.sleep(ahead)
+                self.told_to_end.wait(ahead)
         self.sock.sendall(_HEAD.pack(0, self.sent.octets) + digest.digest())
 
     def _receive(self) -> None:
@@ -111,8 +113,7 @@ def _serve() -> int:
         print("serving", flush=True)
         while True:
             sock, _ = listener.accept()
-            (seconds,) = struct.unpack(">d", sock.recv(8, socket.MSG_WAITALL))
-            threading.Thread(target=_serve_one, args=(Talk(sock, seconds),), daemon=True).start()
+            threading.Thread(target=_serve_one, args=(Talk(sock, threading.Event()),), daemon=True).start()
 
 
 def _serve_one(talk: Talk) -> None:
@@ -120,12 +121,13 @@ def _serve_one(talk: Talk) -> None:
     print(json.dumps({"problems": [talk.sent.problem, talk.received.problem]}), flush=True)
 
 
-def _talk(address: str, seconds: float) -> int:
+def _talk(address: str) -> int:
+    told_to_end = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
     talks = []
     for _ in range(_CONNECTIONS):
         sock = socket.create_connection((address, PORT), timeout=_PATIENCE_SECONDS)
-        sock.sendall(struct.pack(">d", seconds))
-        talks.append(Talk(sock, seconds))
+        talks.append(Talk(sock, told_to_end))
     threads = [threading.Thread(target=talk.run) for talk in talks]
     for thread in threads:
         thread.start()
@@ -143,4 +145,4 @@ def _talk(address: str, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_serve() if sys.argv[1] == "serve" else _talk(sys.argv[2], float(sys.argv[3])))
+    sys.exit(_serve() if sys.argv[1] == "serve" else _talk(sys.argv[2]))
