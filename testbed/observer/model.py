@@ -92,6 +92,7 @@ class Stream:
 
     Shape: piece i of `data` starts at `offsets[i]` and came in frame `frames[i]`. `gaps` are the offsets before which
         octets are missing (lost segments, or segments the tap did not see). For udp every piece is one datagram.
+        `times_ns[i]` is when piece i was there with all before it; empty for what was decoded.
     """
 
     flow: int  # index into Observation.flows
@@ -102,6 +103,7 @@ class Stream:
     frames: Sequence[int]
     gaps: tuple[int, ...] = ()
     truncated: bool = False  # a limit cut it off: there was more
+    times_ns: Sequence[int] = ()
 
     def frame_at(self, offset: int) -> int:
         """The number of the frame that carried the octet at `offset`."""
@@ -114,16 +116,31 @@ class Stream:
         return tuple(dict.fromkeys(self.frames[first:last]))
 
 
+class Certainty(StrEnum):
+    """How much a rule's word is worth: what else could look like that?"""
+
+    CERTAIN = "certain"  # nothing else does, short of an imitation or a coincidence of many random bits
+    LIKELY = "likely"  # a statistic or a combination with a known, small cost in false positives
+    POSSIBLE = "possible"  # a hint: other uses of the same protocol look alike; no sighting is made of it
+
+
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A tunnel in use. Shape: `frame` is where the rule was certain; `rule` says in words what made it so."""
+    """A tunnel in use. Shape: `frame` is where the rule was certain; `rule` says in words what made it so.
+
+    `layers` are the headers from the outermost to the tunnel itself: `ipv4, gre, ipv4, udp, openvpn`.
+    """
 
     protocol: str
-    transport: str  # udp, tcp
+    transport: str  # udp, tcp, ip
     client: Endpoint
     server: Endpoint
     rule: str
     frame: int
+    certainty: Certainty = Certainty.CERTAIN
+    false_positives: str = ""  # what the rule is known to cost, and who measured it
+    layers: tuple[str, ...] = ()
+    packet: int = 0  # the number of the conversation's packet, from 1, that came in `frame`
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +217,10 @@ def _tunnel_to_dict(tunnel: Tunnel) -> dict[str, Any]:
         "server": str(tunnel.server),
         "rule": tunnel.rule,
         "frame": tunnel.frame,
+        "packet": tunnel.packet,
+        "certainty": tunnel.certainty.value,
+        "false_positives": tunnel.false_positives,
+        "layers": list(tunnel.layers),
     }
 
 
