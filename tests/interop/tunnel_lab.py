@@ -22,7 +22,8 @@ from typing import Any
 
 from testbed.lab.bubble import Bubble
 from testbed.lab.build import Lab
-from testbed.lab.plan import LabRequest, plan_lab
+from testbed.lab.model import LabRequest, LinkRequest
+from testbed.lab.plan import plan_lab
 from testbed.lab.topology import load_topology
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,11 +36,11 @@ OURS, OPENVPN = "vpn", "openvpn"
 PATIENCE_SECONDS = 15.0
 
 
-def in_lab(body: Callable[[TunnelLab], Any], folder: Path) -> Any:
-    """Builds the lab in a bubble, runs `body` there, and returns its (JSON) result."""
+def in_lab(body: Callable[[TunnelLab], Any], folder: Path, links: Sequence[LinkRequest] = ()) -> Any:
+    """Builds the lab in a bubble, with these `links` changed, runs `body` there, and returns its (JSON) result."""
 
     def run(_conductor: object) -> Any:
-        request = LabRequest(resolvers={"client": [ISP_RESOLVER]})
+        request = LabRequest(resolvers={"client": [ISP_RESOLVER]}, links=links)
         with Lab.build(plan_lab(load_topology("client-isp-server"), request)) as lab:
             tunnels = TunnelLab(lab, folder)
             try:

@@ -169,6 +169,7 @@ def _client(
         float_server=options.has("float"),
         explicit_exit_notify=options.value("explicit-exit-notify", 1) > 0,
         max_packet_octets=options.value("max-packet-size", 1250),
+        tls_key_export=options.value("key-derivation", "tls-ekm") == "tls-ekm",
     )
     driver = replace(
         driver,
@@ -240,6 +241,7 @@ def _server(
         connect_freq_initial=_connect_frequency(options),
         explicit_exit_notify=_exit_notify(options, protocol),
         max_packet_octets=options.value("max-packet-size", 1250),
+        tls_key_export=options.value("key-derivation", "tls-ekm") == "tls-ekm",
     )
     local = driver.local_options
     if pool.ipv4 is not None and pool.topology is not Topology.SUBNET:

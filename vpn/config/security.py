@@ -6,6 +6,7 @@ from vpn.config.files import FileReader
 from vpn.config.model import Family, Protocol
 from vpn.config.option import Role
 from vpn.config.options import Entry, Options
+from vpn.config.tls_names import DEFAULT_CIPHERS, openssl_ciphers, openssl_ciphersuites
 from vpn.crypto.static_key import parse_client_key, parse_server_key, parse_static_key
 from vpn.settings import (
     CertificateRole,
@@ -59,8 +60,8 @@ def build_tls(options: Options, files: FileReader) -> TlsSettings:
         private_key=text("key", secret=True),
         minimum_version=minimum,
         maximum_version=maximum,
-        ciphers=options.value("tls-cipher", ""),
-        ciphersuites=options.value("tls-ciphersuites", ""),
+        ciphers=openssl_ciphers(options.value("tls-cipher", DEFAULT_CIPHERS)),
+        ciphersuites=openssl_ciphersuites(options.value("tls-ciphersuites", "")),
         remote_cert_tls=CertificateRole(role) if role else None,
         verify_name=options.value("verify-x509-name", ""),
         verify_name_rule=NameRule(rule),

@@ -68,6 +68,7 @@ CONTROL_OPTIONS: tuple[Option, ...] = (
     used("reneg-bytes", "count", roles=Role.TLS),
     used("reneg-pkts", "count", roles=Role.TLS),
     used("max-packet-size", "positive", roles=Role.TLS),
+    used("key-derivation", "tls-ekm|prf", roles=Role.TLS),  # ours: prf refuses the TLS exporter, as peers before 2.6 do
     used("tls-exit", roles=Role.TLS),
     refused("tls-crypt-v2-verify", "scripts that look at a key's metadata are not supported"),
     refused("key-method", "removed in OpenVPN 2.5; only key method 2 exists"),

@@ -57,14 +57,16 @@ class ServerDriver:
     def run(self) -> Outcome:
         """Serves until a signal ends it. Errors: HostError if it cannot start."""
         try:
+            core = self._make_core()  # before anything is changed: its certificate or cipher list may be of no use
             addresses = self._settings.server or ServerAddresses()
             self._network.set_up_server(addresses, self._settings.local_options, self._core_settings.data.tun_mtu)
             self._pump.attach_tun(self._network.tun)
             self._open_link()
             self._open_management()
             self._log.write(READY_WITH_ERRORS if self._network.has_errors else READY, BRIEF)
+            self._serve(core)
             while self._stop is None:
-                self._serve()
+                self._serve(self._make_core())
             return self._stop
         finally:
             self._pump.attach_tun(None)
@@ -95,14 +97,17 @@ class ServerDriver:
             self._management = Management(self._settings.management, self._log)
             self._pump.watch_other(self._management.fileno())
 
-    def _serve(self) -> None:
-        """One core's life."""
+    def _make_core(self) -> ServerCore:
+        """Errors: BadTlsSettings."""
         ipv6 = listen_family(self._settings.socket) == socket.AF_INET6
-        core = ServerCore(
+        return ServerCore(
             replace(self._core_settings, transport_ipv6=ipv6),
             random_bytes=os.urandom,
             keylog=self._keylog.write if self._keylog else None,
         )
+
+    def _serve(self, core: ServerCore) -> None:
+        """One core's life."""
         admitter = Admitter(self._settings.admission, core, self._log, self._pump)
         self._core = self._pump.core = core
         desk = ServerDesk(core, self._settings.output.status_version, partial(self._render_status, core))

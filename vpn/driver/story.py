@@ -68,6 +68,7 @@ def tell_client(event: Event) -> list[str]:
         return [
             f"[{event.common_name}] Peer Connection Initiated with {shown}",
             f"Data Channel: cipher '{event.cipher}'{peer}",
+            *_protocol_options(event.options.protocol_flags),
         ]
     if isinstance(event, AuthFailed):
         reason = f",{event.reason}" if event.reason else ""
@@ -77,6 +78,11 @@ def tell_client(event: Event) -> list[str]:
     if isinstance(event, Information):
         return [f"Info command was pushed by server ('{event.text}')"]
     return tell_any(event)
+
+
+def _protocol_options(flags: frozenset[str]) -> list[str]:
+    """What the server switched on: `tls-ekm` in it means keys from the TLS exporter, else they are the PRF's."""
+    return [f"Protocol options: protocol-flags {' '.join(sorted(flags))}"] if flags else []
 
 
 def tell_any(event: Event) -> list[str]:
