@@ -14,7 +14,8 @@ from testbed.dissection import http, openvpn, tls
 from testbed.dissection.dns import open_dns
 from testbed.dissection.opening import Opening, Reader, plural, text_of
 from testbed.observer import ip
-from testbed.observer.dissect import DNS_PORTS, is_text
+from testbed.observer.sights.names import DNS_PORTS
+from testbed.observer.sights.text import is_text
 
 _FLAGS = (
     (0x02, "SYN"),

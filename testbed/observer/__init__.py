@@ -9,6 +9,7 @@ from testbed.observer.model import (
     Direction,
     Endpoint,
     Flow,
+    Hint,
     Limits,
     Name,
     Observation,
@@ -28,6 +29,7 @@ __all__ = [
     "Direction",
     "Stream",
     "Name",
+    "Hint",
     "Tunnel",
     "ClearText",
 ]

@@ -10,62 +10,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from testbed.facts import Kind
-from testbed.observer import dns, filters, http, tls, x509
+from testbed.observer import filters, http, tls, x509
 from testbed.observer.findings import Findings, Place, as_text
 from testbed.observer.flows import FlowState, Side
+from testbed.observer.sights.names import DNS_PORTS, dissect_name_streams, dissect_names
+from testbed.observer.sights.text import SHORTEST_TEXT_OCTETS, is_text, sight_datagram_text, sight_stream_text
 from testbed.observer.streams import Run
 from testbed.observer.tunnels.detect import detect_in_datagram, detect_in_streams
-
-DNS_PORTS = {53: "dns", 5353: "mdns", 5355: "llmnr"}
-TARGET_FIELDS = {
-    dns.NS: "dns.ns",
-    dns.CNAME: "dns.cname",
-    dns.PTR: "dns.ptr.domain_name",
-    dns.MX: "dns.mx.mail_exchange",
-    dns.SRV: "dns.srv.target",
-    dns.DNAME: "dns.dname",
-}
-SHORTEST_TEXT_OCTETS = 4
-TEXT_SHARE = 0.9
-TEXT_SAMPLE_OCTETS = 512
-READABLE_OCTETS = bytes(range(0x20, 0x7F)) + b"\r\n\t"
-PIECES_IN_FILTER = 8
-
-
-def dissect_dns(message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str) -> None:
-    """Shape: `raw_field` is the field to search for names that Wireshark would spell differently."""
-
-    def sight_name(name: dns.DnsName, field: str) -> None:
-        if not name.labels:
-            return
-        if not name.plain:
-            display_filter = f"{raw_field} contains {filters.octets(name.wire)}"
-        else:  # as it was spelled: names are compared exactly
-            display_filter = filters.equals(field, name.spelled)
-            if field == "dns.resp.name":  # else it would find every ordinary answer again
-                display_filter += f" && !({filters.equals('dns.qry.name', name.spelled)})"
-        findings.sight(Kind.DNS_NAME, name.text, place.frame, place.time_ns, display_filter, via)
-        findings.name(name.text, via, place.frame)
-
-    for question in message.questions:
-        sight_name(question, "dns.qry.name")
-    asked = {question.spelled for question in message.questions}
-    for record in message.records:
-        if record.address is not None:
-            field = "dns.a" if record.type == dns.A else "dns.aaaa"
-            findings.sight(
-                Kind.DNS_ANSWER,
-                record.address,
-                place.frame,
-                place.time_ns,
-                f"{field} == {record.address}",
-                via,
-                name=record.owner.text,
-            )
-        if record.target is not None:
-            sight_name(record.target, TARGET_FIELDS[record.type])
-        if record.owner.spelled not in asked and record.type in (dns.A, dns.AAAA, *TARGET_FIELDS):
-            sight_name(record.owner, "dns.resp.name")
 
 
 def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, findings: Findings) -> None:
@@ -73,34 +24,12 @@ def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, fin
     if not data:
         return
     via = DNS_PORTS.get(flow.server.endpoint.port) or DNS_PORTS.get(flow.client.endpoint.port)
-    if via is not None:
-        try:
-            dissect_dns(dns.parse_message(data), via, place, findings, "udp.payload")
-            flow.application = via
-            return
-        except dns.Malformed as error:
-            findings.warn(f"a datagram of a DNS port is no DNS message: {error}", place.frame)
+    if via is not None and dissect_names(flow, via, data, place, findings):
+        return
     if detect_in_datagram(flow, side.is_client, data, place, findings):
         return
     if is_text(data):
         sight_datagram_text(data, "udp.payload", "udp", place, findings)
-
-
-def sight_datagram_text(data: bytes, field: str, via: str, place: Place, findings: Findings) -> None:
-    display_filter = f"{field} contains {filters.octets(data)}"
-    findings.sight(Kind.PAYLOAD, as_text(data), place.frame, place.time_ns, display_filter, via)
-
-
-def is_text(data: bytes) -> bool:
-    """Whether people can read it: nearly all of it printable, and at least a word long."""
-    sample = data[:TEXT_SAMPLE_OCTETS]
-    if len(sample) < SHORTEST_TEXT_OCTETS:
-        return False
-    if sample.isascii():
-        return len(sample.translate(None, READABLE_OCTETS)) <= (1 - TEXT_SHARE) * len(sample)
-    text = sample.decode("utf-8", "replace")
-    readable = sum(1 for char in text if (char.isprintable() and char != "\ufffd") or char in "\r\n\t")
-    return readable >= TEXT_SHARE * len(text)
 
 
 def dissect_tcp(flow: FlowState, findings: Findings) -> None:
@@ -109,7 +38,7 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
     if not client_runs and not server_runs:
         return
     if 53 in (flow.client.endpoint.port, flow.server.endpoint.port):
-        if _dissect_dns_streams(flow, findings):
+        if dissect_name_streams(flow, findings):
             return
     elif any(http.looks_like_request(run.data) for run in client_runs) or any(
         http.looks_like_response(run.data) for run in server_runs
@@ -125,31 +54,7 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
         return
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():
-            _sight_stream_text(side, run, findings)
-
-
-def _dissect_dns_streams(flow: FlowState, findings: Findings) -> bool:
-    """DNS over TCP: messages with two octets of length before each."""
-    found = False
-    for side in (flow.client, flow.server):
-        for run in side.recorder.runs():
-            at = 0
-            while at + 2 <= len(run.data):
-                end = at + 2 + int.from_bytes(run.data[at : at + 2], "big")
-                if end > len(run.data):
-                    break
-                place = Place(*side.recorder.completed(run.start + end))
-                try:
-                    message = dns.parse_message(run.data[at + 2 : end])
-                except dns.Malformed as error:
-                    findings.warn(f"a message of a DNS port is no DNS message: {error}", place.frame)
-                    break
-                dissect_dns(message, "dns", place, findings, "tcp.payload")
-                found = True
-                at = end
-    if found:
-        flow.application = "dns"
-    return found
+            sight_stream_text(side, run, findings)
 
 
 def _dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
@@ -170,7 +75,7 @@ def _sight_messages(
         _sight_message(flow, side, run, message, findings)
     rest_at = messages[-1].end if messages else 0
     if rest_at < len(run.data):
-        _sight_stream_text(side, Run(run.start + rest_at, run.data[rest_at:]), findings)
+        sight_stream_text(side, Run(run.start + rest_at, run.data[rest_at:]), findings)
 
 
 def _sight_message(flow: FlowState, side: Side, run: Run, message: http.HttpMessage, findings: Findings) -> None:
@@ -292,14 +197,3 @@ def _sight_certificates(body: bytes, place: Place, findings: Findings) -> None:
             display_filter = filters.equals(found.field, found.name)
             findings.sight(Kind.TLS_CERTIFICATE, name, place.frame, place.time_ns, display_filter, "tls")
             findings.name(name, "certificate", place.frame)
-
-
-def _sight_stream_text(side: Side, run: Run, findings: Findings) -> None:
-    """Readable octets of a protocol without dissector: one sighting, found by its first segments."""
-    if not is_text(run.data):
-        return
-    pieces = side.recorder.pieces_between(run.start, run.start + len(run.data))[:PIECES_IN_FILTER]
-    display_filter = " || ".join(f"tcp.payload contains {filters.octets(data)}" for data, _ in pieces)
-    _, time_ns = side.recorder.completed(run.start + 1)
-    for _, frame in pieces:
-        findings.sight(Kind.PAYLOAD, as_text(run.data), frame, time_ns, display_filter, "tcp")

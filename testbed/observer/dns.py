@@ -3,15 +3,20 @@
 A parser for hostile octets: compression pointers may only point back and are counted, every length is held against the
 message, and what makes no sense ends the message with `Malformed`. Nothing is resolved or validated.
 
-Source: RFC 1035, RFC 3596, RFC 2782
+EDNS options and service bindings (SVCB, HTTPS) are read where they tell of the client or of another way to the host.
+
+Source: RFC 1035, RFC 3596, RFC 2782, RFC 6891, RFC 7871, RFC 7873, RFC 9460
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-A, NS, CNAME, PTR, MX, AAAA, SRV, DNAME = 1, 2, 5, 12, 15, 28, 33, 39
+A, NS, CNAME, PTR, MX, AAAA, SRV, DNAME, OPT, SVCB, HTTPS = 1, 2, 5, 12, 15, 28, 33, 39, 41, 64, 65
+OPTION_CLIENT_SUBNET, OPTION_COOKIE = 8, 10
+PARAMETER_ALPN, PARAMETER_IPV4, PARAMETER_ECH, PARAMETER_IPV6 = 1, 4, 5, 6
 NAME_OFFSET_IN_DATA = {NS: 0, CNAME: 0, PTR: 0, DNAME: 0, MX: 2, SRV: 6}
 PLAIN_OCTETS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 MOST_POINTERS = 64
@@ -48,6 +53,15 @@ class DnsName:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """What a service binding says of a host besides its name."""
+
+    alpn: tuple[bytes, ...] = ()
+    addresses: tuple[str, ...] = ()
+    encrypted_client_hello: bytes = b""  # the ECHConfigList, as it stands
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Shape: `address` for A and AAAA, `target` for records that name another host, else both None."""
 
@@ -55,6 +69,15 @@ class Record:
     type: int
     address: str | None = None
     target: DnsName | None = None
+    service: Service | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edns:
+    """What the extensions say. Shape: `subnet` is `address/bits` or empty; `client_cookie` 8 octets or none."""
+
+    subnet: str = ""
+    client_cookie: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +85,7 @@ class DnsMessage:
     is_response: bool
     questions: tuple[DnsName, ...]
     records: tuple[Record, ...]
+    edns: Edns = field(default_factory=Edns)
 
 
 def parse_message(untrusted: bytes) -> DnsMessage:
@@ -80,13 +104,28 @@ def parse_message(untrusted: bytes) -> DnsMessage:
         if at > len(untrusted):
             raise Malformed("a question cut off")
         questions.append(name)
-    records = []
+    records, edns = [], Edns()
     for _ in range(sum(counts[1:])):
         if at == len(untrusted) and flags & 0x0200:
             break  # truncated on purpose: the rest comes over TCP
+        begin = at
         record, at = _parse_record(untrusted, at)
         records.append(record)
-    return DnsMessage(bool(flags & 0x8000), tuple(questions), tuple(records))
+        if record.type == OPT and not record.owner.labels:
+            edns = _parse_edns(untrusted[begin + 11 : at])
+    return DnsMessage(bool(flags & 0x8000), tuple(questions), tuple(records), edns)
+
+
+def parse_questions(untrusted: bytes) -> DnsMessage:
+    """As many questions as these octets hold, which may be cut off anywhere: a message quoted by an ICMP error."""
+    questions: list[DnsName] = []
+    at, count = 12, int.from_bytes(untrusted[4:6], "big")
+    with suppress(Malformed):
+        while len(questions) < min(count, MOST_RECORDS):
+            name, at = parse_name(untrusted, at)
+            at += 4
+            questions.append(name)
+    return DnsMessage(bool(untrusted[2:3] >= b"\x80"), tuple(questions), ())
 
 
 def parse_name(message: bytes, at: int) -> tuple[DnsName, int]:
@@ -141,4 +180,60 @@ def _parse_record(message: bytes, at: int) -> tuple[Record, int]:
         if after > end:
             raise Malformed("a name that leaves its record")
         return Record(owner, record_type, target=target), end
+    if record_type in (SVCB, HTTPS):
+        target, after = parse_name(message, start + 2)
+        if after > end:
+            raise Malformed("a name that leaves its record")
+        return Record(owner, record_type, target=target, service=_parse_service(message[after:end])), end
     return Record(owner, record_type), end
+
+
+def _pairs(block: bytes) -> list[tuple[int, bytes]]:
+    """Kind (2), length (2) and value after value, as EDNS options and service parameters; up to what is cut off."""
+    pairs, at = [], 0
+    while at + 4 <= len(block):
+        end = at + 4 + int.from_bytes(block[at + 2 : at + 4], "big")
+        if end > len(block):
+            break
+        pairs.append((int.from_bytes(block[at : at + 2], "big"), block[at + 4 : end]))
+        at = end
+    return pairs
+
+
+def _parse_edns(block: bytes) -> Edns:
+    options = dict(reversed(_pairs(block)))  # the first of a kind counts
+    return Edns(_parse_subnet(options.get(OPTION_CLIENT_SUBNET, b"")), options.get(OPTION_COOKIE, b"")[:8])
+
+
+def _parse_subnet(option: bytes) -> str:
+    family, bits, address = int.from_bytes(option[:2], "big"), option[2:3], option[4:]
+    if family == 1 and len(address) <= 4 and bits:
+        return f"{IPv4Address(address.ljust(4, bytes(1)))}/{bits[0]}"
+    if family == 2 and len(address) <= 16 and bits:
+        return f"{IPv6Address(address.ljust(16, bytes(1)))}/{bits[0]}"
+    return ""
+
+
+def _parse_service(block: bytes) -> Service:
+    parameters = dict(_pairs(block))
+    protocols, listed, at = [], parameters.get(PARAMETER_ALPN, b""), 0
+    while at < len(listed):
+        protocols.append(listed[at + 1 : at + 1 + listed[at]])
+        at += 1 + listed[at]
+    four, six = parameters.get(PARAMETER_IPV4, b""), parameters.get(PARAMETER_IPV6, b"")
+    addresses = [str(IPv4Address(four[at : at + 4])) for at in range(0, len(four) - 3, 4)]
+    addresses += [str(IPv6Address(six[at : at + 16])) for at in range(0, len(six) - 15, 16)]
+    return Service(tuple(protocols), tuple(addresses), parameters.get(PARAMETER_ECH, b""))
+
+
+def reversed_address(name: DnsName) -> str:
+    """The address that a name under in-addr.arpa or ip6.arpa stands for, or nothing."""
+    labels = [label.lower() for label in name.labels]
+    try:
+        if labels[-2:] == [b"in-addr", b"arpa"] and len(labels) == 6:
+            return str(IPv4Address(b".".join(reversed(labels[:4])).decode("ascii")))
+        if labels[-2:] == [b"ip6", b"arpa"] and len(labels) == 34 and all(len(label) == 1 for label in labels[:32]):
+            return str(IPv6Address(int(b"".join(reversed(labels[:32])), 16)))
+    except ValueError:
+        pass
+    return ""

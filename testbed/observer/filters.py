@@ -43,6 +43,8 @@ def between(protocol: str, one: Endpoint, other: Endpoint) -> str:
         terms.append(address(other.address))
     if one.port or other.port:
         terms += [f"{protocol}.port == {port}" for port in dict.fromkeys((one.port, other.port))]
+    elif protocol.isdigit():  # one that has no name here
+        terms.append(f"(ip.proto == {protocol} || ipv6.nxt == {protocol})")
     elif protocol:
         terms.append(protocol)
     return " && ".join(terms)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from testbed.facts import Kind, Sighting
-from testbed.observer.model import ClearText, Limits, Name, Tunnel
+from testbed.observer.model import ClearText, Hint, Limits, Name, Tunnel
 
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
@@ -41,12 +41,20 @@ class _Found:
 
 
 @dataclass(slots=True)
+class _Hinted:
+    display_filter: str
+    rule: str
+    frames: dict[int, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Findings:
     limits: Limits
     tunnels: list[Tunnel] = field(default_factory=list)
     complete: bool = True
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
-    _names: dict[tuple[str, str], int] = field(default_factory=dict)
+    _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    _hints: dict[tuple[str, str, str], _Hinted] = field(default_factory=dict)
     _warnings: Counter[str] = field(default_factory=Counter)
     _first_frame: dict[str, int] = field(default_factory=dict)
 
@@ -106,10 +114,24 @@ class Findings:
     def knows(self, kind: Kind, value: str, display_filter: str) -> bool:
         return (kind, value, display_filter) in self._found
 
-    def name(self, name: str, via: str, frame: int) -> None:
+    def name(self, name: str, via: str, frame: int, display_filter: str = "") -> None:
         key = (name, via)
-        if key in self._names or len(self._names) < self.limits.sightings:
-            self._names[key] = min(frame, self._names.get(key, frame))
+        known = self._names.get(key)
+        if known is None and len(self._names) >= self.limits.sightings:
+            self.limit("more names than the limit", frame)
+        elif known is None or frame < known[0]:
+            self._names[key] = (frame, display_filter)
+
+    def hint(self, what: str, value: str, about: str, place: Place, display_filter: str, rule: str = "") -> None:
+        """Something that tells of `about` without being a fact; each value once, with its frames."""
+        hinted = self._hints.get((what, value, about))
+        if hinted is None:
+            if len(self._hints) >= self.limits.sightings:
+                self.limit("more hints than the limit", place.frame)
+                return
+            hinted = self._hints[what, value, about] = _Hinted(display_filter, rule)
+        if len(hinted.frames) < self.limits.frames_per_sighting:
+            hinted.frames[place.frame] = None
 
     def warn(self, reason: str, frame: int) -> None:
         """Something could not be read. Counted by reason, so that a million bad packets are one line."""
@@ -130,8 +152,15 @@ class Findings:
         )
 
     def names(self) -> tuple[Name, ...]:
-        found = [Name(name, via, frame) for (name, via), frame in self._names.items()]
+        found = [Name(name, via, *where) for (name, via), where in self._names.items()]
         return tuple(sorted(found, key=lambda name: (name.frame, name.via, name.name)))
+
+    def hints(self) -> tuple[Hint, ...]:
+        found = [
+            Hint(what, value, about, tuple(sorted(hinted.frames)), hinted.display_filter, hinted.rule)
+            for (what, value, about), hinted in self._hints.items()
+        ]
+        return tuple(sorted(found, key=lambda hint: (hint.frames[0], hint.what, hint.about, hint.value)))
 
     def warnings(self) -> list[str]:
         lines = []

@@ -36,6 +36,7 @@ class Packet(NamedTuple):
     fragment_offset: int | None = None
     more_fragments: bool = False
     identification: int = 0
+    ttl: int = 0  # of a whole packet
 
 
 def parse_ip(data: bytes, at: int) -> Packet | None:
@@ -51,7 +52,7 @@ def parse_ip(data: bytes, at: int) -> Packet | None:
 def _parse_ipv4(data: bytes, at: int) -> Packet | None:
     if len(data) < at + 20:
         return None
-    first, _, total, identification, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(data, at)
+    first, _, total, identification, fragment, ttl, protocol, _, source, destination = _IPV4.unpack_from(data, at)
     start = at + (first & 15) * 4
     # A total length of 0 stands in frames that were captured before segmentation: it then means "to the end".
     end = min(at + total, len(data)) if total else len(data)
@@ -60,13 +61,13 @@ def _parse_ipv4(data: bytes, at: int) -> Packet | None:
     if fragment & 0x3FFF:
         offset, more = (fragment & 0x1FFF) * 8, bool(fragment & 0x2000)
         return Packet(source, destination, protocol, start, end, offset, more, identification)
-    return Packet(source, destination, protocol, start, end)
+    return Packet(source, destination, protocol, start, end, None, False, 0, ttl)
 
 
 def _parse_ipv6(data: bytes, at: int) -> Packet | None:
     if len(data) < at + 40:
         return None
-    _, length, protocol, _, source, destination = _IPV6.unpack_from(data, at)
+    _, length, protocol, ttl, source, destination = _IPV6.unpack_from(data, at)
     start = at + 40
     end = min(start + length, len(data)) if length else len(data)
     for _ in range(MOST_EXTENSION_HEADERS):
@@ -83,7 +84,7 @@ def _parse_ipv6(data: bytes, at: int) -> Packet | None:
                 return Packet(source, destination, protocol, start, end, offset, more, identification)
         else:
             break
-    return Packet(source, destination, protocol, start, end) if start <= end else None
+    return Packet(source, destination, protocol, start, end, None, False, 0, ttl) if start <= end else None
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from testbed.capture import pcapng
 
 ETHERTYPE_IPV4 = b"\x08\x00"
 ETHERTYPE_IPV6 = b"\x86\xdd"
+ETHERTYPE_ARP = b"\x08\x06"
 IP_ETHERTYPES = frozenset((ETHERTYPE_IPV4, ETHERTYPE_IPV6))
 VLAN_ETHERTYPES = frozenset((b"\x81\x00", b"\x88\xa8", b"\x91\x00"))
 MOST_TAGS = 4
@@ -38,11 +39,11 @@ RAW_LINK_TYPES = frozenset((pcapng.LINKTYPE_RAW, 12, 14, pcapng.LINKTYPE_IPV4, p
 
 def network_offset(link_type: int, data: bytes) -> int:
     if link_type == pcapng.LINKTYPE_ETHERNET:
-        return _after_ethertype(data, 12)
+        return after_ethertype(data, 12)
     if link_type in RAW_LINK_TYPES:
         return 0
     if link_type == pcapng.LINKTYPE_LINUX_SLL:
-        return _after_ethertype(data, 14)
+        return after_ethertype(data, 14)
     if link_type == pcapng.LINKTYPE_LINUX_SLL2:
         return 20 if data[:2] in IP_ETHERTYPES else -1
     if link_type in (pcapng.LINKTYPE_NULL, pcapng.LINKTYPE_LOOP):
@@ -55,7 +56,8 @@ def network_offset(link_type: int, data: bytes) -> int:
     return -1
 
 
-def _after_ethertype(data: bytes, at: int) -> int:
+def after_ethertype(data: bytes, at: int) -> int:
+    """Where the IP header begins behind the Ethertype at `at` and its VLAN tags, or -1."""
     for _ in range(MOST_TAGS + 1):
         ethertype = data[at : at + 2]
         if ethertype in IP_ETHERTYPES:
@@ -64,3 +66,17 @@ def _after_ethertype(data: bytes, at: int) -> int:
             return -1
         at += 4
     return -1
+
+
+def arp_offset(link_type: int, data: bytes) -> int:
+    """Where an ARP message starts, or -1: over Ethernet with its VLAN tags, and in Linux cooked captures."""
+    at = {pcapng.LINKTYPE_ETHERNET: 12, pcapng.LINKTYPE_LINUX_SLL: 14, pcapng.LINKTYPE_LINUX_SLL2: 0}.get(link_type, -1)
+    if at < 0:
+        return -1
+    for _ in range(MOST_TAGS):
+        if data[at : at + 2] not in VLAN_ETHERTYPES:
+            break
+        at += 4
+    if data[at : at + 2] != ETHERTYPE_ARP:
+        return -1
+    return 20 if link_type == pcapng.LINKTYPE_LINUX_SLL2 else at + 2

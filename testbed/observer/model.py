@@ -53,11 +53,28 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A host name somebody on the path could read. Shape: `via` is dns, http, tls, quic, certificate, …"""
+    """A host name somebody on the path could read. Shape: `via` is dns, http, tls, quic, certificate, dhcp, mdns, …"""
 
     name: str
     via: str
     frame: int
+    display_filter: str = ""  # Wireshark's, for the frames that say it
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What is no fact of its own but tells of somebody: a fingerprint, a guess, an option.
+
+    Shape: `what` is ja3, ja4, ja3s, ech, os, edns-client-subnet, stun-mapped-address, …; `about` is whom it concerns;
+        `rule` says in words what made it so, where it is concluded and not read.
+    """
+
+    what: str
+    value: str
+    about: str
+    frames: tuple[int, ...]
+    display_filter: str
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +184,7 @@ class Observation:
     octets: int = 0
     captured_octets: int = 0
     dropped: int = 0  # by the tap, as the file's own statistics say
+    hints: tuple[Hint, ...] = ()
     complete: bool = True  # False: a limit or damage kept the observer from seeing or keeping everything
     addresses: dict[str, tuple[int, ...]] = field(
         default_factory=dict
@@ -180,13 +198,29 @@ class Observation:
             "captured_octets": self.captured_octets,
             "dropped": self.dropped,
             "complete": self.complete,
-            "names": [{"name": n.name, "via": n.via, "frame": n.frame} for n in self.names],
+            "names": [_name_to_dict(n) for n in self.names],
             "flows": [_flow_to_dict(f) for f in self.flows],
             "tunnels": [_tunnel_to_dict(t) for t in self.tunnels],
             "cleartext": [{"what": c.what, "value": c.value, "frame": c.frame} for c in self.cleartext],
+            "hints": [_hint_to_dict(h) for h in self.hints],
             "sightings": [_sighting_to_dict(s) for s in self.sightings],
             "warnings": list(self.warnings),
         }
+
+
+def _name_to_dict(name: Name) -> dict[str, Any]:
+    return {"name": name.name, "via": name.via, "frame": name.frame, "filter": name.display_filter}
+
+
+def _hint_to_dict(hint: Hint) -> dict[str, Any]:
+    return {
+        "what": hint.what,
+        "value": hint.value,
+        "about": hint.about,
+        "frames": list(hint.frames),
+        "filter": hint.display_filter,
+        "rule": hint.rule,
+    }
 
 
 def _flow_to_dict(flow: Flow) -> dict[str, Any]:

@@ -18,14 +18,17 @@ from pathlib import Path
 from testbed.capture.reader import CaptureReader, Frame
 from testbed.facts import Kind
 from testbed.observer import filters
-from testbed.observer.dissect import dissect_datagram, dissect_tcp, sight_datagram_text
+from testbed.observer.dissect import dissect_datagram, dissect_tcp
 from testbed.observer.findings import Findings, Place, clear_text
 from testbed.observer.flows import FlowState, FlowTable, Side, address_text, count, guess_client, is_unicast
 from testbed.observer.ip import Packet, Reassembler, parse_ip
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset
 from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
 from testbed.observer.quick import QuickPath
+from testbed.observer.sights.network import sight_arp, sight_quoted, sight_syn
+from testbed.observer.sights.text import sight_datagram_text
 from testbed.observer.streams import Budget, Recorder
+from testbed.observer.wire.encapsulation import ENCAPSULATIONS, MOST_LAYERS, inner_offset
 
 DEFAULT_LIMITS = Limits()
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
@@ -70,7 +73,7 @@ class _Pass:
     findings: Findings = field(init=False)
     table: FlowTable = field(init=False)
     fragments: Reassembler = field(init=False)
-    fragment_frames: dict[str, list[int]] = field(default_factory=dict)  # by address: a datagram may stay incomplete
+    noted_frames: dict[str, list[int]] = field(default_factory=dict)  # by address: fragments, quotes in ICMP errors
 
     def __post_init__(self) -> None:
         self.findings = Findings(self.limits)
@@ -97,24 +100,36 @@ class _Pass:
         if packet is None:
             if link_type not in KNOWN_LINK_TYPES:
                 self.findings.limit(f"frames of link type {link_type} cannot be read", number)
+            else:
+                sight_arp(link_type, data, Place(number, time_ns), self.findings)
             return
-        frames: tuple[int, ...] = (number,)
+        self._network(packet, data, Place(number, time_ns), (number,), octets, MOST_LAYERS)
+
+    def _network(
+        self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int, layers: int
+    ) -> None:
+        """A packet, whole or a fragment, and the packets in it down to so many layers."""
         if packet.fragment_offset is not None:
-            whole = self.fragments.add(packet, data, number, octets)
+            whole = self.fragments.add(packet, data, place.frame, octets)
             if whole is None:
-                self._note_fragment(packet, number)
+                # The addresses stand in every piece, whether the datagram is ever whole or not.
+                self._note_addresses((address_text(packet.source), address_text(packet.destination)), place.frame)
                 return
             data, frames, octets = whole.data, whole.frames, whole.frame_octets
             packet = Packet(packet.source, packet.destination, whole.protocol, 0, len(data))
-        self._transport(packet, data, Place(number, time_ns), frames, octets)
+        self._transport(packet, data, place, frames, octets)
+        if packet.protocol in ENCAPSULATIONS and layers:
+            inner = parse_ip(data[: packet.end], inner_offset(packet, data))
+            if inner is not None:
+                self._network(inner, data, place, frames, octets, layers - 1)
 
-    def _note_fragment(self, packet: Packet, number: int) -> None:
-        """The addresses stand in every piece, whether the datagram is ever whole or not."""
-        for address in dict.fromkeys((address_text(packet.source), address_text(packet.destination))):
-            if address not in self.fragment_frames and len(self.fragment_frames) >= self.limits.flows:
-                self.findings.limit("more addresses of fragments than the limit", number)
+    def _note_addresses(self, addresses: tuple[str, ...], number: int) -> None:
+        """They stand in this frame, but in no header of a flow's packet."""
+        for address in dict.fromkeys(addresses):
+            if address not in self.noted_frames and len(self.noted_frames) >= self.limits.flows:
+                self.findings.limit("more addresses outside of flows than the limit", number)
                 continue
-            frames = self.fragment_frames.setdefault(address, [])
+            frames = self.noted_frames.setdefault(address, [])
             if len(frames) < self.limits.frames_per_sighting:
                 frames.append(number)
 
@@ -178,6 +193,8 @@ class _Pass:
             return
         payload = data[payload_at:end]
         self._count(side, place, frames, octets, len(payload))
+        if opens:
+            sight_syn(packet, data, place, self.findings)
         if flags & SYN:
             side.reassembly.syn(sequence)
             sequence += 1
@@ -217,6 +234,7 @@ class _Pass:
         side.flow.also = f"{ECHO_FIELDS[protocol]} == {identifier[0] << 8 | identifier[1]}"
         if not echo:
             side.flow.also = f"{PROTOCOL_NAMES[protocol]}.type == {kind}"
+            self._note_addresses(sight_quoted(packet, data, place, self.findings), place.frame)
         if payload:
             name = PROTOCOL_NAMES[protocol]
             side.recorder.append(payload, place.frame, place.frame, place.time_ns)
@@ -243,6 +261,7 @@ class _Pass:
             names=self.findings.names(),
             flows=tuple(flow.finished() for flow in self.table.flows),
             streams=streams,
+            hints=self.findings.hints(),
             tunnels=tuple(self.findings.tunnels),
             cleartext=clear_text(sightings),
             warnings=(*reader.warnings, *self.findings.warnings()),
@@ -266,7 +285,7 @@ class _Pass:
             for endpoint in (flow.client.endpoint, flow.server.endpoint):
                 frames[endpoint.address].update(flow.frames)
                 frames[endpoint.address].update(flow.fragments)
-        for address, pieces in self.fragment_frames.items():
+        for address, pieces in self.noted_frames.items():
             frames[address].update(pieces)
         most = self.limits.frames_per_sighting
         return {address: tuple(sorted(found)[:most]) for address, found in frames.items()}

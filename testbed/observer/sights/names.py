@@ -1,0 +1,128 @@
+"""What DNS and its relatives on the local link tell: names, the addresses they stand for, and who asks.
+
+mDNS and LLMNR speak DNS's format. A PTR record ties an address to a name as an A record does, and is an answer like it.
+"""
+
+from __future__ import annotations
+
+from testbed.facts import Kind
+from testbed.observer import dns, filters
+from testbed.observer.findings import Findings, Place, as_text
+from testbed.observer.flows import FlowState
+
+DNS_PORTS = {53: "dns", 5353: "mdns", 5355: "llmnr"}
+TARGET_FIELDS = {
+    dns.NS: "dns.ns",
+    dns.CNAME: "dns.cname",
+    dns.PTR: "dns.ptr.domain_name",
+    dns.MX: "dns.mx.mail_exchange",
+    dns.SRV: "dns.srv.target",
+    dns.DNAME: "dns.dname",
+    dns.SVCB: "dns.svcb.targetname",
+    dns.HTTPS: "dns.svcb.targetname",
+}
+NAMED_TYPES = frozenset((dns.A, dns.AAAA, *TARGET_FIELDS))
+
+
+def sight_dns(message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str) -> None:
+    """Shape: `raw_field` is the field to search for names that Wireshark would spell differently."""
+
+    def sight_name(name: dns.DnsName, field: str) -> None:
+        if not name.labels:
+            return
+        if not name.plain:
+            display_filter = f"{raw_field} contains {filters.octets(name.wire)}"
+        else:  # as it was spelled: names are compared exactly
+            display_filter = filters.equals(field, name.spelled)
+            if field == "dns.resp.name":  # else it would find every ordinary answer again
+                display_filter += f" && !({filters.equals('dns.qry.name', name.spelled)})"
+        findings.sight(Kind.DNS_NAME, name.text, place.frame, place.time_ns, display_filter, via)
+        findings.name(name.text, via, place.frame, display_filter)
+
+    def sight_answer(address: str, display_filter: str, name: dns.DnsName) -> None:
+        findings.sight(Kind.DNS_ANSWER, address, place.frame, place.time_ns, display_filter, via, name=name.text)
+
+    for question in message.questions:
+        sight_name(question, "dns.qry.name")
+    asked = {question.spelled for question in message.questions}
+    for record in message.records:
+        if record.address is not None:
+            field = "dns.a" if record.type == dns.A else "dns.aaaa"
+            sight_answer(record.address, f"{field} == {record.address}", record.owner)
+        if record.target is not None:
+            sight_name(record.target, TARGET_FIELDS[record.type])
+        if record.type == dns.PTR and record.target is not None:
+            address = dns.reversed_address(record.owner)
+            if address:
+                sight_answer(address, filters.equals("dns.resp.name", record.owner.spelled), record.target)
+        if record.service is not None:
+            for address in record.service.addresses:
+                field = "ipv6hint" if ":" in address else "ipv4hint"
+                sight_answer(address, f"dns.svcb.svcparam.{field}.ip == {address}", record.owner)
+            _hint_service(record.owner, record.service, place, findings)
+        if record.owner.spelled not in asked and record.type in NAMED_TYPES:
+            sight_name(record.owner, "dns.resp.name")
+
+
+def _hint_service(owner: dns.DnsName, service: dns.Service, place: Place, findings: Findings) -> None:
+    """How else the host can be reached: what its HTTPS record offers."""
+    named = filters.equals("dns.resp.name", owner.spelled)
+    if service.alpn:
+        protocols = ",".join(as_text(protocol) for protocol in service.alpn)
+        findings.hint("alpn-offered", protocols, owner.text, place, f"{named} && dns.svcb.svcparam.alpn")
+    if service.encrypted_client_hello:
+        rule = f"the HTTPS record carries an ECH configuration of {len(service.encrypted_client_hello)} octets"
+        findings.hint("ech-offered", "yes", owner.text, place, f"{named} && dns.svcb.svcparam.echconfig", rule)
+
+
+def hint_edns(edns: dns.Edns, client: str, place: Place, findings: Findings) -> None:
+    """What the question's extensions tell of who asks."""
+    if edns.subnet:
+        address = edns.subnet.split("/")[0]
+        field = "dns.opt.client.addr6" if ":" in address else "dns.opt.client.addr4"
+        findings.hint("edns-client-subnet", edns.subnet, client, place, f"{field} == {address}")
+    if edns.client_cookie:
+        cookie = edns.client_cookie
+        findings.hint("edns-cookie", cookie.hex(), client, place, f"dns.opt.cookie.client == {cookie.hex(':')}")
+
+
+def dissect_names(flow: FlowState, via: str, data: bytes, place: Place, findings: Findings) -> bool:
+    """A datagram of a port of DNS, mDNS or LLMNR. Returns whether it is such a message."""
+    try:
+        message = dns.parse_message(data)
+    except dns.Malformed as error:
+        findings.warn(f"a datagram of a DNS port is no DNS message: {error}", place.frame)
+        return False
+    _sight_message(flow, message, via, place, findings, "udp.payload")
+    return True
+
+
+def dissect_name_streams(flow: FlowState, findings: Findings) -> bool:
+    """DNS over TCP: messages with two octets of length before each. Returns whether there was any."""
+    found = False
+    for side in (flow.client, flow.server):
+        for run in side.recorder.runs():
+            at = 0
+            while at + 2 <= len(run.data):
+                end = at + 2 + int.from_bytes(run.data[at : at + 2], "big")
+                if end > len(run.data):
+                    break
+                place = Place(*side.recorder.completed(run.start + end))
+                try:
+                    message = dns.parse_message(run.data[at + 2 : end])
+                except dns.Malformed as error:
+                    findings.warn(f"a message of a DNS port is no DNS message: {error}", place.frame)
+                    break
+                _sight_message(flow, message, "dns", place, findings, "tcp.payload")
+                found = True
+                at = end
+    return found
+
+
+def _sight_message(
+    flow: FlowState, message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str
+) -> None:
+    flow.application = via
+    sight_dns(message, via, place, findings, raw_field)
+    if message.edns.subnet or message.edns.client_cookie:
+        hint_edns(message.edns, flow.client.endpoint.address, place, findings)

@@ -1,0 +1,57 @@
+"""What the layers below any message tell: ARP, the packets that ICMP errors quote, the system behind a SYN."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from testbed.observer import dns
+from testbed.observer.findings import Findings, Place
+from testbed.observer.flows import address_text
+from testbed.observer.ip import Packet, parse_ip
+from testbed.observer.link import arp_offset
+from testbed.observer.sights.names import DNS_PORTS, sight_dns
+from testbed.observer.wire.icmp import quoted_packet
+from testbed.observer.wire.syn import read_syn
+
+ICMPV6, UDP = 58, 17
+ARP_IPV4_ETHERNET = b"\x00\x01\x08\x00\x06\x04"
+ARP_OCTETS = 28
+
+
+def sight_arp(link_type: int, data: bytes, place: Place, findings: Findings) -> None:
+    """Who has which IPv4 address on this link; nothing if the frame is no ARP."""
+    at = arp_offset(link_type, data)
+    if at < 0 or len(data) < at + ARP_OCTETS or data[at : at + 6] != ARP_IPV4_ETHERNET:
+        return
+    hardware, address = data[at + 8 : at + 14].hex(":"), data[at + 14 : at + 18]
+    if any(address):  # else a probe: it has none yet
+        text = str(IPv4Address(address))
+        display_filter = f"arp.src.hw_mac == {hardware} && arp.src.proto_ipv4 == {text}"
+        findings.hint("arp", hardware, text, place, display_filter)
+
+
+def sight_syn(packet: Packet, data: bytes, place: Place, findings: Findings) -> None:
+    """Which system opens this connection, where a rule can tell."""
+    six = len(packet.source) == 16
+    shape = read_syn(data[packet.start : packet.end], packet.ttl)
+    if shape.system:
+        source = address_text(packet.source)
+        version = "ipv6" if six else "ip"
+        display_filter = f"{version}.src == {source} && tcp.flags.syn == 1 && tcp.flags.ack == 0"
+        rule = f"TCP options {shape.options}, TTL {shape.ttl}, window {shape.window} in the SYN"
+        findings.hint("os", shape.system, source, place, display_filter, rule)
+
+
+def sight_quoted(packet: Packet, data: bytes, place: Place, findings: Findings) -> tuple[str, ...]:
+    """The addresses in the packet that an ICMP error quotes; the name that a quoted DNS message asks for is sighted."""
+    quote = quoted_packet(data[packet.start : packet.end], packet.protocol == ICMPV6)
+    inner = parse_ip(quote, 0) if quote else None
+    if inner is None:
+        return ()
+    if inner.protocol == UDP and not inner.fragment_offset and inner.end - inner.start > 8:
+        ports = (int.from_bytes(quote[inner.start + at : inner.start + at + 2], "big") for at in (0, 2))
+        via = next((DNS_PORTS[port] for port in ports if port in DNS_PORTS), None)
+        if via is not None:
+            message = dns.parse_questions(quote[inner.start + 8 : inner.end])
+            sight_dns(message, via, place, findings, "udp.payload")
+    return tuple(dict.fromkeys((address_text(inner.source), address_text(inner.destination))))
