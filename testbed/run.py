@@ -129,7 +129,7 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         json_text = to_json(result)
         directory.write_text("result.json", json_text)
         shown = shown_packets(result, Path(f"/proc/self/fd/{directory.fd}"))
-        directory.write_text("report.html", render_html(result, shown.packets, shown.lists))
+        directory.write_text("report.html", render_html(result, shown.packets, shown.lists, shown.inside))
         if order.junit is not None:
             write_report(order.junit, render_junit(result), owner)
         directory.give_to_owner()
@@ -214,6 +214,7 @@ class ScenarioRun:
                 "title": scenario.title,
                 "description": scenario.description,
                 "file": scenario.file,
+                "topology": _drawn(next(iter(self._prepared.plans.values()), None)),
             },
             seed=self._prepared.seed,
             ok=all(expectation.holds for expectation in judgement.expectations),
@@ -222,6 +223,18 @@ class ScenarioRun:
             environment=environment(),
             warnings=(*warnings, *judgement.warnings),
         )
+
+
+def _drawn(plan: LabPlan | None) -> dict[str, Any]:
+    """What a drawing of the lab needs: nodes with their interfaces, whom each leads to, and its addresses."""
+    nodes = () if plan is None else plan.nodes
+    return {
+        node.name: {
+            end.name: {"peer": end.peer, "addresses": [text.partition("/")[0] for text in end.addresses]}
+            for end in node.interfaces
+        }
+        for node in nodes
+    }
 
 
 def _canary_secret(prepared: Prepared, variant: str) -> bytes:

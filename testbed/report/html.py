@@ -23,7 +23,7 @@ from testbed.facts import Kind
 from testbed.report import html_drawings as drawings
 from testbed.report.html_view import matrix_views, packet_ids, proof_views, time_since
 from testbed.report.matrix import observers_of
-from testbed.report.packets import PacketLine, Packets
+from testbed.report.packets import Inside, PacketLine, Packets
 from testbed.report.summary import answer, is_tunnel_interface, reproduce_command, started_at, verdict_line
 from testbed.report.text import number_in_words, octets_in_words, plain_value, shorten, visible
 from testbed.report.words import action_in_words, is_server, kind_in_words
@@ -38,6 +38,7 @@ def render_html(
     result: RunResult,
     packets: Packets | None = None,
     packet_lists: Mapping[str, Sequence[PacketLine]] | None = None,
+    inside: Mapping[str, Inside] | None = None,
 ) -> str:
     """The HTML document.
 

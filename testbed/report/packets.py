@@ -7,7 +7,7 @@ names. All strings may be hostile; the renderer makes them safe.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,10 @@ class PacketView:
 
 @dataclass(frozen=True, slots=True)
 class PacketLine:
-    """One line of an observer's packet list. Units: `time` in Unix seconds."""
+    """One line of an observer's packet list. Units: `time` in Unix seconds.
+
+    Shape: `ports` are source and destination, 0 where there are none
+    """
 
     frame: int
     time: float
@@ -49,6 +52,24 @@ class PacketLine:
     protocol: str
     length_octets: int
     summary: str
+    ports: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What went into the tunnel and came out of it, as the client's own tunnel device recorded it.
+
+    It is ground truth, which no observer has: it shows what a sealed packet carries.
+
+    Shape: `outer_of` maps a frame of `file` to the frame of `outer_file` that carried it, only where that is certain;
+        `how` says in one sentence how the pairs were found, or why there are none
+    """
+
+    file: str
+    lines: tuple[PacketLine, ...]
+    outer_file: str = ""
+    outer_of: Mapping[int, int] = field(default_factory=dict)
+    how: str = ""
 
 
 PacketKey = tuple[str, int]  # capture file relative to the run directory, 1-based frame number

@@ -31,8 +31,7 @@ def answer(result: RunResult) -> Answer:
         return Answer("Nothing was judged: no observer of this run had a fact to look for.", ())
     table = tables[0]
     counts = dict(zip(table.variants, table.counts, strict=True))
-    bare = next((v.name for v in result.variants.values() if v.tunnel is None), None)
-    full = _fullest_tunnel(result)
+    bare, full = bare_and_fullest(result)
     notes = [*_other_variants(table, counts, {bare, full}), *_unproven(counts)]
     return Answer(_sentence(table.observer, counts, bare, full), tuple(notes))
 
@@ -92,6 +91,16 @@ def is_tunnel_interface(variant: VariantResult, interface: str | None) -> bool:
 def started_at(variant: VariantResult) -> float | None:
     """When the variant's first action began, the zero of the times a report shows. Units: Unix seconds."""
     return min((action.started_at for action in variant.actions), default=None)
+
+
+def client_addresses(variant: VariantResult) -> frozenset[str]:
+    """The client's own addresses, those of its tunnel device among them: what comes from them goes up."""
+    return frozenset(str(address).split("/")[0] for row in variant.interfaces for address in row.get("addresses") or ())
+
+
+def bare_and_fullest(result: RunResult) -> tuple[str | None, str | None]:
+    """The variant without a tunnel, and the one whose tunnel carries most: the pair that a class compares."""
+    return next((v.name for v in result.variants.values() if v.tunnel is None), None), _fullest_tunnel(result)
 
 
 def reproduce_command(result: RunResult) -> str:
