@@ -12,7 +12,8 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -32,18 +33,24 @@ class Credentials:
 
     chain_and_key: bytes
 
-    def server_context(self) -> ssl.SSLContext:
-        """A TLS server context of its own: each listener hangs its callback into it."""
+    def server_context(self, protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+        """A TLS server context of its own: each listener hangs its callback into it. Shape: `protocols` for ALPN."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(list(protocols))
+        with self.as_file() as path:
+            context.load_cert_chain(path)
+        return context
+
+    @contextmanager
+    def as_file(self) -> Iterator[str]:
+        """A path that exists meanwhile, for libraries that read certificates from paths only."""
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
         try:
             os.write(descriptor, self.chain_and_key)
-            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+            yield f"/proc/self/fd/{descriptor}"
         finally:
             os.close(descriptor)
-        return context
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,11 +73,11 @@ class SiteAuthority:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, name: str, addresses: Sequence[str], now: datetime.datetime) -> Credentials:
-        """A fresh key and its certificate for `name`, every name directly below it, and its addresses."""
+    def issue(self, hosts: Sequence[str], addresses: Sequence[str], now: datetime.datetime) -> Credentials:
+        """A fresh key and its certificate for `hosts`, every name directly below each, and the addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-        names: list[x509.GeneralName] = [x509.DNSName(name), x509.DNSName(f"*.{name}")]
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+        names: list[x509.GeneralName] = [x509.DNSName(f"{prefix}{host}") for host in hosts for prefix in ("", "*.")]
         names += [x509.IPAddress(ip_address(address)) for address in addresses]
         builder = _builder(subject, self.certificate.subject, key.public_key(), now)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -4,7 +4,9 @@ The conductor writes one JSON object to the process's stdin and closes it; the k
 
     {"nodes": {"web": 5, "isp": 6},                      inherited descriptors of the nodes' network namespaces
      "sites": [{"name": "www.example.com", "node": "web", "addresses": ["93.184.216.34", "2001:db8:4::34"],
-                "http": true, "https": true}],
+                "http": true, "https": true, "http3": true,
+                "dns": true, "dot": true, "doh": true,          a resolver: these three, and where it asks
+                "forwards": {".": ["93.184.216.53"]}, "freebind": false}],
      "authorities": [{"node": "web", "addresses": ["93.184.216.53"],
                       "zones": [{"origin": "example.com",
                                  "records": [{"name": "www.example.com", "type": "A", "value": "93.184.216.34",
@@ -41,13 +43,27 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One web site. Shape: `name` is a host name in lower case; it also names the log file."""
+    """One web site, or resolver with a name of its own, or both.
+
+    Shape: `name` is a host name in lower case; it also names the log file. `forwards` and `freebind` are those of
+        `Resolver`.
+    """
 
     name: str
     node: str
     addresses: tuple[str, ...]
     http: bool = True
     https: bool = True
+    http3: bool = False
+    dns: bool = False
+    dot: bool = False
+    doh: bool = False
+    forwards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    freebind: bool = False
+
+    @property
+    def resolves(self) -> bool:
+        return self.dns or self.dot or self.doh
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +166,10 @@ class _Keys:
     def addresses(self, key: str) -> tuple[str, ...]:
         return parse_addresses(self.take(key, list), f"{self.path}.{key}")
 
+    def forwards(self, default: Mapping[str, Any] | None = None) -> dict[str, tuple[str, ...]]:
+        servers = self.take("forwards", dict, default)
+        return {zone: parse_addresses(value, f"{self.path}.forwards.{zone}") for zone, value in servers.items()}
+
     def items(self, key: str, parse: Callable[[_Keys], Parsed]) -> tuple[Parsed, ...]:
         values: Sequence[Any] = self.take(key, list, [])
         return tuple(self._item(parse, value, f"{key}[{number}]") for number, value in enumerate(values))
@@ -200,6 +220,12 @@ def _parse_site(keys: _Keys) -> Site:
         addresses=keys.addresses("addresses"),
         http=keys.take("http", bool, True),
         https=keys.take("https", bool, True),
+        http3=keys.take("http3", bool, False),
+        dns=keys.take("dns", bool, False),
+        dot=keys.take("dot", bool, False),
+        doh=keys.take("doh", bool, False),
+        forwards=keys.forwards(default={}),
+        freebind=keys.take("freebind", bool, False),
     )
 
 
@@ -216,12 +242,10 @@ def _parse_record(keys: _Keys) -> Record:
 
 
 def _parse_resolver(keys: _Keys) -> Resolver:
-    forwards = keys.take("forwards", dict)
-    path = f"{keys.path}.forwards"
     return Resolver(
         node=keys.take("node", str),
         addresses=keys.addresses("addresses"),
-        forwards={zone: parse_addresses(servers, f"{path}.{zone}") for zone, servers in forwards.items()},
+        forwards=keys.forwards(),
         freebind=keys.take("freebind", bool, False),
         cache=keys.take("cache", bool, False),
     )

@@ -7,6 +7,11 @@ One line of `<site>.jsonl`:
      "host": "www.example.com", "path": "/account?id=1", "url": "https://www.example.com/account?id=1",
      "headers": [["Host", "www.example.com"]], "body": "", "body_octets": 0, "status": 200, "response_octets": 154}
 
+`protocol` is HTTP/1.0, HTTP/1.1, HTTP/2 or HTTP/3; from HTTP/2 on header names are in lower case and `host` is what
+`:authority` said. A site that is a resolver has the query of a request in `"dns"` (the keys of a record of `dns_server`
+from `name` on), and for every query that came without HTTP a line of the same shape, without the keys of HTTP and with
+the protocol DNS/UDP, DNS/TCP or DNS/TLS.
+
 Text is what arrived, undecodable octets as `\\xNN`; a body is kept up to BODY_OCTETS (`body_octets` counts all of it).
 A request that could not be read has `"error"`, and what else was known. `response_octets` counts body octets sent.
 """
@@ -14,6 +19,7 @@ A request that could not be read has `"error"`, and what else was known. `respon
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +37,15 @@ class Connection:
     sni: str | None = None
     tls_version: str | None = None
 
+    def line(self) -> dict[str, Any]:
+        return {
+            "source": list(self.source),
+            "local": list(self.local),
+            "tls": self.tls,
+            "sni": self.sni,
+            "tls_version": self.tls_version,
+        }
+
 
 @dataclass(slots=True)
 class RequestRecord:
@@ -40,7 +55,9 @@ class RequestRecord:
     method: str | None = None
     target: str | None = None
     protocol: str = "HTTP/1.1"
+    authority: str = ""  # HTTP/2 and HTTP/3
     headers: list[tuple[str, str]] = field(default_factory=list)
+    dns: dict[str, Any] | None = None
     body: bytearray = field(default_factory=bytearray)
     body_octets: int = 0
     status: int | None = None
@@ -60,16 +77,20 @@ class RequestRecord:
 
     @property
     def host(self) -> str:
-        return self.header("host").lower()
+        return (self.authority or self.header("host")).lower()
+
+    def read_headers(self, headers: Iterable[tuple[bytes, bytes]], protocol: str) -> None:
+        """Take the header section of an HTTP/2 or HTTP/3 request, whose first lines are pseudo-headers."""
+        texts = [(as_text(name), as_text(value)) for name, value in headers]
+        pseudo = {name: value for name, value in texts if name.startswith(":")}
+        self.method, self.target = pseudo.get(":method"), pseudo.get(":path")
+        self.authority, self.protocol = pseudo.get(":authority", ""), protocol
+        self.headers = [header for header in texts if not header[0].startswith(":")]
 
     def line(self) -> dict[str, Any]:
-        record = {
+        record: dict[str, Any] = {
             "time": self.time,
-            "source": list(self.connection.source),
-            "local": list(self.connection.local),
-            "tls": self.connection.tls,
-            "sni": self.connection.sni,
-            "tls_version": self.connection.tls_version,
+            **self.connection.line(),
             "protocol": self.protocol,
             "method": self.method,
             "host": self.host,
@@ -81,6 +102,8 @@ class RequestRecord:
             "status": self.status,
             "response_octets": self.response_octets,
         }
+        if self.dns is not None:
+            record["dns"] = self.dns
         return {**record, "error": self.error} if self.error else record
 
     def _url(self) -> str | None:

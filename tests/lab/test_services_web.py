@@ -67,13 +67,18 @@ def test_megabytes_pass_whole_in_both_directions(net: Net, scheme: str, family: 
     assert hashlib.sha256(received.read_bytes()).digest() == hashlib.sha256(expected).digest()
 
 
-def test_the_log_has_the_whole_request(net: Net) -> None:
-    net.curl("-H", "Cookie: session=abc", "-A", "agent/1", "-d", "secret=1\xff", "https://www.example.com/form")
-    record = next(line for line in net.log("www.example.com") if line["path"] == "/form")
-    assert ["Cookie", "session=abc"] in record["headers"]
-    assert ["User-Agent", "agent/1"] in record["headers"]
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_the_log_has_the_whole_request(net: Net, version: str) -> None:
+    headers = ("-H", "Cookie: session=abc", "-A", "agent/1")
+    net.curl(f"--http{version}", *headers, "-d", "secret=1\xff", f"https://www.example.com/form{version}")
+    record = next(line for line in net.log("www.example.com") if line["path"] == f"/form{version}")
+    name = str if version == "1.1" else str.lower  # HTTP/2 has no other case
+    assert [name("Cookie"), "session=abc"] in record["headers"]
+    assert [name("User-Agent"), "agent/1"] in record["headers"]
     assert record["body"] == "secret=1\xff"
     assert record["method"] == "POST"
+    assert record["protocol"] == f"HTTP/{version}"
+    assert record["host"] == "www.example.com"
 
 
 def test_a_page_repeats_nothing_hostile_and_a_cookie_only_if_it_is_a_token(net: Net) -> None:

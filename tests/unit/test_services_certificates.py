@@ -11,7 +11,7 @@ from testbed.services.certificates import Credentials, SiteAuthority
 
 NOW = datetime.datetime.now(datetime.UTC)
 AUTHORITY = SiteAuthority.create(NOW)
-SITE = AUTHORITY.issue("www.example.com", ("192.0.2.1", "2001:db8::1"), NOW)
+SITE = AUTHORITY.issue(("www.example.com",), ("192.0.2.1", "2001:db8::1"), NOW)
 
 
 def shake_hands(host: str, trusted: SiteAuthority = AUTHORITY, site: Credentials = SITE) -> str | None:
@@ -48,7 +48,7 @@ def test_another_lab_s_authority_does_not_vouch_for_it() -> None:
 
 def test_a_name_longer_than_a_common_name_may_be_still_gets_its_certificate() -> None:
     name = f"{'a' * 60}.{'b' * 60}.example"
-    assert shake_hands(name, site=AUTHORITY.issue(name, ("192.0.2.1",), NOW)) == "TLSv1.3"
+    assert shake_hands(name, site=AUTHORITY.issue((name,), ("192.0.2.1",), NOW)) == "TLSv1.3"
 
 
 def test_no_key_is_in_a_repr_or_in_what_is_handed_out() -> None:
