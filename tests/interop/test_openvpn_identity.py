@@ -30,6 +30,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def without_certificate(config: str) -> str:
+    return "".join(line + "\n" for line in config.splitlines() if not line.startswith(("cert ", "key ")))
+
+
 def start_pair(lab: TunnelLab, programs: tuple[str, str], setup: Setup) -> tuple[Program, Program]:
     server = lab.tunnel(programs[0], "vpn", setup.server())
     server.wait_for(READY)
@@ -77,9 +81,12 @@ def test_a_server_of_another_name_is_refused_with_the_reason(
 
 
 @pairs
-@pytest.mark.parametrize("certificate", ["require", "none"])
+@pytest.mark.parametrize(
+    ("certificate", "shown"),
+    [("require", True), ("optional", True), ("optional", False), ("none", True), ("none", False)],
+)
 def test_a_user_with_the_right_password_comes_in_and_one_with_another_does_not(
-    server_program: str, client_program: str, certificate: str, keys: Path, tmp_path: Path
+    server_program: str, client_program: str, certificate: str, shown: bool, keys: Path, tmp_path: Path
 ) -> None:
     check, login = tmp_path / "check", tmp_path / "login"
     check.write_text(CHECK)
@@ -87,9 +94,7 @@ def test_a_user_with_the_right_password_comes_in_and_one_with_another_does_not(
     login.touch(0o600)
     rules = (f"auth-user-pass-verify {check} via-file", "script-security 2", f"verify-client-cert {certificate}")
     setup = Setup(keys, PUSH_SPLIT, server_only=rules, client_only=(f"auth-user-pass {login}",))
-    config = setup.client()
-    if certificate == "none":
-        config = "\n".join(line for line in config.splitlines() if not line.startswith(("cert ", "key "))) + "\n"
+    config = setup.client() if shown else without_certificate(setup.client())
 
     def body(lab: TunnelLab) -> None:
         server = lab.tunnel(server_program, "vpn", setup.server())
@@ -105,6 +110,42 @@ def test_a_user_with_the_right_password_comes_in_and_one_with_another_does_not(
         assert wrong.wait() != 0 or client_program == OPENVPN
         assert READY not in wrong.text()
         assert "open sesame" not in server.text() + right.text() + wrong.text()
+
+    in_lab(body, tmp_path)
+
+
+@pairs
+@pytest.mark.parametrize(("certificate", "name"), [("require", ""), ("require", "gone"), ("optional", "gone")])
+def test_the_right_password_does_not_make_up_for_a_certificate_that_is_missing_or_does_not_hold(
+    server_program: str, client_program: str, certificate: str, name: str, keys: Path, tmp_path: Path
+) -> None:
+    check, login = tmp_path / "check", tmp_path / "login"
+    check.write_text(CHECK)
+    check.chmod(0o755)
+    login.touch(0o600)
+    login.write_text("alice\nopen sesame\n")
+    setup = Setup(
+        keys,
+        PUSH_SPLIT,
+        client_name=name or "client",
+        server_only=(
+            f"auth-user-pass-verify {check} via-file",
+            "script-security 2",
+            f"verify-client-cert {certificate}",
+            f"crl-verify {keys}/crl.pem",
+        ),
+        client_only=(f"auth-user-pass {login}", "tls-exit", "hand-window 2"),
+    )
+    config = setup.client() if name else without_certificate(setup.client())
+
+    def body(lab: TunnelLab) -> None:
+        server = lab.tunnel(server_program, "vpn", setup.server())
+        server.wait_for(READY)
+        client = lab.tunnel(client_program, "client", config)
+        server.wait_for("certificate revoked" if name else "peer did not return a certificate")
+        server.wait_for("TLS Error: TLS handshake failed")
+        client.wait()
+        assert READY not in client.text()
 
     in_lab(body, tmp_path)
 
