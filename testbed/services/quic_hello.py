@@ -11,6 +11,7 @@ Sources: RFC 9000 sections 12.4, 17.2.2 and 19.6; RFC 9001 section 5.2; RFC 8446
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 # The library gives these names out without saying so in an __all__.
@@ -20,6 +21,7 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from aioquic.tls import Alert, pull_client_hello
 
 HELLO_OCTETS = 1 << 14
+DATAGRAMS = 16  # in which the whole ClientHello must have come
 HANDSHAKE_HEADER_OCTETS = 4
 PADDING, PING, ACK, ACK_ECN, CRYPTO = 0, 1, 2, 3, 6
 _UNREADABLE = (ValueError, BufferReadError, CryptoError, Alert, AssertionError)  # what the library raises on bad octets
@@ -34,6 +36,7 @@ class HelloReader:
 
     connection_id: bytes
     pieces: dict[int, bytes] = field(default_factory=dict)  # offset -> octets of the handshake
+    datagrams: int = 0
     name: str | None = None
     done: bool = False
 
@@ -41,13 +44,17 @@ class HelloReader:
         """Take a datagram; once `done`, `name` is the name asked for, or None if the client sent none."""
         if self.done:
             return
-        try:
+        self.datagrams += 1
+        # What is no packet is the end of the datagram: clients may pad it with zeros.
+        with contextlib.suppress(*_UNREADABLE):
             self._read_packets(untrusted)
+        try:
             message = self._message()
             if message is not None:
                 self.name, self.done = pull_client_hello(Buffer(data=message)).server_name, True
         except _UNREADABLE:
-            self.done = True  # the library says so to the peer
+            self.done = True  # the library tells the peer
+        self.done = self.done or self.datagrams >= DATAGRAMS
 
     def _read_packets(self, datagram: bytes) -> None:
         buffer = Buffer(data=datagram)
