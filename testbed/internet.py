@@ -126,23 +126,44 @@ def services_request(
     """What the services process is asked to serve in this variant."""
     public = [site for site in variant.sites.values() if not site.private]
     private = [site for site in variant.sites.values() if site.private]
+    resolvers = tuple(_resolvers(private, roles, with_tunnel=variant.tunnel is not None))
+    encrypted = [site for site in map(_encrypted, resolvers) if site.name not in variant.sites]
     return services.ServicesRequest(
         nodes=nodes,
         log_directory=log_directory,
         ca_certificate=ca_certificate,
-        sites=_served(site for site in variant.sites.values() if site.http or site.https),
-        authorities=tuple(_authorities(public, private, roles)),
-        resolvers=tuple(_resolvers(private, roles, with_tunnel=variant.tunnel is not None)),
+        sites=(*_served((site for site in variant.sites.values() if site.served), private, roles), *encrypted),
+        authorities=tuple(_authorities(public, private, encrypted, roles)),
+        resolvers=resolvers,
     )
 
 
-def _authorities(public: Sequence[Site], private: Sequence[Site], roles: Roles) -> Iterable[services.Authority]:
+def _encrypted(resolver: services.Resolver) -> services.Site:
+    """The same resolver over TLS and HTTPS, under a name of its own; a certificate holds its addresses too."""
+    name = f"dns.{resolver.node.lower()}.example"
+    return services.Site(
+        name=name,
+        node=resolver.node,
+        addresses=resolver.addresses,
+        http=False,
+        https=False,
+        dot=True,
+        doh=True,
+        forwards=resolver.forwards,
+        freebind=resolver.freebind,
+    )
+
+
+def _authorities(
+    public: Sequence[Site], private: Sequence[Site], resolvers: Sequence[services.Site], roles: Roles
+) -> Iterable[services.Authority]:
     node = roles.public_nameserver
     addresses = roles.nameservers[node]
-    yield services.Authority(node, addresses, zones_of_sites(_served(public), addresses, root=True))
+    known = (*_served(public, private, roles), *resolvers)
+    yield services.Authority(node, addresses, zones_of_sites(known, addresses, root=True))
     for other in sorted({site.node for site in private}):
         addresses = _private_nameserver(roles, other)
-        served = _served(site for site in private if site.node == other)
+        served = _served((site for site in private if site.node == other), private, roles)
         yield services.Authority(other, addresses, zones_of_sites(served, addresses, root=False))
 
 
@@ -150,8 +171,12 @@ def _resolvers(private: Sequence[Site], roles: Roles, *, with_tunnel: bool) -> I
     root = roles.nameservers[roles.public_nameserver]
     yield services.Resolver(roles.resolver_node, roles.resolver_addresses, {".": root})
     if with_tunnel:
-        forwards = {".": root, **{site.name: _private_nameserver(roles, site.node) for site in private}}
+        forwards = {".": root, **_private_forwards(private, roles)}
         yield services.Resolver(roles.vpn_node, roles.tunnel_resolver_addresses, forwards, freebind=True)
+
+
+def _private_forwards(private: Sequence[Site], roles: Roles) -> dict[str, tuple[str, ...]]:
+    return {site.name: _private_nameserver(roles, site.node) for site in private}
 
 
 def _private_nameserver(roles: Roles, node: str) -> tuple[str, ...]:
@@ -160,5 +185,25 @@ def _private_nameserver(roles: Roles, node: str) -> tuple[str, ...]:
     return roles.nameservers[node]
 
 
-def _served(sites: Iterable[Site]) -> tuple[services.Site, ...]:
-    return tuple(services.Site(site.name, site.node, site.addresses, site.http, site.https) for site in sites)
+def _served(sites: Iterable[Site], private: Sequence[Site], roles: Roles) -> tuple[services.Site, ...]:
+    return tuple(_as_service(site, private, roles) for site in sites)
+
+
+def _as_service(site: Site, private: Sequence[Site], roles: Roles) -> services.Site:
+    """Shape: a resolver that is a site asks the public name servers, a private one the private ones as well."""
+    forwards: dict[str, tuple[str, ...]] = {}
+    if site.resolves:
+        forwards = {".": roles.nameservers[roles.public_nameserver]}
+        forwards |= _private_forwards(private, roles) if site.private else {}
+    return services.Site(
+        name=site.name,
+        node=site.node,
+        addresses=site.addresses,
+        http=site.http,
+        https=site.https,
+        http3=site.http3,
+        dns=site.dns,
+        dot=site.dot,
+        doh=site.doh,
+        forwards=forwards,
+    )

@@ -14,11 +14,13 @@ from testbed.facts import Kind
 from testbed.scenario import words
 from testbed.scenario.errors import Mistake, nearest, one_of, shown
 from testbed.scenario.model import ActionModel, ExpectModel, FetchOptions, SiteModel, TunnelModel, VariantModel
+from testbed.scenario.protocols import check_lookups, check_version
 from testbed.scenario.tree import Located, join_path
 from testbed.scenario.values import CLIENT_TUN, SERVER_OBSERVER, SESSION_ACTION, TUNNEL_ACTION
 
 NEVER_HIDDEN = (Kind.VOLUME, Kind.TIMING)
 BODY_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+SERVICES = ("http", "https", "http3", "dns", "dot", "doh")  # what a site may serve; any of them keeps a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Known:
     def of(cls, tree: Located) -> Known:
         plain = tree.plain()
         sites = plain.get("sites") if isinstance(plain.get("sites"), dict) else {}
-        served = tuple(n for n, s in sites.items() if not isinstance(s, dict) or s.get("http") or s.get("https"))
+        served = tuple(n for n, s in sites.items() if not isinstance(s, dict) or any(map(s.get, SERVICES)))
         workload = plain.get("workload") if isinstance(plain.get("workload"), list) else []
         actions = [action_id(index, next(iter(item), "")) for index, item in enumerate(workload) if _pairs(item)]
         taps = plain.get("taps") if isinstance(plain.get("taps"), list) else ["isp"]
@@ -68,6 +70,7 @@ def check_variant(
         yield from _routes(model.tunnel.routes, tree.at("tunnel", "routes"))
     for index, action in enumerate(model.workload):
         yield from _action(action, tree.at("workload", index), model.sites, known)
+    yield from check_lookups(model, tree, known.sites)
     yield from _taps(model, tree, topology)
 
 
@@ -160,7 +163,8 @@ def _action(action: ActionModel, place: Located, sites: dict[str, SiteModel], kn
             yield where.mistake(_no_such_site(action.dns.name, known))
     for verb, options in (("http", action.http), ("https", action.https)):
         if options is not None:
-            yield from _fetch(verb, options, options.url, place.at(verb), sites, known)
+            yield from _fetch(options, options.url, place.at(verb), sites, known)
+            yield from check_version(verb, options, options.url, place.at(verb), sites)
     if action.ping is not None:
         where = place.at("ping", "host")
         yield from _host(action.ping.host, action.ping.family, where, sites, known)
@@ -185,12 +189,9 @@ def _family(address: str) -> str:
 
 
 def _fetch(
-    verb: str, options: FetchOptions, url: str, place: Located, sites: dict[str, SiteModel], known: Known
+    options: FetchOptions, url: str, place: Located, sites: dict[str, SiteModel], known: Known
 ) -> Iterator[Mistake]:
-    host, where = words.url_host(url), place.at("url")
-    yield from _host(host, options.family, where, sites, known)
-    if host in sites and not getattr(sites[host], verb):
-        yield where.mistake(f"value {shown(url)}: {host} does not serve {verb}; give the site `{verb}: true`")
+    yield from _host(words.url_host(url), options.family, place.at("url"), sites, known)
     if options.body is not None and options.method not in BODY_METHODS:
         text = f"a {options.method} request has no body; give it `method: POST`"
         yield place.at("body").key_mistake(text)

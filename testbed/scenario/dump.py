@@ -61,11 +61,12 @@ def _variant(variant: Variant) -> dict[str, Any]:
         "taps": [_tap(tap) for tap in variant.taps],
         "links": {f"{link.a}-{link.b}": _link(link) for link in variant.links},
         "events": [dict(event) for event in variant.events],
+        "dns": {"over": variant.dns.over, "server": variant.dns.server},
     }
 
 
 def _site(site: Site) -> dict[str, Any]:
-    flags = {key: True for key in ("http", "https", "http3", "private") if getattr(site, key)}
+    flags = {key: True for key in ("http", "https", "http3", "dns", "dot", "doh", "private") if getattr(site, key)}
     return {"address": list(site.addresses), "node": site.node, **flags}
 
 
@@ -80,13 +81,19 @@ def _tunnel(tunnel: TunnelSpec) -> dict[str, Any]:
 def _action(action: Action) -> dict[str, Any]:
     options: dict[str, Any] = {"timeout": action.timeout}
     if action.verb == "dns":
-        return {"name": action.target, "types": list(action.types), **options}
+        return {
+            "name": action.target,
+            "types": list(action.types),
+            "over": action.over,
+            "server": action.server,
+            **options,
+        }
     if action.verb == "run":
         return {"argv": list(action.argv), **options}
     options["family"] = action.family
     if action.verb == "ping":
         return {"host": action.target, "count": action.count, "interval": action.interval, **options}
-    fetch: dict[str, Any] = {"url": action.target, "method": action.method, **options}
+    fetch: dict[str, Any] = {"url": action.target, "method": action.method, "version": action.version, **options}
     if action.headers:
         fetch["headers"] = dict(action.headers)
     return fetch if action.body is None else fetch | {"body": action.body}

@@ -76,6 +76,13 @@ Duration = Annotated[
     _word(words.duration),
     WithJsonSchema({"type": ["string", "number"], "examples": ["2s", "500ms", 1.5]}),
 ]
+Transport = Literal["udp", "tcp", "dot", "doh"]
+Server = Annotated[str, _word(words.resolver)]
+HttpVersion = Annotated[
+    Literal["1.1", "2", "3"],
+    BeforeValidator(words.http_version),
+    WithJsonSchema({"enum": ["1.1", "2", "3", 1.1, 2, 3]}),
+]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -113,9 +120,14 @@ class SiteModel(Model):
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
     ] = Field(description="The site's address, or a list of them (IPv4 and IPv6).")
     node: str = Field(description="The node of the topology that serves it.")
-    http: bool = Field(False, description="Serve HTTP/1.1 at port 80.")
-    https: bool = Field(False, description="Serve HTTPS at port 443, with a certificate of the lab's CA.")
-    http3: bool = Field(False, description="Serve HTTP/3 as well.")
+    http: bool = Field(False, description="Serve HTTP/1.1 and clear HTTP/2 (prior knowledge) at port 80.")
+    https: bool = Field(
+        False, description="Serve HTTPS at port 443, HTTP/2 and HTTP/1.1, with a certificate of the lab's CA."
+    )
+    http3: bool = Field(False, description="Serve HTTP/3 at UDP port 443; https then advertises it (Alt-Svc).")
+    dns: bool = Field(False, description="Be a resolver for everybody, over UDP and TCP at port 53.")
+    dot: bool = Field(False, description="Be a resolver over TLS (DoT) at port 853.")
+    doh: bool = Field(False, description="Be a resolver over HTTPS (DoH) at port 443, path /dns-query.")
     private: bool = Field(False, description="Only the resolver behind the VPN knows the name.")
 
 
@@ -156,6 +168,15 @@ class TunnelModel(Model):
     )
 
 
+class LookupModel(Model):
+    over: Transport = Field("udp", description="udp, tcp, dot (over TLS, port 853) or doh (over HTTPS, HTTP/2).")
+    server: Server | None = Field(
+        None,
+        description="The resolver: a site's name (looked up in clear first), an address, or address#name. "
+        "Default: the one that the client's node has, known by its address.",
+    )
+
+
 class ActionOptions(Model):
     timeout: Duration = Field(5.0, description="When to give up, such as 5s.")
     at: Duration | None = Field(None, description="When to start, counted from the start of the workload.")
@@ -164,6 +185,8 @@ class ActionOptions(Model):
 class DnsOptions(ActionOptions):
     name: HostName = Field(description="The name to look up.")
     types: list[DnsType] = Field(["A", "AAAA"], min_length=1, description="The record types to ask for.")
+    over: Transport | None = Field(None, description="Ask over udp, tcp, dot or doh. Default: the variant's `dns`.")
+    server: Server | None = Field(None, description="The resolver to ask. Default: the variant's `dns`.")
 
 
 class FetchOptions(ActionOptions):
@@ -173,6 +196,7 @@ class FetchOptions(ActionOptions):
     headers: dict[str, str] = Field(default_factory=dict, description="Header lines to send besides the usual ones.")
     body: str | None = Field(None, description="What to send as the body; needs a method that has one.")
     family: Literal["any", "ipv4", "ipv6"] = Field("any", description="Which of the site's addresses to use.")
+    version: HttpVersion = Field("1.1", description="HTTP version: 1.1, 2 (in clear by prior knowledge) or 3.")
 
 
 class HttpOptions(FetchOptions):
@@ -275,6 +299,9 @@ class VariantModel(Model):
     )
     links: dict[str, LinkModel] = Field(default_factory=dict, description="Changes to links, such as client-isp.")
     events: list[dict[str, JsonValue]] = Field(default_factory=list, description="Faults on a timeline.")
+    dns: Annotated[LookupModel, _bare_is("over"), _OrBare({"enum": ["udp", "tcp", "dot", "doh"]})] = Field(
+        LookupModel(over="udp", server=None), description="How the client asks for names."
+    )
 
 
 class ScenarioModel(VariantModel):

@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from testbed.scenario.check import action_id
-from testbed.scenario.model import ActionModel, ExpectModel, FetchOptions, LinkModel, TunnelModel, VariantModel
+from testbed.scenario.model import (
+    ActionModel,
+    DnsOptions,
+    ExpectModel,
+    FetchOptions,
+    LinkModel,
+    TunnelModel,
+    VariantModel,
+)
 from testbed.scenario.tree import Located
 from testbed.scenario.values import (
     ALL_ROUTES,
     Action,
     Expectation,
     LinkOptions,
+    Lookup,
     Selector,
     Site,
     TapSpec,
@@ -31,19 +40,32 @@ MODE_DEFAULTS = {"tls": ("AES-256-GCM", "tls-crypt"), "static-key": ("AES-256-CB
 def resolve_variant(name: str, model: VariantModel, directory: Path) -> Variant:
     """The variant's values. Shape: `directory` is where relative topology files are looked for."""
     sites = {
-        host: Site(host, site.node, tuple(site.address), site.http, site.https, site.http3, site.private)
+        host: Site(
+            host,
+            site.node,
+            tuple(site.address),
+            site.http,
+            site.https,
+            site.http3,
+            site.private,
+            site.dns,
+            site.dot,
+            site.doh,
+        )
         for host, site in model.sites.items()
     }
+    lookup = Lookup(model.dns.over, model.dns.server)
     return Variant(
         name=name,
         title=model.title or name,
         topology=resolve_topology(model, directory),
         sites=sites,
         tunnel=_tunnel(model.tunnel) if model.tunnel is not None else None,
-        workload=tuple(_action(index, item, sites) for index, item in enumerate(model.workload)),
+        workload=tuple(_action(index, item, sites, lookup) for index, item in enumerate(model.workload)),
         taps=tuple(TapSpec(t.name, t.node, t.interface, t.ring_octets, t.snap_octets) for t in model.taps),
         links=tuple(_link(ends, link) for ends, link in model.links.items()),
         events=tuple(model.events),
+        dns=lookup,
     )
 
 
@@ -68,13 +90,16 @@ def _tunnel(model: TunnelModel) -> TunnelSpec:
     )
 
 
-def _action(index: int, item: ActionModel, sites: dict[str, Site]) -> Action:
+def _action(index: int, item: ActionModel, sites: dict[str, Site], lookup: Lookup) -> Action:
     verb = next(verb for verb in ActionModel.model_fields if getattr(item, verb) is not None)
     options = getattr(item, verb)
     common: dict[str, Any] = {"id": action_id(index, verb), "verb": verb, "timeout": options.timeout}
     if item.dns is not None:
-        site = _site_of(item.dns.name, sites)
+        site, asked = _site_of(item.dns.name, sites), lookup_of(item.dns, lookup)
+        common |= {"over": asked.over, "server": asked.server}
         return Action(**common, target=item.dns.name, site=site, types=tuple(item.dns.types))
+    if item.run is None:
+        common |= {"over": lookup.over, "server": lookup.server}
     if item.ping is not None:
         ping = item.ping
         common |= {"family": ping.family, "count": ping.count, "interval": ping.interval}
@@ -91,9 +116,16 @@ def _fetch(common: dict[str, Any], options: FetchOptions, url: str, sites: dict[
         site=_site_of(url_host(url), sites),
         family=options.family,
         method=options.method,
+        version=options.version,
         headers=tuple(options.headers.items()),
         body=options.body,
     )
+
+
+def lookup_of(options: DnsOptions, default: Lookup) -> Lookup:
+    """How a `dns` action asks: what it does not say is the variant's; `server: null` is the node's own resolver."""
+    server = options.server if "server" in options.model_fields_set else default.server
+    return Lookup(options.over or default.over, server)
 
 
 def _site_of(host: str, sites: dict[str, Site]) -> str | None:

@@ -18,7 +18,7 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "tunnel.transport": ("udp", "tcp"),
     "tunnel.cipher": ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC"),
     "tunnel.control": ("none", "tls-auth", "tls-crypt", "tls-crypt-v2"),
-    "site": ("http", "https"),
+    "site": ("http", "https", "http3", "dns", "dot", "doh"),
     "link": ("bw", "delay", "jitter", "loss", "duplicate", "reorder", "mtu", "max_queue_size"),
     "action": ("timeout",),  # when an action runs: "timeout", "at"
     "events": (),
@@ -29,8 +29,9 @@ def unsupported(model: VariantModel, tree: Located) -> Iterator[Mistake]:
     """Everything in a variant that is right but cannot be run by this version."""
     yield from _tunnel(model, tree)
     for name, site in model.sites.items():
-        if site.http3 and "http3" not in SUPPORTED["site"]:
-            yield tree.at("sites", name, "http3").mistake("HTTP/3 is not served yet by this version")
+        for service in ("http3", "dns", "dot", "doh"):
+            if getattr(site, service) and service not in SUPPORTED["site"]:
+                yield tree.at("sites", name, service).mistake(f"{service} is not served yet by this version")
     for name, link in model.links.items():
         for option in sorted(link.model_fields_set - set(SUPPORTED["link"])):
             yield tree.at("links", name, option).key_mistake("links cannot be changed yet by this version")

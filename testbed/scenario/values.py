@@ -56,6 +56,18 @@ class Site:
     https: bool = False
     http3: bool = False
     private: bool = False  # only the resolver behind the VPN knows the name
+    dns: bool = False  # a resolver for everybody: over UDP and TCP, over TLS, over HTTPS
+    dot: bool = False
+    doh: bool = False
+
+    @property
+    def resolves(self) -> bool:
+        return self.dns or self.dot or self.doh
+
+    @property
+    def served(self) -> bool:
+        """Whether anything is served there, so that the site keeps a log."""
+        return self.http or self.https or self.http3 or self.resolves
 
     @property
     def ipv4(self) -> tuple[str, ...]:
@@ -94,6 +106,17 @@ class TunnelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """How the client asks for names.
+
+    Shape: `server` is a name, an address, or both as `address#name`; None is the resolver that the client's node has.
+    """
+
+    over: str = "udp"  # udp | tcp | dot | doh
+    server: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """One thing the client does.
 
@@ -109,6 +132,9 @@ class Action:
     family: Literal["any", "ipv4", "ipv6"] = "any"  # http, https, ping: the address family to use
     types: tuple[str, ...] = ()  # dns: record types asked for
     method: str = "GET"
+    version: str = "1.1"  # http, https: 1.1 | 2 | 3
+    over: str = "udp"  # dns, http, https, ping: how names are asked for, see Lookup
+    server: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: str | None = None
     argv: tuple[str, ...] = ()
@@ -171,6 +197,7 @@ class Variant:
     taps: tuple[TapSpec, ...]
     links: tuple[LinkOptions, ...] = ()
     events: tuple[Mapping[str, object], ...] = ()
+    dns: Lookup = Lookup()
 
 
 @dataclass(frozen=True, slots=True)

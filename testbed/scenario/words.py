@@ -119,6 +119,31 @@ def url(text: str, scheme: str) -> str:
     return text if parts.path else text.replace(parts.netloc, f"{parts.netloc}/", 1)
 
 
+def resolver(text: str) -> str:
+    """A resolver to ask: a site's name, an address, or both as `address#name`."""
+    place, hash_mark, name = text.partition("#")
+    if hash_mark:
+        return f"{address(place)}#{host_name(name)}"
+    if text.startswith("https://"):
+        raise ValueError(f"must be the resolver's name alone, such as {url_host(text)}; `over: doh` makes the URL")
+    return address(text) if is_address(text) else host_name(text)
+
+
+def resolver_parts(text: str) -> tuple[str | None, str | None]:
+    """The address and the name of a resolver; one of them may be None."""
+    place, hash_mark, name = text.partition("#")
+    if hash_mark:
+        return place, name
+    return (text, None) if is_address(text) else (None, text)
+
+
+def http_version(value: object) -> object:
+    """The text of an HTTP version that may be written as a number: 2, 2.0 and "2" are one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return f"{value:g}"
+
+
 def url_host(text: str) -> str:
     return urlsplit(text).hostname or ""
 

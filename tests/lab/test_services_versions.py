@@ -111,7 +111,8 @@ def test_octets_that_are_no_http2_end_the_connection_and_are_logged(net: Net) ->
 _BROKEN_HTTP2 = r"""
 import socket
 with socket.create_connection(("93.184.216.34", 80)) as connection:
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000 04 00 00000000") + bytes.fromhex("000001 00 00 00000000 41"))
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000 04 00 00000000")
+    connection.sendall(preface + bytes.fromhex("000001 00 00 00000000 41"))  # DATA that belongs to no stream
     octets = b""
     while piece := connection.recv(4096):
         octets += piece
