@@ -6,7 +6,7 @@ lab's processes know but did not write down gets in here, except the facts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from testbed.internet import CLIENT, Roles
 from testbed.observer import Observation, Stream, observe
 from testbed.result import ActionRecord
 from testbed.scenario.values import CLIENT_TUN, Variant
+from testbed.tunnels.openvpn_config import DEVICE
 from testbed.verdict import SiteLog, TapEvidence, VariantEvidence
 from testbed.verdict.evidence import parse_site_log
+from testbed.verdict.headers import ETHERNET
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,16 @@ def read_evidence(directory_fd: int, variant: Variant, roles: Roles, returned: M
         actions=tuple(ActionRecord(**record) for record in returned["actions"]),
         taps=tuple(evidence for name, evidence in taps.items() if name != CLIENT_TUN),
         client_tun=taps.get(CLIENT_TUN),
-        logs=tuple(
-            _read_log(root, variant.name, site.name) for site in variant.sites.values() if site.http or site.https
-        ),
+        logs=tuple(_read_log(root, variant.name, site.name) for site in variant.sites.values() if site.served),
+        client_addresses=tuple(_client_addresses(returned["interfaces"])),
     )
+
+
+def _client_addresses(interfaces: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The client's addresses towards its ISP."""
+    for interface in interfaces:
+        if interface["name"] not in ("lo", DEVICE):
+            yield from (address.partition("/")[0] for address in interface["addresses"])
 
 
 def _read_tap(root: Path, record: Mapping[str, Any]) -> TapEvidence:
@@ -63,6 +71,7 @@ def _read_tap(root: Path, record: Mapping[str, Any]) -> TapEvidence:
     observation = observe(path)
     with CaptureReader(path) as reader:
         frames = tuple(SearchedFrame(f.number, f.time_ns / 1e9, f.data, f.octets) for f in reader)
+        link_type = reader.interfaces[0].link_type if reader.interfaces else ETHERNET
     return TapEvidence(
         name=record["name"],
         file=record["file"],
@@ -74,6 +83,7 @@ def _read_tap(root: Path, record: Mapping[str, Any]) -> TapEvidence:
         addresses=observation.addresses,
         damage=_damage(observation, record["packets"]),
         before_tunnel_server=record["before_tunnel_server"],
+        link_type=link_type,
     )
 
 

@@ -52,6 +52,7 @@ class Exposure:
     verdict: Verdict
     evidence: tuple[Evidence, ...] = ()
     reason: str = ""  # hidden: what was searched and which control fired; unproven: what is missing
+    read_as: str = ""  # seen: the kind of sighting that told it, its own or another; "text" where only the search did
 
 
 @dataclass(frozen=True, slots=True)

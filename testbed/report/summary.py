@@ -70,12 +70,20 @@ def _unproven(counts: dict[str, Counts]) -> list[str]:
     ]
 
 
+def verdict_word(result: RunResult) -> str:
+    """PASS, FAIL, or DONE for a run that was asked nothing and so passed nothing."""
+    if not result.ok:
+        return "FAIL"
+    return "PASS" if result.expectations else "DONE"
+
+
 def verdict_line(result: RunResult) -> str:
     """The run's verdict in words: `12 of 12 expectations hold`."""
     held = sum(row.holds for row in result.expectations)
     total = len(result.expectations)
     if not total:
-        return "no expectations" if result.ok else "the run failed; it has no expectations"
+        nothing = "nothing was asked: the scenario has no expectations"
+        return nothing if result.ok else f"the run failed; {nothing}"
     line = f"{held} of {total} expectations hold"
     return line if result.ok or held < total else f"{line}, but the run failed"
 

@@ -23,7 +23,7 @@ from rich.text import Text
 from testbed.facts import Kind
 from testbed.report import terminal_details as details
 from testbed.report.fold import FoldedCell, FoldedGroup, FoldedRow, FoldedTable, folded_tables, value_of
-from testbed.report.summary import answer, verdict_line
+from testbed.report.summary import answer, verdict_line, verdict_word
 from testbed.report.terminal_details import Style, heading, shown
 from testbed.report.text import ELLIPSIS, cell_width, shorten, visible
 from testbed.report.words import NOT_DONE, PARTLY, kinds_in_words, mark_of, observer_in_words, share_in_words
@@ -146,9 +146,10 @@ def _totals(table: FoldedTable) -> list[Text]:
 
 
 def _closing(result: RunResult, style: Style, html_path: str | None) -> RenderableType:
-    word = ("PASS", "bold green") if result.ok else ("FAIL", "bold red")
-    symbol = "" if style.ascii_only else ("✓ " if result.ok else "✗ ")
-    lines = [Text(), Text.assemble((symbol, word[1]), word, "  ", shown(verdict_line(result)))]
+    word = verdict_word(result)
+    symbol, look = {"PASS": ("✓ ", "bold green"), "FAIL": ("✗ ", "bold red")}.get(word, ("", "bold yellow"))
+    mark = "" if style.ascii_only else symbol
+    lines = [Text(), Text.assemble((mark, look), (word, look), "  ", shown(verdict_line(result)))]
     if html_path is not None:
         lines.append(Text.assemble(("Report: ", "dim"), shown(html_path)))
     return Group(*lines)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from testbed.facts import Fact, Sighting
 from testbed.result import ActionRecord, ExpectationResult, Exposure
 from testbed.scenario.values import TunnelSpec
+from testbed.verdict.headers import ETHERNET
 
 
 class CapturedFrame(Protocol):
@@ -68,6 +69,7 @@ class TapEvidence:
     damage: str = ""
     addresses: Mapping[str, Sequence[int]] = field(default_factory=dict)  # in any IP header -> its first frames
     before_tunnel_server: bool = True
+    link_type: int = ETHERNET  # of its frames, as capture files number them
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class SiteLog:
 class VariantEvidence:
     """Everything one variant left behind. `client_tun` is the control tap on the client's tun device, where it has one.
 
-    `tunnel_endpoint` is the VPN server's outer address.
+    `tunnel_endpoint` is the VPN server's outer address; `client_addresses` are those of the client's interfaces, its
+    tun device's not among them.
     """
 
     variant: str
@@ -94,6 +97,7 @@ class VariantEvidence:
     taps: tuple[TapEvidence, ...]
     client_tun: TapEvidence | None = None
     logs: tuple[SiteLog, ...] = ()
+    client_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from testbed.facts import Kind
 from testbed.result import ActionRecord, ExpectationResult, Exposure, Verdict
 from testbed.scenario.values import TUNNEL_ACTION, Expectation, Selector
+from testbed.verdict.capture import ADDRESS_KINDS, NAME_KINDS
 from testbed.verdict.evidence import VariantEvidence
 from testbed.verdict.explain import Explainer, sentence
 
@@ -54,6 +55,15 @@ def selects(selector: Selector, row: Exposure) -> bool:
     return all(asked is None or asked == found for asked, found in wanted)
 
 
+def is_seen_as_itself(row: Exposure) -> bool:
+    """Whether a name or an address was read where such a fact stands: a name in a Host header is no DNS lookup.
+
+    What carries a canary is itself wherever it stands.
+    """
+    kind = Kind(row.fact.kind)
+    return row.read_as in ("", row.fact.kind) or kind not in NAME_KINDS | ADDRESS_KINDS
+
+
 def _judge(expectation: Expectation, variant: VariantEvidence, exposures: Sequence[Exposure]) -> ExpectationResult:
     selector = expectation.selector
     at_observer = [row for row in exposures if row.observer == expectation.observer]
@@ -63,8 +73,11 @@ def _judge(expectation: Expectation, variant: VariantEvidence, exposures: Sequen
         return _result(expectation, False, _nothing(expectation, variant, at_observer))
     seen = [row for row in rows if row.verdict is Verdict.SEEN]
     if expectation.relation == "sees":
+        as_itself = [row for row in seen if is_seen_as_itself(row)]
+        if as_itself:
+            return _result(expectation, True, sentence(as_itself[0]), as_itself)
         if seen:
-            return _result(expectation, True, sentence(seen[0]), seen)
+            return _result(expectation, False, f"not read as a {selector.kind}: {sentence(seen[0])}", seen)
         return _result(expectation, False, explain.not_seen(rows))
     if seen:
         more = f" (and {len(seen) - 1} more)" if len(seen) > 1 else ""

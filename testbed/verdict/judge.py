@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from testbed.facts import Fact, Kind
 from testbed.result import Exposure, FactRef, Verdict
 from testbed.scenario.values import SESSION_ACTION, TUNNEL_ACTION, Expectation
-from testbed.verdict.capture import NEVER_HIDDEN, Capture, Found, is_address
+from testbed.verdict.capture import NAME_KINDS, NEVER_HIDDEN, Capture, Found, is_address
 from testbed.verdict.evidence import Judgement, SiteLog, VariantEvidence
 from testbed.verdict.expectations import judge_expectations
 from testbed.verdict.leaks import find_leaks
 from testbed.verdict.needles import TRANSFORMS
 from testbed.verdict.server import LogReader
+from testbed.verdict.told import with_told
 
 ASKED_FOR = frozenset({Kind.DNS_NAME, Kind.HTTP_HOST, Kind.HTTP_URL, Kind.TLS_NAME, Kind.QUIC_NAME})
 LONGEST_VALUE = 80
@@ -29,7 +30,11 @@ PROTOCOLS = {"vpn": "OpenVPN", "openvpn": "OpenVPN", "wireguard": "WireGuard"}
 
 def judge(evidence: Iterable[VariantEvidence], expectations: Iterable[Expectation] = ()) -> Judgement:
     """The verdict on every fact for every observer, and on the expectations of the variants that ran."""
-    variants = {one.variant: _Variant(one) for one in evidence}
+    variants = {one.variant: _Variant(one) for one in map(with_told, evidence)}
+    facts = [fact for one in variants.values() for fact in one.facts]
+    for one in variants.values():
+        for capture in one.every_capture:  # one pass for all texts: a control is asked for other variants' facts too
+            capture.prepare(facts)
     exposures = {name: tuple(_exposures(one, variants)) for name, one in variants.items()}
     given = {name: one.evidence for name, one in variants.items()}
     return Judgement(
@@ -47,9 +52,14 @@ class _Variant:
         self.evidence = evidence
         self.name = evidence.variant
         self.facts = (*evidence.facts, *ambient_facts(evidence))
-        self.captures = {tap.name: Capture(tap) for tap in evidence.taps}
-        self.client_tun = Capture(evidence.client_tun) if evidence.client_tun else None
+        names = [fact.value for fact in self.facts if fact.kind in NAME_KINDS]
+        self.captures = {tap.name: Capture(tap, names) for tap in evidence.taps}
+        self.client_tun = Capture(evidence.client_tun, names) if evidence.client_tun else None
         self.logs = {log.site: LogReader(log, evidence.facts) for log in evidence.logs}
+
+    @property
+    def every_capture(self) -> tuple[Capture, ...]:
+        return (*self.captures.values(), *((self.client_tun,) if self.client_tun else ()))
 
     def counterparts(self, fact: Fact) -> tuple[Fact, ...]:
         """The facts of this variant that are what `fact` is in another: canaries differ from variant to variant."""
@@ -98,7 +108,7 @@ def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[s
     observer = capture.tap.name
     found = capture.find(fact)
     if found:
-        return Exposure(observer, ref, Verdict.SEEN, found.evidence, found.how)
+        return Exposure(observer, ref, Verdict.SEEN, found.evidence, found.how, found.read_as)
     missing = _missing(fact, capture)
     if missing:
         return Exposure(observer, ref, Verdict.UNPROVEN, (), missing)
@@ -109,7 +119,8 @@ def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[s
     if not control:
         reason = "no control: the same search finds it nowhere else, so finding nothing here proves nothing"
         return Exposure(observer, ref, Verdict.UNPROVEN, (), reason)
-    how = "" if is_address(fact) else f" for {_quoted(fact.needles)} ({', '.join(TRANSFORMS)})"
+    what = "" if is_address(fact) else f" for {_quoted(fact.needles)}"
+    how = f"{what} ({', '.join(TRANSFORMS)})"
     reason = f"not found by the dissectors, nor in {capture.searched(fact)}{how}; control: {control}"
     return Exposure(observer, ref, Verdict.HIDDEN, (), reason)
 
@@ -160,7 +171,7 @@ def _fires(fact: Fact, capture: Capture) -> Found | None:
     """The fact in a control's capture. A text must be found by the text search itself: that is what is being tested."""
     if is_address(fact):
         return capture.find(fact)
-    if not any(capture.search.find(needle) for needle in fact.needles if needle):
+    if not any(capture.search.find(wanted) for wanted in capture.wanted(fact)):
         return None
     return capture.find(fact)
 
