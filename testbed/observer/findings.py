@@ -51,6 +51,7 @@ class _Hinted:
 class Findings:
     limits: Limits
     tunnels: list[Tunnel] = field(default_factory=list)
+    tunnel_ends: set[tuple[str, frozenset[str]]] = field(default_factory=set)  # protocol and both addresses
     complete: bool = True
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
     _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)

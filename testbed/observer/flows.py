@@ -8,12 +8,14 @@ where the capture began in the middle, the port of a known service tells the ser
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
 
+from testbed.observer.findings import Place
 from testbed.observer.model import Direction, Endpoint, Flow, Limits, Tunnel, Volume
 from testbed.observer.streams import Budget, Reassembly, Recorder
+from testbed.observer.tunnels.recognised import Detector, Recognised
 
 BURST_PAUSE_NS = 1_000_000_000
 SERVICE_PORTS = frozenset((53, 67, 80, 123, 443, 500, 547, 853, 1194, 3478, 4500, 5353, 5355, 8080, 8443, 51820))
@@ -29,19 +31,6 @@ def is_unicast(address: str) -> bool:
     if ":" in address:
         return not (address.startswith("ff") or address == "::")
     return int(address.split(".", 1)[0]) not in (*range(224, 256), 0)
-
-
-class Detector(Protocol):
-    """Recognises a tunnel: packets of one flow in, the rule in words out once it is certain."""
-
-    @property
-    def hopeless(self) -> bool: ...
-
-    @property
-    def client_was_right(self) -> bool:
-        """Whether the end that was fed as the client is the one the protocol calls so."""
-
-    def add(self, packet: bytes, from_client: bool) -> str | None: ...
 
 
 @dataclass(slots=True)
@@ -77,7 +66,10 @@ class FlowState:
     also: str = ""  # what a display filter needs besides addresses and ports
     roles: bool = True  # whether it has a client and a server: an ICMP error has neither
     tunnel: Tunnel | None = None
-    detectors: dict[str, Detector] | None = None  # None until the first datagram needs them
+    detectors: list[Detector] | None = None  # None until the first datagram needs them; empty once it is decided
+    suspicion: tuple[Recognised, Place] | None = None  # a rule that is less than certain held
+    carries: Callable[[bytes], int] | None = None  # a tunnel in clear: where in a datagram the inner IP header begins
+    layers: tuple[str, ...] = ()  # the headers around it, from the outermost, where it was found inside a tunnel
     decoded: list[tuple[Side, bytes, int]] = field(default_factory=list)  # HTTP bodies with the frame that ended them
 
     @property

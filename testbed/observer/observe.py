@@ -28,7 +28,9 @@ from testbed.observer.quick import QuickPath
 from testbed.observer.sights.network import sight_arp, sight_quoted, sight_syn
 from testbed.observer.sights.text import sight_datagram_text
 from testbed.observer.streams import Budget, Recorder
-from testbed.observer.wire.encapsulation import ENCAPSULATIONS, MOST_LAYERS, inner_offset
+from testbed.observer.tunnels.detect import conclude, detect_in_packet, layers_within
+
+MOST_LAYERS = 32  # headers around a packet: eight tunnels one in another
 
 DEFAULT_LIMITS = Limits()
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
@@ -73,6 +75,7 @@ class _Pass:
     findings: Findings = field(init=False)
     table: FlowTable = field(init=False)
     fragments: Reassembler = field(init=False)
+    layers: tuple[str, ...] = ()  # the headers around the packet at hand
     noted_frames: dict[str, list[int]] = field(default_factory=dict)  # by address: fragments, quotes in ICMP errors
 
     def __post_init__(self) -> None:
@@ -103,12 +106,12 @@ class _Pass:
             else:
                 sight_arp(link_type, data, Place(number, time_ns), self.findings)
             return
-        self._network(packet, data, Place(number, time_ns), (number,), octets, MOST_LAYERS)
+        self._network(packet, data, Place(number, time_ns), (number,), octets, ())
 
     def _network(
-        self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int, layers: int
+        self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int, layers: tuple[str, ...]
     ) -> None:
-        """A packet, whole or a fragment, and the packets in it down to so many layers."""
+        """A packet, whole or a fragment, and the packets in it; `layers` are the headers around it."""
         if packet.fragment_offset is not None:
             whole = self.fragments.add(packet, data, place.frame, octets)
             if whole is None:
@@ -117,11 +120,12 @@ class _Pass:
                 return
             data, frames, octets = whole.data, whole.frames, whole.frame_octets
             packet = Packet(packet.source, packet.destination, whole.protocol, 0, len(data))
-        self._transport(packet, data, place, frames, octets)
-        if packet.protocol in ENCAPSULATIONS and layers:
-            inner = parse_ip(data[: packet.end], inner_offset(packet, data))
+        self.layers = layers
+        carrier, inner_at = self._transport(packet, data, place, frames, octets)
+        if carrier is not None and inner_at >= 0 and len(layers) < MOST_LAYERS:
+            inner = parse_ip(data[: packet.end], inner_at)
             if inner is not None:
-                self._network(inner, data, place, frames, octets, layers - 1)
+                self._network(inner, data, place, frames, octets, layers_within(carrier))
 
     def _note_addresses(self, addresses: tuple[str, ...], number: int) -> None:
         """They stand in this frame, but in no header of a flow's packet."""
@@ -133,24 +137,29 @@ class _Pass:
             if len(frames) < self.limits.frames_per_sighting:
                 frames.append(number)
 
-    def _transport(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
+    def _transport(
+        self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int
+    ) -> tuple[FlowState | None, int]:
+        """The flow that carries another packet in clear, and where in `data` that packet begins; else None and -1."""
         protocol, start, end = packet.protocol, packet.start, packet.end
         if protocol == TCP and end - start >= 20:
             self._tcp(packet, data, place, frames, octets)
         elif protocol == UDP and end - start >= 8:
-            self._udp(packet, data, place, frames, octets)
+            return self._udp(packet, data, place, frames, octets)
         elif protocol in ECHO_REQUESTS and end - start >= 4:
             self._icmp(packet, data, place, frames, octets)
         else:
             side = self._side(packet, b"", True, place)
             if side is not None:
                 self._count(side, place, frames, octets, end - start)
+                return side.flow, detect_in_packet(side.flow, packet, data, place, self.findings)
+        return None, -1
 
     def _side(
         self, packet: Packet, ports: bytes, sender_is_client: bool, place: Place, fresh: bool = False
     ) -> Side | None:
         """The sender's side of the packet's flow, opened if it is new; None where the limit on flows is reached."""
-        tail = bytes((packet.protocol,))
+        tail = bytes((packet.protocol,)) + "/".join(self.layers).encode()
         key = packet.source + packet.destination + ports + tail
         side = self.table.find(key)
         if side is not None and not fresh:
@@ -164,7 +173,7 @@ class _Pass:
         has_ports = packet.protocol in (TCP, UDP)
         source_port = int.from_bytes(ports[:2], "big") if has_ports else 0
         destination_port = int.from_bytes(ports[2:], "big") if has_ports else 0
-        return self.table.open(
+        opened = self.table.open(
             (key, reverse),
             PROTOCOL_NAMES.get(packet.protocol, str(packet.protocol)),
             Endpoint(address_text(packet.source), source_port),
@@ -173,6 +182,8 @@ class _Pass:
             place.frame,
             place.time_ns,
         )
+        opened.flow.layers = self.layers
+        return opened
 
     def _count(self, side: Side, place: Place, frames: tuple[int, ...], octets: int, payload_octets: int) -> None:
         count(side, frames, place.time_ns, octets, payload_octets, self.limits.frames_per_sighting)
@@ -205,19 +216,25 @@ class _Pass:
         if flags & RST or (flags & FIN and side.peer.reassembly and side.peer.reassembly.fin_position is not None):
             side.flow.closed = True
 
-    def _udp(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
+    def _udp(
+        self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int
+    ) -> tuple[FlowState | None, int]:
         start = packet.start
         length = int.from_bytes(data[start + 4 : start + 6], "big")
         end = min(start + length, packet.end) if length >= 8 else packet.end
         ports = data[start : start + 4]
         side = self._side(packet, ports, _client_by_ports(ports), place)
         if side is None:
-            return
+            return None, -1
         payload = data[start + 8 : end]
         self._count(side, place, frames, octets, len(payload))
         if payload:
             side.recorder.append(payload, place.frame, place.frame, place.time_ns)
             dissect_datagram(side.flow, side, payload, place, self.findings)
+        if side.flow.carries is None:
+            return None, -1
+        inner_at = side.flow.carries(payload)
+        return side.flow, start + 8 + inner_at if inner_at >= 0 else -1
 
     def _icmp(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
         start, protocol = packet.start, packet.protocol
@@ -244,6 +261,7 @@ class _Pass:
         for flow in self.table.flows:
             if flow.protocol == "tcp":
                 self._finish_tcp(flow)
+        conclude(self.table.flows, self.findings)
         if self.fragments.unfinished:
             self.findings.warn(f"{self.fragments.unfinished} fragmented IP datagrams are incomplete", self.frames)
         if self.fragments.abandoned:
@@ -340,4 +358,5 @@ def _stream(flow: FlowState, recorder: Recorder, direction: Direction) -> Stream
         recorder.frames,
         tuple(recorder.gaps),
         recorder.truncated,
+        recorder.times_ns,
     )

@@ -1,45 +1,122 @@
 """Every conversation past the detectors: the datagrams as they come, a TCP conversation when it is over.
 
-The first rule that is certain decides; the tunnel is then entered once, and the detectors are let go.
+The first rule that is certain decides; the tunnel is then entered once, and the detectors are let go. What is only
+likely or possible waits until the end of the capture for something better. What is only possible makes no sighting.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
+
 from testbed.facts import Kind
 from testbed.observer import filters
 from testbed.observer.findings import Findings, Place
-from testbed.observer.flows import FlowState
-from testbed.observer.model import Tunnel
-from testbed.observer.tunnels import openvpn
-from testbed.observer.tunnels.openvpn import OpenVpnDetector
-from testbed.observer.tunnels.wireguard import WireGuardDetector
+from testbed.observer.flows import FlowState, is_unicast
+from testbed.observer.ip import Packet
+from testbed.observer.model import Certainty, Tunnel
+from testbed.observer.tunnels import envelopes, segments
+from testbed.observer.tunnels.candidates import datagram_detectors
+from testbed.observer.tunnels.dtls import record_types
+from testbed.observer.tunnels.recognised import Recognised
+from testbed.observer.tunnels.related import related_tunnels
+
+ONE_FLOW_EACH_WAY = frozenset(("vxlan", "geneve"))  # whose source port is a hash of what they carry
 
 
 def detect_in_datagram(flow: FlowState, from_client: bool, packet: bytes, place: Place, findings: Findings) -> bool:
     """Whether the flow is a tunnel as far as known; the first time, say so."""
     if flow.tunnel is not None:
         return True
-    detectors = flow.detectors
-    if detectors is None:
-        detectors = flow.detectors = {"openvpn": OpenVpnDetector(), "wireguard": WireGuardDetector()}
-    for protocol, detector in list(detectors.items()):
-        rule = detector.add(packet, from_client)
-        if rule is not None:
-            if not detector.client_was_right:
-                flow.swap_roles()
-            sight_tunnel(flow, protocol, rule, place, findings)
+    if flow.detectors is None:
+        flow.detectors = datagram_detectors(packet)
+        if not flow.application and record_types(packet):
+            flow.application = "dtls"
+    if not flow.detectors:
+        return False
+    keep = True
+    for detector in flow.detectors:
+        recognised = detector.add(packet, from_client)
+        if recognised is None:
+            keep = keep and not detector.hopeless
+        elif recognised.certainty is Certainty.CERTAIN:
+            enter(flow, recognised, place, findings)
             return True
-        if detector.hopeless:
-            del detectors[protocol]
+        elif flow.suspicion is None or flow.suspicion[0].certainty is Certainty.POSSIBLE:
+            flow.suspicion = recognised, place
+    if not keep:
+        flow.detectors = [detector for detector in flow.detectors if not detector.hopeless]
     return False
 
 
-def sight_tunnel(flow: FlowState, protocol: str, rule: str, place: Place, findings: Findings) -> None:
+def detect_in_packet(flow: FlowState, packet: Packet, data: bytes, place: Place, findings: Findings) -> int:
+    """A packet of neither TCP nor UDP: where in `data` the IP packet begins that it carries in clear, or -1."""
+    recognised = envelopes.recognise_protocol(packet, data)
+    if recognised is None:
+        return -1
+    if flow.tunnel is None and is_unicast(flow.server.endpoint.address):
+        enter(flow, recognised, place, findings)
+    return envelopes.inner_offset_of_packet(packet, data)
+
+
+def detect_in_streams(flow: FlowState, findings: Findings) -> bool:
+    """Whether a finished TCP conversation is a tunnel of which no octet can be read."""
+    found = segments.recognise(flow)
+    if found is None:
+        return False
+    if found[0].certainty is Certainty.CERTAIN:
+        enter(flow, *found, findings)
+    else:
+        flow.suspicion = found
+    return found[0].certainty is not Certainty.POSSIBLE
+
+
+def conclude(flows: Sequence[FlowState], findings: Findings) -> None:
+    """Once all conversations are over: what only several of them together tell, then what was only suspected."""
+    for flow, recognised, place in related_tunnels(flows):
+        enter(flow, recognised, place, findings)
+    for flow in flows:
+        if flow.suspicion is not None and flow.tunnel is None:
+            enter(flow, *flow.suspicion, findings)
+    findings.tunnels.sort(key=lambda tunnel: tunnel.frame)
+
+
+def layers_within(flow: FlowState, protocol: str = "") -> tuple[str, ...]:
+    """The headers around what a tunnel carries, its own included."""
+    version = "ipv6" if ":" in flow.client.endpoint.address else "ipv4"
+    transport = (flow.protocol,) if flow.protocol in ("tcp", "udp") else ()
+    return (*flow.layers, version, *transport, protocol or (flow.tunnel.protocol if flow.tunnel else flow.protocol))
+
+
+def enter(flow: FlowState, recognised: Recognised, place: Place, findings: Findings) -> None:
+    """Say once that the conversation is a tunnel, with the client where the protocol says that it is."""
+    if not recognised.client_was_right:
+        flow.swap_roles()
     client, server = flow.client.endpoint, flow.server.endpoint
+    protocol, transport = recognised.protocol, flow.protocol if flow.protocol in ("tcp", "udp") else "ip"
     flow.application = protocol
-    flow.detectors = {}
-    flow.tunnel = Tunnel(protocol, flow.protocol, client, server, rule, place.frame)
+    flow.detectors = []
+    flow.carries = envelopes.CARRIERS.get(protocol) if transport == "udp" else None
+    number = bisect_right(flow.frames, place.frame)
+    flow.tunnel = Tunnel(
+        protocol,
+        transport,
+        client,
+        server,
+        recognised.rule,
+        place.frame,
+        recognised.certainty,
+        recognised.false_positives,
+        layers_within(flow, protocol),
+        number,
+    )
+    ends = (protocol, frozenset((client.address, server.address)))
+    if transport == "udp" and protocol in ONE_FLOW_EACH_WAY and ends in findings.tunnel_ends:
+        return  # the same tunnel again, from another port
+    findings.tunnel_ends.add(ends)
     findings.tunnels.append(flow.tunnel)
+    if recognised.certainty is Certainty.POSSIBLE:
+        return
     findings.sight(
         Kind.TUNNEL,
         f"{protocol} {client} -> {server}",
@@ -47,25 +124,7 @@ def sight_tunnel(flow: FlowState, protocol: str, rule: str, place: Place, findin
         place.time_ns,
         filters.between(flow.protocol, server, client),
         protocol,
-        rule=rule,
-        transport=flow.protocol,
+        rule=recognised.rule,
+        transport=transport,
+        certainty=recognised.certainty.value,
     )
-
-
-def detect_in_streams(flow: FlowState, findings: Findings) -> bool:
-    """OpenVPN over TCP: both directions' packets in the order in which they were complete."""
-    packets = []
-    for side in (flow.client, flow.server):
-        for run in side.recorder.runs()[:1]:
-            for end, packet in openvpn.split_tcp(run.data):
-                frame, time_ns = side.recorder.completed(run.start + end)
-                packets.append((frame, time_ns, side.is_client, packet))
-    detector = OpenVpnDetector()
-    for frame, time_ns, from_client, packet in sorted(packets, key=lambda entry: entry[0]):
-        rule = detector.add(packet, from_client)
-        if rule is not None:
-            if not detector.client_was_right:
-                flow.swap_roles()
-            sight_tunnel(flow, "openvpn", rule, Place(frame, time_ns), findings)
-            return True
-    return False

@@ -11,14 +11,17 @@ tls-crypt. Three rules, each sound by itself:
 
 The first two hold 64 random bits against each other, so chance is no explanation; the third holds at least
 `DATA_PACKETS` consecutive counters of 32 bits in each direction. Static-key mode has no header at all and stays
-unrecognised: its packets are random octets from the first to the last.
+out of reach of these rules: its packets are random octets from the first to the last; see `block_cipher`. What hides
+the opcodes (a XOR patch) but keeps their order is left to `openvpn_patterns`.
 
-Source: openvpn-protocol.md sections 1 to 3; Xue et al., USENIX Security 2022 (which needs no absolute opcodes)
+Source: openvpn-protocol.md sections 1 to 3
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from testbed.observer.tunnels.recognised import Counter, Recognised
 
 RESET_CLIENT_V2, RESET_SERVER_V2, RESET_CLIENT_V3 = 7, 8, 10
 SOFT_RESET, CONTROL, ACK, CONTROL_WKC = 3, 4, 5, 11
@@ -29,27 +32,30 @@ LARGEST_TCP_PACKET_OCTETS = 4_096
 SMALLEST_RESET_OCTETS = 14
 LARGEST_RESET_OCTETS = 1_600
 DATA_PACKETS = 6
-LARGEST_COUNTER_STEP = 64  # lost packets leave holes in the counter
-HANDSHAKE_PACKETS = 200  # beyond which a flow that is not recognised by its handshake never will be
+HANDSHAKE_PACKETS = 64  # beyond which a flow that is not recognised by its handshake never will be
+MOST_PACKETS = 400
+SESSION_COST = "64 random bits held against each other: chance alone would need 2^64 conversations"
+DATA_COST = "5 successive 32-bit counters in each direction under an equal header: less than one in 2^100 by chance"
 TLS_CRYPT_RESET_OCTETS = 54
+COUNTER_AND_TAG_OCTETS = 20  # before at least one octet of ciphertext
 
 
 @dataclass(slots=True)
-class _Counter:
-    """One direction's data packets."""
+class _Data:
+    """One direction's data packets, by the counter of 4 octets and by that of 8 whose first two are the epoch."""
 
-    header: bytes = b""
-    last: int = 0
-    run: int = 0
+    plain: Counter = field(default_factory=Counter)
+    epoch: Counter = field(default_factory=Counter)
+
+    @property
+    def run(self) -> int:
+        return max(self.plain.run, self.epoch.run)
 
     def add(self, packet: bytes) -> None:
-        header_octets = 4 if packet[0] >> 3 == DATA_V2 else 1
-        header = packet[:header_octets]
-        number = int.from_bytes(packet[header_octets : header_octets + 4], "big")
-        follows = header == self.header and 0 < number - self.last <= LARGEST_COUNTER_STEP
-        # 4 octets of counter and 16 of tag precede at least one octet of ciphertext
-        self.run = self.run + 1 if follows and len(packet) > header_octets + 20 else 1
-        self.header, self.last = header, number
+        at = 4 if packet[0] >> 3 == DATA_V2 else 1
+        if len(packet) > at + COUNTER_AND_TAG_OCTETS:
+            self.plain.add(packet[:at], int.from_bytes(packet[at : at + 4], "big"))
+            self.epoch.add(packet[: at + 4], int.from_bytes(packet[at + 4 : at + 8], "big"))
 
 
 @dataclass(slots=True)
@@ -61,15 +67,15 @@ class OpenVpnDetector:
     client_reset: bytes = b""
     server_session: bytes = b""
     packets: int = 0
-    client_data: _Counter = field(default_factory=_Counter)
-    server_data: _Counter = field(default_factory=_Counter)
+    data: dict[bool, _Data] = field(default_factory=lambda: {True: _Data(), False: _Data()})  # by: from the client
 
     @property
     def hopeless(self) -> bool:
-        data_seen = max(self.client_data.run, self.server_data.run) > 1
-        return self.packets > HANDSHAKE_PACKETS and not data_seen
+        if self.packets <= HANDSHAKE_PACKETS:
+            return False
+        return self.packets > MOST_PACKETS or max(data.run for data in self.data.values()) <= 1
 
-    def add(self, packet: bytes, from_client: bool) -> str | None:
+    def add(self, packet: bytes, from_client: bool) -> Recognised | None:
         self.packets += 1
         if len(packet) < SMALLEST_RESET_OCTETS:
             return None
@@ -87,24 +93,29 @@ class OpenVpnDetector:
             return self._control(session, from_client == self.client_was_right)
         return None
 
-    def _server_reset(self, packet: bytes, session: bytes) -> str | None:
+    def _server_reset(self, packet: bytes, session: bytes) -> Recognised | None:
         if not any(session) or session == self.client_session:
             return None
         self.server_session = session
         if self.client_session not in packet[1 + SESSION_ID_OCTETS :]:
             return None
-        return (
-            f"the server's hard reset repeats the session id of the client's hard reset ({self._wrapping_with_echo()})"
+        return self._recognised(
+            f"the server's hard reset repeats the session id of the client's hard reset ({self._wrapping_with_echo()})",
+            SESSION_COST,
         )
 
-    def _control(self, session: bytes, from_client: bool) -> str | None:
+    def _control(self, session: bytes, from_client: bool) -> Recognised | None:
         if session != (self.client_session if from_client else self.server_session):
             return None
         who = "client" if from_client else "server"
-        return (
+        return self._recognised(
             f"hard resets of client and server, then a control packet that repeats the {who}'s session id "
-            f"({self._wrapping_without_echo()})"
+            f"({self._wrapping_without_echo()})",
+            SESSION_COST,
         )
+
+    def _recognised(self, rule: str, cost: str) -> Recognised:
+        return Recognised("openvpn", rule, cost, client_was_right=self.client_was_right)
 
     def _wrapping_with_echo(self) -> str:
         """The acknowledgement could be read, so the body is not encrypted: what the reset has on top is tls-auth's."""
@@ -117,20 +128,25 @@ class OpenVpnDetector:
         size = len(self.client_reset)
         return "tls-crypt" if size == TLS_CRYPT_RESET_OCTETS else f"client reset of {size} octets"
 
-    def _data(self, packet: bytes, from_client: bool) -> str | None:
-        (self.client_data if from_client else self.server_data).add(packet)
-        runs = (self.client_data.run, self.server_data.run)
-        if min(runs) < DATA_PACKETS:
+    def _data(self, packet: bytes, from_client: bool) -> Recognised | None:
+        self.data[from_client].add(packet)
+        if min(data.run for data in self.data.values()) < DATA_PACKETS:
             return None
         version = 2 if packet[0] >> 3 == DATA_V2 else 1
-        return f"data packets (P_DATA_V{version}) with constant header and counting packet id in both directions"
+        if version == 2 and self.data[True].plain.header[1:4] != self.data[False].plain.header[1:4]:
+            return None  # both ends name the same peer id; ESP's two indices differ
+        return Recognised(
+            "openvpn",
+            f"data packets (P_DATA_V{version}) with constant header and counting packet id in both directions",
+            DATA_COST,
+        )
 
 
 def split_tcp(data: bytes) -> list[tuple[int, bytes]]:
-    """OpenVPN's packets in a TCP stream, each with the offset behind it; empty if it is not framed like that."""
-    packets = []
+    """OpenVPN's first packets in a TCP stream, each with the offset behind it; empty if it is not framed like that."""
+    packets: list[tuple[int, bytes]] = []
     at = 0
-    while at + 2 <= len(data):
+    while at + 2 <= len(data) and len(packets) < MOST_PACKETS:
         length = int.from_bytes(data[at : at + 2], "big")
         if not 1 <= length <= LARGEST_TCP_PACKET_OCTETS:
             return []

@@ -14,48 +14,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from testbed.observer.tunnels.recognised import Counter, Recognised
+
 INITIATION, RESPONSE, DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
+MESSAGES = frozenset((INITIATION, RESPONSE, b"\3\0\0\0", DATA))
 INITIATION_OCTETS, RESPONSE_OCTETS, SMALLEST_DATA_OCTETS = 148, 92, 32
 DATA_PACKETS = 6
-LARGEST_COUNTER_STEP = 64
-HANDSHAKE_PACKETS = 200
-
-
-@dataclass(slots=True)
-class _Counter:
-    index: bytes = b""
-    last: int = 0
-    run: int = 0
-
-    def add(self, packet: bytes) -> None:
-        index, number = packet[4:8], int.from_bytes(packet[8:16], "little")
-        follows = index == self.index and 0 < number - self.last <= LARGEST_COUNTER_STEP
-        self.run = self.run + 1 if follows else 1
-        self.index, self.last = index, number
+HANDSHAKE_PACKETS = 64
+MOST_PACKETS = 400
+HANDSHAKE_COST = "a 32-bit index that is named back between two messages of fixed sizes and types: none by chance"
+DATA_COST = "two constant 32-bit indices and two 64-bit counters that count: none by chance"
 
 
 @dataclass(slots=True)
 class WireGuardDetector:
     initiations: dict[bytes, bool] = field(default_factory=dict)  # sender index -> sent by the client
     packets: int = 0
-    counters: dict[bool, _Counter] = field(default_factory=lambda: {True: _Counter(), False: _Counter()})
-
-    client_was_right: bool = True  # both ends may initiate: who speaks first is as good as any
+    counters: dict[bool, Counter] = field(default_factory=lambda: {True: Counter(), False: Counter()})
 
     @property
     def hopeless(self) -> bool:
-        return self.packets > HANDSHAKE_PACKETS and max(counter.run for counter in self.counters.values()) <= 1
+        if self.packets <= HANDSHAKE_PACKETS:
+            return False
+        return self.packets > MOST_PACKETS or max(counter.run for counter in self.counters.values()) <= 1
 
-    def add(self, packet: bytes, from_client: bool) -> str | None:
+    def add(self, packet: bytes, from_client: bool) -> Recognised | None:
         self.packets += 1
         kind, size = packet[:4], len(packet)
         if kind == INITIATION and size == INITIATION_OCTETS and len(self.initiations) < HANDSHAKE_PACKETS:
             self.initiations[packet[4:8]] = from_client
         elif kind == RESPONSE and size == RESPONSE_OCTETS:
             if self.initiations.get(packet[8:12]) is (not from_client):
-                return "a handshake response of 92 octets names the index of the initiation of 148 octets"
+                return Recognised(
+                    "wireguard",
+                    "a handshake response of 92 octets names the index of the initiation of 148 octets",
+                    HANDSHAKE_COST,
+                    client_was_right=not from_client,
+                )
         elif kind == DATA and size >= SMALLEST_DATA_OCTETS and size % 16 == 0:
-            self.counters[from_client].add(packet)
+            self.counters[from_client].add(packet[4:8], int.from_bytes(packet[8:16], "little"))
             if min(counter.run for counter in self.counters.values()) >= DATA_PACKETS:
-                return "data messages with constant receiver index and counting counter in both directions"
+                return Recognised(
+                    "wireguard",
+                    "data messages with constant receiver index and counting counter in both directions",
+                    DATA_COST,
+                )
         return None

@@ -1,0 +1,88 @@
+"""What only several conversations of the same hosts together tell, once the capture is over.
+
+    AnyConnect, OpenConnect   a TLS connection to a server, and while it lasts DTLS from the same client to the same
+                              address and port: the VPN signs in over the one and carries packets in the other
+    DTLS alone                much data both ways and no STUN, which calls have: a hint, no more
+    tinc                      datagrams between the two ends of a meta connection, on its port
+
+Source: openconnect.gitlab.io, "The Cisco AnyConnect protocol"; tinc manual
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from testbed.observer.findings import Place
+from testbed.observer.flows import FlowState
+from testbed.observer.model import Certainty
+from testbed.observer.tunnels.dtls import Dtls, read_dtls
+from testbed.observer.tunnels.recognised import Recognised
+from testbed.observer.tunnels.segments import Segment, segments
+
+MOST_DATAGRAMS = 400  # of a conversation, looked at
+MUCH_DATA = 50  # datagrams each way
+DTLS_COST = (
+    "no published figure; a web page and DTLS without STUN to one port of one host would look alike. None among the "
+    "benign captures of docs/tunnel-detection.md"
+)
+ALONE_COST = "no published figure: any protocol over DTLS (sensors, games) with much data both ways looks alike"
+TINC_COST = "none known: the port and both ends are those of a connection that said it is tinc's"
+
+
+def related_tunnels(flows: Sequence[FlowState]) -> Iterator[tuple[FlowState, Recognised, Place]]:
+    """Conversations that others show to be tunnels, with the packet that made it so."""
+    tinc = {(_hosts(flow), flow.server.endpoint.port) for flow in flows if flow.application == "tinc"}
+    tls = _tls_connections(flows)
+    for flow in flows:
+        if flow.protocol != "udp" or flow.tunnel is not None:
+            continue
+        ports = (flow.client.endpoint.port, flow.server.endpoint.port)
+        if any((_hosts(flow), port) in tinc for port in ports if tinc):
+            rule = "datagrams between the two ends of a tinc meta connection, on its port"
+            place = Place(flow.first_frame, flow.started_ns)
+            yield flow, Recognised("tinc", rule, TINC_COST, Certainty.LIKELY), place
+        elif flow.application == "dtls":
+            found = _dtls(flow, tls)
+            if found is not None:
+                yield flow, *found
+
+
+def _hosts(flow: FlowState) -> frozenset[str]:
+    return frozenset((flow.client.endpoint.address, flow.server.endpoint.address))
+
+
+_Connection = tuple[str, str, int]
+
+
+def _tls_connections(flows: Iterable[FlowState]) -> dict[_Connection, list[tuple[int, int]]]:
+    """Begin and end of every TLS connection, by client, server and the server's port."""
+    found: dict[_Connection, list[tuple[int, int]]] = {}
+    for flow in flows:
+        if flow.protocol == "tcp" and flow.application == "tls":
+            found.setdefault(_connection(flow), []).append((flow.started_ns, flow.ended_ns))
+    return found
+
+
+def _connection(flow: FlowState) -> _Connection:
+    return flow.client.endpoint.address, flow.server.endpoint.address, flow.server.endpoint.port
+
+
+def _dtls(flow: FlowState, tls: dict[_Connection, list[tuple[int, int]]]) -> tuple[Recognised, Place] | None:
+    datagrams = segments(flow, MOST_DATAGRAMS)
+    found = read_dtls((datagram.from_client, datagram.data) for datagram in datagrams)
+    if found is None:
+        return None
+    if found.is_call:
+        return None
+    at = datagrams[found.certain_at].place
+    if any(began < flow.started_ns <= ended for began, ended in tls.get(_connection(flow), ())):
+        rule = "DTLS to the address and port of a TLS connection that the same client holds, as AnyConnect does"
+        return Recognised("anyconnect-like", rule, DTLS_COST, Certainty.LIKELY), at
+    return _dtls_alone(found, datagrams)
+
+
+def _dtls_alone(found: Dtls, datagrams: Sequence[Segment]) -> tuple[Recognised, Place] | None:
+    if min(found.data_sent, found.data_received) < MUCH_DATA:
+        return None
+    rule = f"DTLS with at least {MUCH_DATA} datagrams of data each way and no STUN"
+    return Recognised("dtls", rule, ALONE_COST, Certainty.POSSIBLE), datagrams[-1].place

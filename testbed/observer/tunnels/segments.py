@@ -1,0 +1,127 @@
+"""What a finished TCP conversation of which nothing can be read is: the detectors over its streams and its segments.
+
+OpenVPN over TCP puts two octets of length before each packet; the packets of both directions are put in the order in
+which they were complete. Where the order of segments is what matters (the patterns of Xue et al., SSH), a piece of the
+stream counts as a segment: what was sent again or out of order is in it once, in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from testbed.observer.findings import Place
+from testbed.observer.flows import FlowState, Side
+from testbed.observer.streams import Run
+from testbed.observer.tunnels import block_cipher, encrypted, meta, openvpn, ssh
+from testbed.observer.tunnels.block_cipher import BlockCipherDetector
+from testbed.observer.tunnels.openvpn import OpenVpnDetector
+from testbed.observer.tunnels.openvpn_patterns import FIRST_OCTET_OF_TCP, OpenVpnPatternDetector
+from testbed.observer.tunnels.recognised import Detector, Recognised
+
+MOST_SEGMENTS = 600  # of one side, looked at
+IKE_OVER_TCP = b"IKETCP"
+IKE_COST = "none: a prefix of 48 bits that the standard reserves for it"
+_NOTHING = Run(0, b"")
+
+Found = tuple[Recognised, Place]
+
+
+class Segment(NamedTuple):
+    """Also an OpenVPN packet: what one side sent in one piece, and where it was complete."""
+
+    place: Place
+    from_client: bool
+    data: bytes
+
+
+def recognise(flow: FlowState) -> Found | None:
+    client, server = _beginning(flow.client), _beginning(flow.server)
+    if ssh.is_ssh(client.data, server.data):
+        flow.application = "ssh"
+        return _ssh(flow)
+    introduced = meta.recognise(client.data, server.data)
+    if introduced is not None:
+        recognised, sent, received = introduced
+        return recognised, max(_place(flow.client, sent), _place(flow.server, received))
+    if client.data.startswith(IKE_OVER_TCP):
+        rule = "the connection begins with IKETCP: IKE and ESP over TCP"
+        return Recognised("ipsec", rule, IKE_COST), _place(flow.client, len(IKE_OVER_TCP))
+    return _openvpn(flow, client, server) or _static_key(flow, client, server) or _by_segments(flow)
+
+
+def _beginning(side: Side) -> Run:
+    """A side's octets up to the first that are missing."""
+    return next(iter(side.recorder.runs()), _NOTHING)
+
+
+def _place(side: Side, end: int) -> Place:
+    return Place(*side.recorder.completed(end))
+
+
+def _openvpn(flow: FlowState, client: Run, server: Run) -> Found | None:
+    return _feed(OpenVpnDetector(), _framed(flow, openvpn.split_tcp(client.data), openvpn.split_tcp(server.data)))
+
+
+def _static_key(flow: FlowState, client: Run, server: Run) -> Found | None:
+    most = block_cipher.MOST_PACKETS
+    frames = [block_cipher.split_frames(run.data, most) for run in (client, server)]
+    return _feed(BlockCipherDetector(), _framed(flow, *frames)) if all(frames) else None
+
+
+def _framed(flow: FlowState, client: Sequence[tuple[int, bytes]], server: Sequence[tuple[int, bytes]]) -> list[Segment]:
+    """Packets with the offset behind each, of both directions, in the order in which they were complete."""
+    found = [
+        Segment(_place(side, end), side.is_client, packet)
+        for side, packets in ((flow.client, client), (flow.server, server))
+        for end, packet in packets
+    ]
+    return sorted(found, key=lambda segment: segment.place)
+
+
+def segments(flow: FlowState, most: int = MOST_SEGMENTS) -> list[Segment]:
+    """The first segments or datagrams with payload of both directions, `most` of each, in the order of their frames."""
+    found = []
+    for side in (flow.client, flow.server):
+        recorder, data = side.recorder, side.recorder.data()
+        for index in range(min(len(recorder.offsets), most)):
+            end = recorder.offsets[index + 1] if index + 1 < len(recorder.offsets) else len(data)
+            place = Place(recorder.frames[index], recorder.times_ns[index])
+            found.append(Segment(place, side.is_client, data[recorder.offsets[index] : end]))
+    return sorted(found, key=lambda segment: segment.place.frame)
+
+
+def _ssh(flow: FlowState) -> Found | None:
+    turns: list[Segment] = []
+    for segment in segments(flow):
+        if turns and turns[-1].from_client == segment.from_client:
+            turns[-1] = Segment(segment.place, segment.from_client, turns[-1].data + segment.data)
+        else:
+            turns.append(segment)
+    hint = ssh.recognise_forwarding([(turn.from_client, len(turn.data)) for turn in turns])
+    return (hint[0], turns[hint[1]].place) if hint is not None else None
+
+
+def _by_segments(flow: FlowState) -> Found | None:
+    """What needs only sizes, directions and first octets."""
+    reassembly = flow.client.reassembly
+    from_the_beginning = reassembly is not None and reassembly.began_at is not None
+    if not from_the_beginning:
+        return None
+    found = segments(flow)
+    pattern = _feed(OpenVpnPatternDetector(octet_at=FIRST_OCTET_OF_TCP), found)
+    if pattern is not None:
+        return pattern
+    first = next((segment for segment in found if segment.from_client), None)
+    recognised = encrypted.recognise(first.data) if first is not None else None
+    return (recognised, first.place) if first is not None and recognised is not None else None
+
+
+def _feed(detector: Detector, packets: Iterable[Segment]) -> Found | None:
+    for segment in packets:
+        recognised = detector.add(segment.data, segment.from_client)
+        if recognised is not None:
+            return recognised, segment.place
+        if detector.hopeless:
+            return None
+    return None
