@@ -36,6 +36,10 @@ def address(value: str) -> str:
     return f"ipv6.addr == {value}" if ":" in value else f"ip.addr == {value}"
 
 
+def source(value: str) -> str:
+    return f"ipv6.src == {value}" if ":" in value else f"ip.src == {value}"
+
+
 def between(protocol: str, one: Endpoint, other: Endpoint) -> str:
     """The filter of one flow: both addresses, and both ports where there are any."""
     terms = [address(one.address)]

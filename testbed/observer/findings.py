@@ -53,6 +53,9 @@ class Findings:
     tunnels: list[Tunnel] = field(default_factory=list)
     tunnel_ends: set[tuple[str, frozenset[str]]] = field(default_factory=set)  # protocol and both addresses
     complete: bool = True
+    name_servers: set[str] = field(default_factory=set)  # addresses that answered in clear DNS
+    connections: dict[bytes, int] = field(default_factory=dict)  # ids of QUIC connections: the flow that agreed on them
+    connection_id_sizes: set[int] = field(default_factory=set)
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
     _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     _hints: dict[tuple[str, str, str], _Hinted] = field(default_factory=dict)
@@ -133,6 +136,11 @@ class Findings:
             hinted = self._hints[what, value, about] = _Hinted(display_filter, rule)
         if len(hinted.frames) < self.limits.frames_per_sighting:
             hinted.frames[place.frame] = None
+
+    def know_connection(self, connection_id: bytes, flow: int) -> None:
+        if len(self.connections) < self.limits.flows:
+            self.connections.setdefault(connection_id, flow)
+            self.connection_id_sizes.add(len(connection_id))
 
     def warn(self, reason: str, frame: int) -> None:
         """Something could not be read. Counted by reason, so that a million bad packets are one line."""

@@ -66,10 +66,12 @@ class FlowState:
     also: str = ""  # what a display filter needs besides addresses and ports
     roles: bool = True  # whether it has a client and a server: an ICMP error has neither
     tunnel: Tunnel | None = None
+    settled: bool = False  # UDP: no datagram to come can tell anything new; they are counted and kept, not dissected
     detectors: list[Detector] | None = None  # None until the first datagram needs them; empty once it is decided
     suspicion: tuple[Recognised, Place] | None = None  # a rule that is less than certain held
     carries: Callable[[bytes], int] | None = None  # a tunnel in clear: where in a datagram the inner IP header begins
     layers: tuple[str, ...] = ()  # the headers around it, from the outermost, where it was found inside a tunnel
+    dissector: object | None = None  # what a protocol's dissector remembers from datagram to datagram
     decoded: list[tuple[Side, bytes, int]] = field(default_factory=list)  # HTTP bodies with the frame that ended them
 
     @property

@@ -2,8 +2,9 @@
 
     request line or status line | header lines | empty line | body by Content-Length, by chunks, or until the end
 
-Messages are read one after the other, as far as the octets make sense. Bodies are unchunked and decompressed (gzip,
-deflate), at most to a limit. What a message is part of (which request a response answers) is taken from the order.
+Messages are read one after the other, as far as the octets make sense; what follows a CONNECT or an upgrade is read on
+only if it is HTTP/1.1 again. Bodies are unchunked and decompressed, at most to a limit. Which request a response
+answers is taken from the order.
 
 Source: RFC 9112, RFC 9110
 """
@@ -11,16 +12,17 @@ Source: RFC 9112, RFC 9110
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from testbed.observer.wire.codings import decode, split_list
+
 LONGEST_HEAD_OCTETS = 256 << 10
 MOST_MESSAGES = 10_000
-MOST_MEMBERS = 1_000  # of one compressed body
-INFLATE_OCTETS = 4096
 REQUEST_START = re.compile(rb"[A-Z][A-Z-]{1,19} [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n")
 STATUS_START = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
+ANY_REQUEST = re.compile(rb"(?:\A|(?<=\n))" + REQUEST_START.pattern)
+ANY_STATUS = re.compile(rb"(?:\A|(?<=\n))" + STATUS_START.pattern)
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
@@ -53,6 +55,7 @@ class HttpMessage:
     complete: bool
     until_close: bool = False
     altered: bool = False
+    trailers: tuple[Header, ...] = ()  # behind a chunked body
 
     def header(self, name: bytes) -> bytes | None:
         lowered = name.lower()
@@ -66,6 +69,7 @@ class _Body:
     complete: bool
     until_close: bool = False
     chunked: bool = False
+    trailers: bytes = b""
 
 
 def looks_like_request(data: bytes) -> bool:
@@ -74,6 +78,20 @@ def looks_like_request(data: bytes) -> bool:
 
 def looks_like_response(data: bytes) -> bool:
     return STATUS_START.match(data[:LONGEST_HEAD_OCTETS]) is not None
+
+
+def find_request(data: bytes) -> int:
+    """Where the first request line begins, or -1."""
+    return _find(ANY_REQUEST, data)
+
+
+def find_response(data: bytes) -> int:
+    return _find(ANY_STATUS, data)
+
+
+def _find(pattern: re.Pattern[bytes], data: bytes) -> int:
+    found = pattern.search(data)
+    return found.start() if found else -1
 
 
 def parse_requests(data: bytes, decoded_limit: int) -> list[HttpMessage]:
@@ -85,8 +103,6 @@ def parse_requests(data: bytes, decoded_limit: int) -> list[HttpMessage]:
             break
         messages.append(message)
         at = message.end
-        if message.method == b"CONNECT" or message.header(b"upgrade") == b"h2c":
-            break  # what follows may be another protocol
     return messages
 
 
@@ -102,8 +118,6 @@ def parse_responses(data: bytes, requests: Sequence[HttpMessage], decoded_limit:
             break
         messages.append(message)
         at = message.end
-        if message.status == 101 or (method is not None and method.method == b"CONNECT" and message.status < 300):
-            break
         if message.status >= 200:
             method = next(waiting, None)
     return messages
@@ -125,9 +139,13 @@ def _parse(data: bytes, at: int, request_method: bytes | None, decoded_limit: in
     else:
         status = int(first.group(1))
     body = _body(data, head_end.end(), headers, request_method, status)
-    decoded = _decompress(body.octets, headers, decoded_limit)
+    codings = [*_values(headers, b"content-encoding"), *_values(headers, b"transfer-encoding")]
+    decoded = decode(body.octets, [coding for coding in codings if coding != b"chunked"], decoded_limit)
     altered = body.chunked or decoded is not body.octets
-    return HttpMessage(at, body.end, method, target, status, headers, decoded, body.complete, body.until_close, altered)
+    trailers = _headers(body.trailers)
+    return HttpMessage(
+        at, body.end, method, target, status, headers, decoded, body.complete, body.until_close, altered, trailers
+    )
 
 
 def _headers(block: bytes) -> tuple[Header, ...]:
@@ -144,8 +162,13 @@ def _value(headers: tuple[Header, ...], name: bytes) -> bytes:
     return next((header.value.lower() for header in headers if header.name.lower() == name), b"")
 
 
+def _values(headers: tuple[Header, ...], name: bytes) -> list[bytes]:
+    """All values of a header that is a list, in order."""
+    return [word for header in headers if header.name.lower() == name for word in split_list(header.value)]
+
+
 def _body(data: bytes, at: int, headers: tuple[Header, ...], request_method: bytes | None, status: int) -> _Body:
-    if request_method is not None and (request_method == b"HEAD" or status < 200 or status in (204, 304)):
+    if request_method is not None and _without_body(request_method, status):
         return _Body(b"", at, True)
     if b"chunked" in _value(headers, b"transfer-encoding"):
         return _chunks(data, at)
@@ -156,6 +179,12 @@ def _body(data: bytes, at: int, headers: tuple[Header, ...], request_method: byt
     if request_method is None:
         return _Body(b"", at, True)
     return _Body(data[at:], len(data), True, until_close=True)
+
+
+def _without_body(request_method: bytes, status: int) -> bool:
+    """Whether a response has none, whatever its headers say: RFC 9112 section 6.3."""
+    opened = request_method == b"CONNECT" and 200 <= status < 300
+    return request_method == b"HEAD" or status < 200 or status in (204, 304) or opened
 
 
 def _chunks(data: bytes, at: int) -> _Body:
@@ -174,37 +203,5 @@ def _chunks(data: bytes, at: int) -> _Body:
         at += length + (2 if data[at + length : at + length + 1] == b"\r" else 1)
     trailers = HEAD_END.search(data, at - 2, at + LONGEST_HEAD_OCTETS)
     end = trailers.end() if trailers else len(data)
-    return _Body(b"".join(pieces), end, trailers is not None, chunked=True)
-
-
-def _decompress(body: bytes, headers: tuple[Header, ...], limit: int) -> bytes:
-    """The body as the browser shows it; unchanged where it is not compressed, or not as it claims."""
-    coding = _value(headers, b"content-encoding")
-    if coding not in (b"gzip", b"x-gzip", b"deflate") or not body:
-        return body
-    for window in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # gzip or zlib by their headers; deflate without one
-        try:
-            return _inflate(body, window, limit)
-        except zlib.error:
-            continue
-    return body
-
-
-def _inflate(body: bytes, window: int, limit: int) -> bytes:
-    """A body of one or more members, one behind the other. Errors: zlib.error if not even the first makes sense."""
-    decoded = bytearray()
-    at = 0
-    for number in range(MOST_MEMBERS):
-        member = zlib.decompressobj(window)
-        try:
-            while at < len(body) and not member.eof and len(decoded) < limit:
-                piece = body[at : at + INFLATE_OCTETS]  # few at a time: what a member leaves over is copied
-                decoded += member.decompress(piece, limit - len(decoded))
-                at += len(piece) - len(member.unused_data)
-        except zlib.error:
-            if not number:
-                raise
-            break
-        if at >= len(body) or len(decoded) >= limit:
-            break
-    return bytes(decoded)
+    block = data[at : trailers.start()] if trailers else b""
+    return _Body(b"".join(pieces), end, trailers is not None, chunked=True, trailers=block)

@@ -1,24 +1,27 @@
-"""What TLS says before it is encrypted: the ClientHello's names and versions, the server's certificate up to TLS 1.2.
+"""What TLS says before it is encrypted: the ClientHello, the server's choice, the server's certificate up to TLS 1.2.
 
     record:    type 22 | version | length | fragment        handshake:  type | length (3) | body
 
-Handshake messages are put together across records; reading ends with the first record that is no handshake, where
-encryption begins. Nothing is decrypted.
+Handshake messages are put together across records. Reading ends with the first record that is no handshake, where
+encryption begins; only behind a ChangeCipherSpec it looks once more, for a second hello in clear (TLS 1.3's answer to
+a HelloRetryRequest). Nothing is decrypted. DTLS's hello has one field more, the cookie.
 
-Source: RFC 8446 section 4.1.2, RFC 5246 section 7.4.2, RFC 6066 section 3, RFC 7301
+Source: RFC 8446 section 4.1 and D.4, RFC 5246 section 7.4, RFC 6066 section 3, RFC 7301, RFC 9147, RFC 9849 (ECH)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-RECORD_HANDSHAKE = 22
+RECORD_CHANGE_CIPHER_SPEC, RECORD_HANDSHAKE = 20, 22
 CLIENT_HELLO, SERVER_HELLO, CERTIFICATE = 1, 2, 11
 EXTENSION_SERVER_NAME, EXTENSION_ALPN, EXTENSION_VERSIONS = 0, 16, 43
+EXTENSION_GROUPS, EXTENSION_POINT_FORMATS, EXTENSION_SIGNATURES = 10, 11, 13
 EXTENSION_ENCRYPTED_CLIENT_HELLO = 0xFE0D
 LARGEST_RECORD_OCTETS = (1 << 14) + 2048
 LARGEST_MESSAGE_OCTETS = 1 << 18
 MOST_CERTIFICATES = 32
+MOST_EXTENSIONS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,24 @@ class ClientHello:
     alpn: tuple[bytes, ...]
     versions: tuple[int, ...]  # as offered; the oldest form of the field if the extension is absent
     encrypted_client_hello: bool
+    legacy_version: int = 0
+    cipher_suites: tuple[int, ...] = ()
+    extensions: tuple[int, ...] = ()  # all, in order
+    groups: tuple[int, ...] = ()
+    point_formats: tuple[int, ...] = ()
+    signature_algorithms: tuple[int, ...] = ()
+    complete: bool = True  # False: the octets ended before the hello did
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHello:
+    """What the server chose. Shape: `alpn` is empty where it is encrypted (TLS 1.3) or was not negotiated."""
+
+    version: int
+    cipher_suite: int
+    alpn: bytes
+    legacy_version: int
+    extensions: tuple[int, ...]
 
 
 class _Short(Exception):
@@ -81,12 +102,19 @@ def parse_handshakes(data: bytes) -> list[Handshake]:
     messages: list[Handshake] = []
     pending = b""
     at = 0
-    while at + 5 <= len(data) and data[at] == RECORD_HANDSHAKE and data[at + 1] == 3:
+    changed = False
+    while at + 5 <= len(data) and data[at] in (RECORD_HANDSHAKE, RECORD_CHANGE_CIPHER_SPEC):
         length = int.from_bytes(data[at + 3 : at + 5], "big")
         end = at + 5 + length
         if length > LARGEST_RECORD_OCTETS or end > len(data):
             break
-        pending += data[at + 5 : end]
+        fragment = data[at + 5 : end]
+        if data[at] == RECORD_CHANGE_CIPHER_SPEC:
+            changed = True
+        elif changed and not _is_hello(fragment):
+            break
+        else:
+            pending += fragment
         while len(pending) >= 4:
             size = 4 + int.from_bytes(pending[1:4], "big")
             if size > LARGEST_MESSAGE_OCTETS:
@@ -99,21 +127,69 @@ def parse_handshakes(data: bytes) -> list[Handshake]:
     return messages
 
 
-def parse_client_hello(body: bytes) -> ClientHello | None:
+def _is_hello(fragment: bytes) -> bool:
+    """Whether a record behind a ChangeCipherSpec is a hello in clear: else it is encrypted, and begins at random."""
+    size = 4 + int.from_bytes(fragment[1:4], "big")
+    return fragment[:1] in (b"\1", b"\2") and fragment[4:5] == b"\3" and size == len(fragment)
+
+
+def unfinished_client_hello(data: bytes) -> bytes:
+    """The body of a ClientHello that begins `data` and does not end in it, as far as it goes; else nothing."""
+    body, at = b"", 0
+    while at + 5 <= len(data) and data[at] == RECORD_HANDSHAKE and len(body) < LARGEST_MESSAGE_OCTETS:
+        length = int.from_bytes(data[at + 3 : at + 5], "big")
+        body += data[at + 5 : at + 5 + length]
+        at += 5 + length
+    size = 4 + int.from_bytes(body[1:4], "big")
+    return body[4:] if body[:1] == b"\1" and len(body) < size else b""
+
+
+def parse_client_hello(body: bytes, *, cookie: bool = False, cut_off: bool = False) -> ClientHello | None:
+    """The hello, or None if it makes no sense. Shape: DTLS's has a `cookie`; one that is `cut_off` is read as far as
+    it goes, and is still None where that is not as far as its extensions."""
     reader = _Reader(body)
     try:
         legacy_version = reader.number(2)
         reader.take(32)
         reader.vector(1)
-        reader.vector(2)
+        if cookie:
+            reader.vector(1)
+        suites = _numbers(reader.vector(2))
         reader.vector(1)
-        extensions = _extensions(reader.vector(2)) if reader.left else {}
+        kinds, extensions = _extensions(reader, cut_off) if reader.left else ((), {})
+        groups = extensions.get(EXTENSION_GROUPS, b"")
+        formats = extensions.get(EXTENSION_POINT_FORMATS, b"")
+        signatures = extensions.get(EXTENSION_SIGNATURES, b"")
         return ClientHello(
             _server_name(extensions.get(EXTENSION_SERVER_NAME, b"")),
             _alpn(extensions.get(EXTENSION_ALPN, b"")),
             _versions(extensions.get(EXTENSION_VERSIONS, b"")) or (legacy_version,),
             EXTENSION_ENCRYPTED_CLIENT_HELLO in extensions,
+            legacy_version,
+            suites,
+            kinds,
+            _numbers(_Reader(groups).vector(2)) if groups else (),
+            tuple(_Reader(formats).vector(1)) if formats else (),
+            _numbers(_Reader(signatures).vector(2)) if signatures else (),
+            complete=not cut_off,
         )
+    except _Short:
+        return None
+
+
+def parse_server_hello(body: bytes) -> ServerHello | None:
+    reader = _Reader(body)
+    try:
+        legacy_version = reader.number(2)
+        reader.take(32)
+        reader.vector(1)
+        suite = reader.number(2)
+        reader.take(1)
+        kinds, extensions = _extensions(reader, False) if reader.left else ((), {})
+        chosen = extensions.get(EXTENSION_VERSIONS, b"")
+        version = int.from_bytes(chosen, "big") if len(chosen) == 2 else legacy_version
+        alpn = _alpn(extensions.get(EXTENSION_ALPN, b""))
+        return ServerHello(version, suite, alpn[0] if alpn else b"", legacy_version, kinds)
     except _Short:
         return None
 
@@ -130,13 +206,30 @@ def parse_certificates(body: bytes) -> list[bytes]:
     return certificates
 
 
-def _extensions(block: bytes) -> dict[int, bytes]:
-    reader = _Reader(block)
+def _extensions(reader: _Reader, cut_off: bool) -> tuple[tuple[int, ...], dict[int, bytes]]:
+    """The kinds in order, and the first extension of each kind."""
+    if cut_off:
+        reader.number(2)
+        block = reader
+    else:
+        block = _Reader(reader.vector(2))
+    kinds: list[int] = []
     found: dict[int, bytes] = {}
-    while reader.left:
-        kind = reader.number(2)
-        found.setdefault(kind, reader.vector(2))
-    return found
+    while block.left and len(kinds) < MOST_EXTENSIONS:
+        try:
+            kind, extension = block.number(2), block.vector(2)
+        except _Short:
+            if cut_off:
+                break
+            raise
+        kinds.append(kind)
+        found.setdefault(kind, extension)
+    return tuple(kinds), found
+
+
+def _numbers(block: bytes) -> tuple[int, ...]:
+    """Numbers of two octets each."""
+    return tuple(int.from_bytes(block[at : at + 2], "big") for at in range(0, len(block) - 1, 2))
 
 
 def _server_name(extension: bytes) -> bytes | None:
@@ -162,5 +255,4 @@ def _alpn(extension: bytes) -> tuple[bytes, ...]:
 def _versions(extension: bytes) -> tuple[int, ...]:
     if not extension:
         return ()
-    listed = _Reader(extension).vector(1)
-    return tuple(int.from_bytes(listed[at : at + 2], "big") for at in range(0, len(listed) - 1, 2))
+    return _numbers(_Reader(extension).vector(1))

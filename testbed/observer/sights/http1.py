@@ -1,0 +1,156 @@
+"""HTTP/1.1 in the streams of a conversation: hosts, addresses of pages, headers, bodies, with the packets they came in.
+
+A frame number is where Wireshark shows the field: for a message that came in several segments, the frame that
+completed it. A message the capture does not hold to its end has no such frame; it is sighted by its octets instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from testbed.facts import Kind
+from testbed.observer import filters, http, tls
+from testbed.observer.findings import Findings, Place, as_text
+from testbed.observer.flows import FlowState, Side
+from testbed.observer.sights.http2 import dissect_http2, without_port
+from testbed.observer.sights.text import SHORTEST_TEXT_OCTETS, sight_stream_text
+from testbed.observer.sights.tls import dissect_tls_run
+from testbed.observer.streams import Run
+from testbed.observer.wire import http2
+
+
+def dissect_http(flow: FlowState, findings: Findings) -> None:
+    """All messages of both directions; what follows them in another protocol is dissected as such."""
+    limit = findings.limits.decoded_octets
+    requests: list[tuple[http.HttpMessage, int]] = []
+    rests: dict[bool, list[Run]] = {True: [], False: []}
+    for run in flow.client.recorder.runs():
+        run = _from_first(flow.client, run, http.find_request(run.data), findings)
+        found = http.parse_requests(run.data, limit)
+        for message in found:
+            place = _sight_message(flow, flow.client, run, message, findings)
+            requests.append((message, place.frame))
+        rests[True] += _rest(run, found)
+    for number, run in enumerate(flow.server.recorder.runs()):
+        run = _from_first(flow.server, run, http.find_response(run.data), findings)
+        waiting = requests if not number else _asked_before(requests, flow.server.recorder.carrier(run.start))
+        responses = http.parse_responses(run.data, [request for request, _ in waiting], limit)
+        for message in responses:
+            _sight_message(flow, flow.server, run, message, findings)
+        rests[False] += _rest(run, responses)
+    _dissect_rests(flow, rests[True], rests[False], findings)
+
+
+def _from_first(side: Side, run: Run, at: int, findings: Findings) -> Run:
+    """The run from its first message on: one that begins behind a hole begins in the middle of another."""
+    if at <= 0:
+        return run
+    sight_stream_text(side, Run(run.start, run.data[:at]), findings)
+    return Run(run.start + at, run.data[at:])
+
+
+def _asked_before(requests: list[tuple[http.HttpMessage, int]], frame: int) -> list[tuple[http.HttpMessage, int]]:
+    """The requests from the last one that was complete when the frame came: a hole leaves their number unknown."""
+    asked = sum(1 for _, completed in requests if completed <= frame)
+    return requests[max(asked - 1, 0) :]
+
+
+def _rest(run: Run, messages: Sequence[http.HttpMessage]) -> list[Run]:
+    at = messages[-1].end if messages else 0
+    return [Run(run.start + at, run.data[at:])] if at < len(run.data) else []
+
+
+def _dissect_rests(flow: FlowState, client_rests: list[Run], server_rests: list[Run], findings: Findings) -> None:
+    """What follows a CONNECT or an upgrade: TLS, HTTP/2, or text as it stands."""
+    if any(http2.has_preface(run.data) for run in client_rests):
+        dissect_http2(flow, client_rests, server_rests, findings)
+        return
+    for side, rests in ((flow.client, client_rests), (flow.server, server_rests)):
+        for run in rests:
+            if tls.looks_like_tls(run.data):
+                dissect_tls_run(flow, side, run, findings)
+            else:
+                sight_stream_text(side, run, findings)
+
+
+def _sight_message(flow: FlowState, side: Side, run: Run, message: http.HttpMessage, findings: Findings) -> Place:
+    frame, time_ns = side.recorder.completed(run.start + message.end)
+    complete = message.complete
+    if message.until_close and side.reassembly is not None:
+        complete = bool(side.reassembly.fin_frame)
+        frame, time_ns = (side.reassembly.fin_frame, side.reassembly.fin_time_ns) if complete else (frame, time_ns)
+    elsewhere: Callable[[bytes], str] | None = None
+    if not complete:  # Wireshark never shows its fields: find it by its octets, where they begin
+        findings.warn("an HTTP message is not in the capture to its end", frame)
+        frame = side.recorder.carrier(run.start + message.start)
+        first = run.data[message.start : message.start + filters.LONGEST_NEEDLE_OCTETS].split(b"\n", 1)[0]
+
+        def elsewhere(_: bytes) -> str:
+            return f"tcp.payload contains {filters.octets(first)}"
+
+    sight = HttpSighter(Place(frame, time_ns), findings, elsewhere)
+    sight.message(message)
+    if message.altered and message.body:
+        flow.decoded.append((side, message.body, frame))
+    return Place(frame, time_ns)
+
+
+class HttpSighter(NamedTuple):
+    """Enters one message's parts. Shape: `elsewhere` replaces every filter where Wireshark shows no HTTP fields."""
+
+    place: Place
+    findings: Findings
+    elsewhere: Callable[[bytes], str] | None
+
+    def message(self, message: http.HttpMessage) -> None:
+        if not message.status:
+            self._request(message)
+        for header in message.headers:
+            self._sight(Kind.HTTP_HEADER, as_text(header.line), self._header_filter(message, header))
+        for header in message.trailers:
+            self._sight(Kind.HTTP_HEADER, as_text(header.line), _octet_filter(header.line))
+        if message.body:
+            self._sight(Kind.HTTP_BODY, as_text(message.body), self._body_filter(message))
+
+    def _sight(self, kind: Kind, value: str, display_filter: str) -> None:
+        if self.elsewhere is not None:
+            display_filter = self.elsewhere(b"")
+        self.findings.sight(kind, value, self.place.frame, self.place.time_ns, display_filter, "http")
+
+    def _request(self, message: http.HttpMessage) -> None:
+        host = message.header(b"host") or b""
+        if host:
+            name = without_port(as_text(host)).lower()
+            display_filter = _text_filter("http.host", host)
+            self._sight(Kind.HTTP_HOST, name, display_filter)
+            self.findings.name(
+                name, "http", self.place.frame, self.elsewhere(b"") if self.elsewhere else display_filter
+            )
+        if message.target.startswith(b"/") and host:
+            url = b"http://" + host + message.target
+            self._sight(Kind.HTTP_URL, as_text(url), _text_filter("http.request.full_uri", url))
+        elif b"://" in message.target:
+            self._sight(Kind.HTTP_URL, as_text(message.target), _text_filter("http.request.uri", message.target))
+        else:
+            value = f"http://{as_text(host)}{as_text(message.target)}"
+            self._sight(Kind.HTTP_URL, value, _text_filter("http.request.uri", message.target))
+
+    def _header_filter(self, message: http.HttpMessage, header: http.Header) -> str:
+        field = "http.response.line" if message.status else "http.request.line"
+        return filters.equals(field, header.line + b"\r\n") if header.line.isascii() else _octet_filter(header.line)
+
+    def _body_filter(self, message: http.HttpMessage) -> str:
+        needle = filters.longest_text(message.body)
+        if len(needle) < SHORTEST_TEXT_OCTETS and not message.altered:
+            return _octet_filter(message.body)
+        return f"http.file_data contains {filters.quote(needle)}"
+
+
+def _text_filter(field: str, value: bytes) -> str:
+    return filters.equals(field, value) if value.isascii() else _octet_filter(value)
+
+
+def _octet_filter(value: bytes) -> str:
+    """Wireshark shows octets that are not ASCII as something else: search the message's octets instead."""
+    return f"http contains {filters.octets(value)}"

@@ -1,0 +1,75 @@
+"""What a QUIC conversation tells: the name in the client's Initial packets, versions, and that it is QUIC at all."""
+
+from __future__ import annotations
+
+from testbed.observer import filters
+from testbed.observer.findings import Findings, Place
+from testbed.observer.flows import FlowState, Side
+from testbed.observer.sights.tls import OVER_QUIC, sight_handshake
+from testbed.observer.wire.quic import VERSIONS
+from testbed.observer.wire.quic_handshake import QuicHandshake
+
+LONG_HEADER, FIXED_BIT = 0x80, 0x40
+SHORTEST_TELLING_ID_OCTETS = 8  # shorter ones occur by chance
+
+
+def dissect_quic(flow: FlowState, side: Side, data: bytes, place: Place, findings: Findings) -> None:
+    """A datagram of a flow of QUIC. Cheap for all but the first ones with long headers."""
+    handshake = flow.dissector
+    if not isinstance(handshake, QuicHandshake):
+        handshake = flow.dissector = QuicHandshake()
+    if not data[0] & LONG_HEADER or handshake.over:
+        return
+    versions, retried, offered = set(handshake.versions), handshake.retried, handshake.offered
+    messages = handshake.add(data, side.is_client)
+    flow.application = flow.application or "quic"
+    if handshake.client_side is False:
+        flow.swap_roles()
+        handshake.client_side = True
+    _hint_headers(flow, handshake, (versions, retried, offered), place, findings)
+    for message in messages:
+        detail = {"quic_version": VERSIONS[message.version]}
+        sight_handshake(flow, message.type, message.body, OVER_QUIC, place, findings, **detail)
+    for connection_id in handshake.ids:
+        if len(connection_id) >= SHORTEST_TELLING_ID_OCTETS:
+            findings.know_connection(connection_id, flow.index)
+
+
+def _hint_headers(
+    flow: FlowState,
+    handshake: QuicHandshake,
+    before: tuple[set[int], bool, tuple[int, ...]],
+    place: Place,
+    findings: Findings,
+) -> None:
+    versions, retried, offered = before
+    server = str(flow.server.endpoint)
+    both = filters.between("udp", flow.client.endpoint, flow.server.endpoint)
+    for version in handshake.versions - versions:
+        display_filter = f"{both} && quic.version == 0x{version:08x}"
+        findings.hint("quic", f"version {VERSIONS[version]}", server, place, display_filter)
+    if handshake.retried and not retried:
+        findings.hint("quic", "the server asks for another try (Retry)", server, place, f"{both} && quic.retry_token")
+    if handshake.offered and not offered:
+        names = ", ".join(VERSIONS.get(version, f"0x{version:08x}") for version in handshake.offered)
+        words = f"the server offers versions {names}"
+        findings.hint("quic", words, server, place, f"{both} && quic.supported_version")
+
+
+def recognise_migrated(flow: FlowState, data: bytes, place: Place, findings: Findings) -> bool:
+    """Whether a flow's first datagram has a short header with a connection id known from another: it moved here."""
+    if not data[0] & FIXED_BIT or data[0] & LONG_HEADER or not findings.connections:
+        return False
+    for size in findings.connection_id_sizes:
+        former = findings.connections.get(data[1 : 1 + size]) if len(data) > size else None
+        if former is not None and former != flow.index:
+            flow.application = "quic"
+            flow.dissector = QuicHandshake()
+            display_filter = filters.between("udp", flow.client.endpoint, flow.server.endpoint)
+            ends = f"udp {flow.client.endpoint} -> {flow.server.endpoint}"
+            rule = "the first datagram carries a connection id that another flow agreed on"
+            findings.hint(
+                "quic", "a connection moved here from another address or port", ends, place, display_filter, rule
+            )
+            return True
+    return False

@@ -1,0 +1,82 @@
+"""Content codings undone: gzip, deflate, br, one behind the other as the header lists them; never beyond a limit.
+
+Not undone: `compress` and `zstd`, for want of a library among the project's; such a body stays as the wire carries it.
+
+Source: RFC 9110 section 8.4, RFC 1950 to 1952, RFC 7932
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import brotli  # type: ignore[import-untyped]  # it ships no types
+
+MOST_CODINGS = 5
+MOST_MEMBERS = 1_000  # of one compressed body
+INFLATE_OCTETS = 4096
+
+
+def decode(body: bytes, codings: Sequence[bytes], limit: int) -> bytes:
+    """The body as the browser shows it; where one coding is unknown or not what it claims, as far as it can be undone.
+
+    `codings` are in the order in which they were applied.
+    """
+    for coding in reversed(codings[:MOST_CODINGS]):
+        if not body or coding == b"identity":
+            continue
+        decoded = _undo(body, coding, limit)
+        if decoded is None:
+            break
+        body = decoded
+    return body
+
+
+def split_list(value: bytes) -> list[bytes]:
+    return [word for word in (part.strip().lower() for part in value.split(b",")) if word]
+
+
+def _undo(body: bytes, coding: bytes, limit: int) -> bytes | None:
+    if coding == b"br":
+        return _unbrotli(body, limit)
+    if coding in (b"gzip", b"x-gzip", b"deflate"):
+        for window in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # gzip or zlib by their headers; deflate without one
+            try:
+                return _inflate(body, window, limit)
+            except zlib.error:
+                continue
+    return None
+
+
+def _unbrotli(body: bytes, limit: int) -> bytes | None:
+    decompressor, decoded = brotli.Decompressor(), bytearray()
+    try:
+        piece = decompressor.process(body, output_buffer_limit=limit)
+        while piece:
+            decoded += piece
+            if len(decoded) >= limit or decompressor.is_finished():
+                break
+            piece = decompressor.process(b"", output_buffer_limit=limit - len(decoded))
+    except brotli.error:
+        return bytes(decoded) or None
+    return bytes(decoded[:limit]) if decoded or decompressor.is_finished() else None
+
+
+def _inflate(body: bytes, window: int, limit: int) -> bytes:
+    """A body of one or more members, one behind the other. Errors: zlib.error if not even the first makes sense."""
+    decoded = bytearray()
+    at = 0
+    for number in range(MOST_MEMBERS):
+        member = zlib.decompressobj(window)
+        try:
+            while at < len(body) and not member.eof and len(decoded) < limit:
+                piece = body[at : at + INFLATE_OCTETS]  # few at a time: what a member leaves over is copied
+                decoded += member.decompress(piece, limit - len(decoded))
+                at += len(piece) - len(member.unused_data)
+        except zlib.error:
+            if not number:
+                raise
+            break
+        if at >= len(body) or len(decoded) >= limit:
+            break
+    return bytes(decoded)
