@@ -132,15 +132,15 @@ class Action:
     family: Literal["any", "ipv4", "ipv6"] = "any"  # http, https, ping: the address family to use
     types: tuple[str, ...] = ()  # dns: record types asked for
     method: str = "GET"
-    version: str = "1.1"  # http, https: 1.1 | 2 | 3
-    over: str = "udp"  # dns, http, https, ping: how names are asked for, see Lookup
-    server: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: str | None = None
     argv: tuple[str, ...] = ()
     count: int = 1  # ping: echo requests
     interval: float = 0.2  # ping: between two of them
     timeout: float = 5.0
+    version: str = "1.1"  # http, https: 1.1 | 2 | 3
+    over: str = "udp"  # dns, http, https, ping: how names are asked for, see Lookup
+    server: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Workload:
     request: WorkloadRequest
     telling: threading.Lock = field(default_factory=threading.Lock)
     settings: threading.Lock = field(default_factory=threading.Lock)
-    context: ssl.SSLContext | None = None
+    contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)  # by the protocol that ALPN offers
 
     def perform(self) -> None:
         before, started_at = LinkCounters.read(), time.monotonic()
@@ -64,15 +64,16 @@ class Workload:
         line = {"event": "end", "id": action.id, "record": asdict(record), "facts": _as_values(attempt.facts)}
         self._tell(line if attempt.output is None else {**line, "output": attempt.output})
 
-    def tls(self) -> ssl.SSLContext:
+    def tls(self, protocol: str) -> ssl.SSLContext:
         """The client's TLS settings: the lab's authority and no other, secrets logged for Wireshark."""
         with self.settings:
-            if self.context is None:
-                self.context = ssl.create_default_context(cafile=self.request.ca_certificate)
-                self.context.set_alpn_protocols(["http/1.1"])
+            if protocol not in self.contexts:
+                context = ssl.create_default_context(cafile=self.request.ca_certificate)
+                context.set_alpn_protocols([protocol])
                 if self.request.keylog:
-                    self.context.keylog_filename = self.request.keylog
-            return self.context
+                    context.keylog_filename = self.request.keylog
+                self.contexts[protocol] = context
+            return self.contexts[protocol]
 
     def _tell(self, line: dict[str, Any]) -> None:
         with self.telling:

@@ -31,7 +31,7 @@ class Attempt:
     request: WorkloadRequest
     action: Action
     deadline_at: float
-    tls: Callable[[], ssl.SSLContext]  # the client's TLS settings, made when first needed
+    tls: Callable[[str], ssl.SSLContext]  # the client's TLS settings by the protocol for ALPN, made when first needed
     facts: dict[Fact, None] = field(default_factory=dict)
     output: str | None = None
 

@@ -1,15 +1,16 @@
-"""`dns`: ask the node's first name server for a name, in one UDP query per record type; over TCP where it is truncated.
+"""`dns`: ask a resolver for a name, one query per record type, over UDP, TCP, TLS or HTTPS.
 
-The server is the one resolv.conf names now, so that a tunnel that changes it is obeyed. An answer counts only if it
-comes from the server asked and repeats id and question.
+Unless the action names another, the server is the one that resolv.conf names now, so that a tunnel that changes it is
+obeyed. A resolver that is named without an address is itself looked up first, in clear, as phones do it for their
+"private DNS": that lookup is a fact of its own.
 
-Sources: RFC 1035 section 4; RFC 5452 section 9; dnslib for the messages (15 ms to import, dnspython takes 57).
+Sources: RFC 1035 section 4; dnslib for the messages (15 ms to import, dnspython takes 57).
 """
 
 from __future__ import annotations
 
 import secrets
-import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,13 @@ from typing import Any
 import dnslib
 
 from testbed.facts import Kind
-from testbed.workload.attempt import ActionFailed, Attempt, in_words
+from testbed.workload.attempt import ActionFailed, Attempt
+from testbed.workload.dns_channels import Server, open_channel
+from testbed.workload.resolve import is_address, resolve_by_system
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-PORT = 53
-TRIES = 2
 DEFAULT_TYPES = ("A", "AAAA")
 RCODE_WORDS = {1: "format error", 2: "server failure", 3: "no such name", 4: "not implemented", 5: "refused"}
-_HOSTILE = (
-    dnslib.DNSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    RecursionError,
-    OverflowError,
-)  # what parsing may raise
 
 
 @dataclass(slots=True)
@@ -43,15 +36,29 @@ class _Answers:
 def perform(attempt: Attempt) -> str:
     """Look the action's target up; returns the answers for people."""
     name, tokens = attempt.canaries.expand(attempt.action.target.lower().rstrip("."), "name")
-    server = first_name_server()
-    answers = _Answers()
-    for kind in attempt.action.types or DEFAULT_TYPES:
+    kinds = attempt.action.types or DEFAULT_TYPES
+    for kind in kinds:
         if kind not in dnslib.QTYPE.reverse:
             raise ActionFailed(f"{kind} is not a record type")
-        _note_answers(attempt, name, _lookup(attempt, server, name, kind, tokens), answers)
+    server = find_server(attempt)
+    answers = _Answers()
+    for message in ask(attempt, server, name, kinds, tokens):
+        _collect(message, answers)
+    how = "" if attempt.action.over == "udp" else f" over {attempt.action.over}"
     if not answers.values:
-        raise ActionFailed(f"{name}: {answers.complaint or 'the name has no such record'}, says {server}")
-    return f"{', '.join(answers.values)} from {server}"
+        raise ActionFailed(f"{name}: {answers.complaint or 'the name has no such record'}, says {server}{how}")
+    return f"{', '.join(answers.values)} from {server}{how}"
+
+
+def find_server(attempt: Attempt) -> Server:
+    """The resolver that the action names, or else the node's first. Errors: ActionFailed if there is none."""
+    written = attempt.action.server
+    if written is None:
+        return Server((first_name_server(),))
+    address, _, name = written.partition("#")
+    if name or is_address(address):
+        return Server((address,), name or None, chosen=True)
+    return Server(tuple(resolve_by_system(attempt, written, ())), written, chosen=True)
 
 
 def first_name_server() -> str:
@@ -67,72 +74,32 @@ def first_name_server() -> str:
     return server
 
 
-def _note_answers(attempt: Attempt, name: str, message: Any, answers: _Answers) -> None:
+def ask(attempt: Attempt, server: Server, name: str, kinds: Sequence[str], tokens: tuple[str, ...]) -> Iterator[Any]:
+    """The answer to each kind of question about `name`, noted as facts. Errors: ActionFailed."""
+    with open_channel(attempt, server) as channel:
+        for kind in kinds:
+            question = dnslib.DNSRecord.question(name, kind)
+            question.header.id = secrets.randbelow(1 << 16)
+            message = channel.ask(question, lambda: attempt.note_name(Kind.DNS_NAME, name, tokens))
+            for record in message.rr:
+                if record.rtype in (dnslib.QTYPE.A, dnslib.QTYPE.AAAA):
+                    attempt.note(Kind.DNS_ANSWER, str(record.rdata), attempt.site_of_name(name))
+            yield message
+
+
+def addresses_of(attempt: Attempt, name: str, kinds: Sequence[str], tokens: tuple[str, ...]) -> list[str]:
+    """The addresses of `name`, asked for as the action says. Errors: ActionFailed if there is none."""
+    found: list[str] = []
+    answers = _Answers()
+    for message in ask(attempt, find_server(attempt), name, kinds, tokens):
+        _collect(message, answers)
+        found += [str(record.rdata) for record in message.rr if dnslib.QTYPE[record.rtype] in DEFAULT_TYPES]
+    if not found:
+        raise ActionFailed(f"{name}: {answers.complaint or 'the name has no address'}")
+    return found
+
+
+def _collect(message: Any, answers: _Answers) -> None:
     if message.header.rcode:
         answers.complaint = RCODE_WORDS.get(message.header.rcode, f"response code {message.header.rcode}")
-    for record in message.rr:
-        value = str(record.rdata)
-        answers.values.append(value)
-        if record.rtype in (dnslib.QTYPE.A, dnslib.QTYPE.AAAA):
-            attempt.note(Kind.DNS_ANSWER, value, attempt.site_of_name(name))
-
-
-def _lookup(attempt: Attempt, server: str, name: str, kind: str, tokens: tuple[str, ...]) -> Any:
-    failure = ""
-    wait_s = attempt.action.timeout / (TRIES + 1)
-    for _ in range(TRIES):
-        try:
-            message = _exchange(attempt, server, name, kind, tokens, socket.SOCK_DGRAM, wait_s)
-            if message.header.tc:
-                message = _exchange(attempt, server, name, kind, tokens, socket.SOCK_STREAM, attempt.remaining_s())
-            return message
-        except OSError as error:
-            failure = in_words(error)
-    raise ActionFailed(f"name server {server}: {failure}")
-
-
-def _exchange(
-    attempt: Attempt,
-    server: str,
-    name: str,
-    kind: str,
-    tokens: tuple[str, ...],
-    transport: socket.SocketKind,
-    wait_s: float,
-) -> Any:
-    question = dnslib.DNSRecord.question(name, kind)
-    question.header.id = secrets.randbelow(1 << 16)
-    packed = bytes(question.pack())
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
-    with socket.socket(family, transport) as sock:
-        sock.settimeout(min(wait_s, attempt.remaining_s()))
-        sock.connect((server, PORT))
-        sock.sendall(packed if transport == socket.SOCK_DGRAM else len(packed).to_bytes(2, "big") + packed)
-        attempt.note_name(Kind.DNS_NAME, name, tokens)
-        attempt.note_ends(sock, None)
-        while True:
-            sock.settimeout(min(wait_s, attempt.remaining_s()))
-            untrusted = sock.recv(65535) if transport == socket.SOCK_DGRAM else _receive_framed(sock)
-            message = parse_answer(untrusted, question)
-            if message is not None:
-                return message
-
-
-def parse_answer(untrusted: bytes, question: Any) -> Any:
-    """The message, if it answers `question`; None for anything else that may have arrived."""
-    try:
-        message = dnslib.DNSRecord.parse(untrusted)
-    except _HOSTILE:
-        return None
-    if message.header.id != question.header.id or not message.header.qr or len(message.questions) != 1:
-        return None
-    return message if message.q.qname == question.q.qname and message.q.qtype == question.q.qtype else None
-
-
-def _receive_framed(sock: socket.socket) -> bytes:
-    with sock.makefile("rb") as stream:
-        length = int.from_bytes(stream.read(2), "big")
-        octets = stream.read(length)
-    if not length or len(octets) < length:
-        raise ConnectionResetError("the stream ended inside a message")
-    return octets
+    answers.values += [str(record.rdata) for record in message.rr]

@@ -7,16 +7,19 @@ is accepted as it is), plus `at` and `group`:
      "actions": [{"id": "1-dns", "verb": "dns", "target": "www.example.com", "site": "www.example.com", "types": ["A"],
                   "timeout": 5.0},
                  {"id": "2-https", "verb": "https", "target": "https://www.example.com/account", "method": "POST",
-                  "headers": [["X-Note", "{canary}"]], "body": "note={canary}", "family": "ipv6"},
+                  "headers": [["X-Note", "{canary}"]], "body": "note={canary}", "family": "ipv6", "version": "2",
+                  "over": "doh", "server": "203.0.113.53#dns.example.net"},
                  {"id": "3-ping", "verb": "ping", "target": "www.example.com", "count": 2, "interval": 0.2},
                  {"id": "4-run", "verb": "run", "argv": ["curl", "https://www.example.com/{canary}"]}],
      "sites": {"www.example.com": ["93.184.216.34", "2001:db8:4::34"]},      which site an address or a name belongs to
      "client_addresses": ["192.168.0.13", "2001:db8:1::13"],                 the client's own, outside of any tunnel
      "ca_certificate": "/path/ca.pem", "ca_bundle": "/path/bundle.pem", "keylog": "/path/keys.log"}
 
-All keys but `variant`, `secret` and `actions` may be missing. Actions run in order; `at` (seconds after the start)
-makes one wait; neighbours with the same `group` number run in parallel. `{canary}` in a target, header, body or
-argument becomes a token. On stdout, one JSON object per line, flushed:
+`over` (udp, tcp, dot, doh) and `server` say how the action's names are asked for: by default through the system's own
+lookup (`dns`: by its first name server). A server is a name, an address, or `address#name`. All keys but `variant`,
+`secret` and `actions` may be missing. Actions run in order; `at` (seconds after the start) makes one wait; neighbours
+with the same `group` number run in parallel. `{canary}` in a target, header, body or argument becomes a token. On
+stdout, one JSON object per line, flushed:
 
     {"event": "start", "id": "1-dns", "time": 1700000000.1}
     {"event": "end", "id": "1-dns", "record": {ActionRecord}, "facts": [{Fact}], "output": "what a run printed"}
@@ -36,6 +39,8 @@ from typing import Any
 
 VERBS = ("dns", "http", "https", "ping", "run")
 FAMILIES = ("any", "ipv4", "ipv6")
+VERSIONS = ("1.1", "2", "3")
+TRANSPORTS = ("udp", "tcp", "dot", "doh")
 _SECRET = re.compile(r"[0-9a-f]{32,}", re.ASCII)
 
 
@@ -56,6 +61,9 @@ class Action:
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
     body: str | None = None
+    version: str = "1.1"
+    over: str = "udp"
+    server: str | None = None
     argv: tuple[str, ...] = ()
     count: int = 1
     interval: float = 0.2
@@ -131,8 +139,11 @@ def _parse_action(untrusted: Any, number: int) -> Action:
 def _check_action(values: Mapping[str, Any], path: str) -> None:
     if values["verb"] not in VERBS:
         raise RequestError(f"{path}.verb: {values['verb']!r} is none of {', '.join(VERBS)}")
-    if values.get("family", "any") not in FAMILIES:
-        raise RequestError(f"{path}.family: {values['family']!r} is none of {', '.join(FAMILIES)}")
+    for key, words in (("family", FAMILIES), ("version", VERSIONS), ("over", TRANSPORTS)):
+        if values.get(key, words[0]) not in words:
+            raise RequestError(f"{path}.{key}: {values[key]!r} is none of {', '.join(words)}")
+    if not isinstance(values.get("server"), (str, type(None))):
+        raise RequestError(f"{path}.server: must be text")
     if values["verb"] == "run" and not values["argv"]:
         raise RequestError(f"{path}.argv: needs at least the program")
     if values["verb"] != "run" and not values.get("target"):

@@ -1,5 +1,8 @@
 """Names to addresses as programs do it: through getaddrinfo, with the lookup noted as what it is.
 
+Where the action asks for names over TLS or HTTPS, or of a resolver of its own, it asks there instead, as a browser with
+its own resolver does; IPv6 addresses come first then, unless there is no way to them.
+
 getaddrinfo cannot be interrupted, so it runs in a thread that is abandoned at the deadline. A literal address or a
 name of the hosts file is no lookup and leaves no fact.
 """
@@ -30,6 +33,13 @@ def resolve(attempt: Attempt, host: str, tokens: tuple[str, ...]) -> list[str]:
     """The addresses of `host`, best first. Errors: ActionFailed in words."""
     if is_address(host):
         return [str(ip_address(host))]
+    if not in_hosts_file(host) and (attempt.action.over != "udp" or attempt.action.server is not None):
+        return _by_own_resolver(attempt, host, tokens)
+    return resolve_by_system(attempt, host, tokens)
+
+
+def resolve_by_system(attempt: Attempt, host: str, tokens: tuple[str, ...]) -> list[str]:
+    """The addresses of `host` as getaddrinfo gives them. Errors: ActionFailed in words."""
     asks = not in_hosts_file(host)
     if asks:
         attempt.note_name(Kind.DNS_NAME, host, tokens)
@@ -38,6 +48,20 @@ def resolve(attempt: Attempt, host: str, tokens: tuple[str, ...]) -> list[str]:
         for address in addresses:
             attempt.note(Kind.DNS_ANSWER, address, attempt.site_of_name(host))
     return addresses
+
+
+def _by_own_resolver(attempt: Attempt, host: str, tokens: tuple[str, ...]) -> list[str]:
+    from testbed.workload.dns_lookup import addresses_of  # not for who asks the system
+
+    kinds = {"any": ("AAAA", "A"), "ipv4": ("A",), "ipv6": ("AAAA",)}[attempt.action.family]
+    addresses = addresses_of(attempt, host, kinds, tokens)
+    return sorted(addresses, key=lambda address: not _has_way_to(address))
+
+
+def _has_way_to(address: str) -> bool:
+    """Whether the kernel has a route there and an address to send from; nothing is sent."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return sock.connect_ex((address, 1)) == 0
 
 
 def is_address(host: str) -> bool:

@@ -16,8 +16,8 @@ from testbed.scenario.values import Action as ScenarioAction
 from testbed.workload import attempt as attempts
 from testbed.workload.attempt import ActionFailed, Attempt
 from testbed.workload.canary import Canaries
-from testbed.workload.dns_lookup import parse_answer
-from testbed.workload.http_request import plan_message, plan_target
+from testbed.workload.dns_channels import parse_answer
+from testbed.workload.http_plan import plan_message, plan_target
 from testbed.workload.ping import Echo, checksum, payload_text
 from testbed.workload.request import Action, RequestError, WorkloadRequest
 from testbed.workload.session import LinkCounters, session_facts
@@ -33,7 +33,7 @@ def parse(*actions: dict[str, Any], **keys: Any) -> WorkloadRequest:
 def attempt(**keys: Any) -> Attempt:
     action = Action(**{"id": "2-http", "verb": "http", "target": "http://www.example.com/account"} | keys)
     request = WorkloadRequest("v", SECRET, (action,), {"www.example.com": ("192.0.2.1",)})
-    return Attempt(request, action, 0.0, lambda: pytest.fail("no TLS here"))
+    return Attempt(request, action, 0.0, lambda _: pytest.fail("no TLS here"))
 
 
 def test_an_action_of_a_scenario_is_taken_as_it_is() -> None:
