@@ -17,7 +17,7 @@ from testbed.observer.sights.http2 import dissect_http2
 from testbed.observer.sights.names import DNS_PORTS, dissect_name_streams, dissect_names
 from testbed.observer.sights.quic import dissect_quic, recognise_migrated
 from testbed.observer.sights.text import is_text, sight_datagram_text, sight_stream_text
-from testbed.observer.sights.tls import dissect_tls
+from testbed.observer.sights.tls import dissect_tls, dissect_tls_behind
 from testbed.observer.tunnels.detect import detect_in_datagram, detect_in_streams
 from testbed.observer.wire.http2 import has_preface
 from testbed.observer.wire.quic import looks_like_long_header
@@ -83,6 +83,8 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
     elif any(tls.looks_like_tls(run.data) for run in (*client_runs, *server_runs)):
         flow.application = "tls"
         dissect_tls(flow, findings)
+        return
+    elif dissect_tls_behind(flow, findings):
         return
     elif detect_in_streams(flow, findings):
         return

@@ -11,6 +11,7 @@ Source: RFC 8446 section 4.1 and D.4, RFC 5246 section 7.4, RFC 6066 section 3, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 RECORD_CHANGE_CIPHER_SPEC, RECORD_HANDSHAKE = 20, 22
@@ -18,6 +19,8 @@ CLIENT_HELLO, SERVER_HELLO, CERTIFICATE = 1, 2, 11
 EXTENSION_SERVER_NAME, EXTENSION_ALPN, EXTENSION_VERSIONS = 0, 16, 43
 EXTENSION_GROUPS, EXTENSION_POINT_FORMATS, EXTENSION_SIGNATURES = 10, 11, 13
 EXTENSION_ENCRYPTED_CLIENT_HELLO = 0xFE0D
+LONGEST_PRELUDE_OCTETS = 4096
+RECORD_OF_HELLO = re.compile(rb"\x16\x03[\x00-\x04]..[\x01\x02]\x00..\x03", re.DOTALL)
 LARGEST_RECORD_OCTETS = (1 << 14) + 2048
 LARGEST_MESSAGE_OCTETS = 1 << 18
 MOST_CERTIFICATES = 32
@@ -95,6 +98,12 @@ def looks_like_tls(data: bytes) -> bool:
         and data[5] in (CLIENT_HELLO, SERVER_HELLO)
         and 4 <= int.from_bytes(data[3:5], "big") <= LARGEST_RECORD_OCTETS
     )
+
+
+def find_tls(data: bytes) -> int:
+    """Where TLS begins behind a few octets of another protocol (STARTTLS, SOCKS), or -1."""
+    found = RECORD_OF_HELLO.search(data, 0, LONGEST_PRELUDE_OCTETS)
+    return found.start() if found and looks_like_tls(data[found.start() : found.start() + 6]) else -1
 
 
 def parse_handshakes(data: bytes) -> list[Handshake]:

@@ -19,6 +19,7 @@ def dissect_quic(flow: FlowState, side: Side, data: bytes, place: Place, finding
     if not isinstance(handshake, QuicHandshake):
         handshake = flow.dissector = QuicHandshake()
     if not data[0] & LONG_HEADER or handshake.over:
+        flow.settled = handshake.over
         return
     versions, retried, offered = set(handshake.versions), handshake.retried, handshake.offered
     messages = handshake.add(data, side.is_client)

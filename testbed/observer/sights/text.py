@@ -23,6 +23,8 @@ def is_text(data: bytes) -> bool:
     if sample.isascii():
         return len(sample.translate(None, READABLE_OCTETS)) <= (1 - TEXT_SHARE) * len(sample)
     text = sample.decode("utf-8", "replace")
+    if text.count("\ufffd") > (1 - TEXT_SHARE) * len(text):
+        return False  # the common case, told without looking at every character
     readable = sum(1 for char in text if (char.isprintable() and char != "\ufffd") or char in "\r\n\t")
     return readable >= TEXT_SHARE * len(text)
 

@@ -13,6 +13,7 @@ from testbed.observer import filters, tls, x509
 from testbed.observer.findings import Findings, Place, as_text
 from testbed.observer.flows import FlowState, Side
 from testbed.observer.sights.resolvers import sight_resolver
+from testbed.observer.sights.text import sight_stream_text
 from testbed.observer.streams import Run
 from testbed.observer.wire import fingerprints
 
@@ -40,6 +41,21 @@ def dissect_tls(flow: FlowState, findings: Findings) -> None:
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():
             dissect_tls_run(flow, side, run, findings)
+
+
+def dissect_tls_behind(flow: FlowState, findings: Findings) -> bool:
+    """TLS that begins behind an agreement in another protocol, as in SMTP, IMAP or SOCKS. Returns whether it does."""
+    found = [
+        (side, run, tls.find_tls(run.data)) for side in (flow.client, flow.server) for run in side.recorder.runs()[:1]
+    ]
+    if all(at < 0 for _, _, at in found):
+        return False
+    flow.application = "tls"
+    for side, run, at in found:
+        behind = at if at >= 0 else len(run.data)
+        sight_stream_text(side, Run(run.start, run.data[:behind]), findings)
+        dissect_tls_run(flow, side, Run(run.start + behind, run.data[behind:]), findings)
+    return True
 
 
 def dissect_tls_run(flow: FlowState, side: Side, run: Run, findings: Findings) -> None:
