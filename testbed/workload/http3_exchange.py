@@ -79,12 +79,17 @@ class _Request:
     asked: bool = False  # the request is in the connection's hands
     noted: bool = False  # and its octets have left
 
+    @property
+    def _peer(self) -> tuple[str, int]:
+        """The other end; always spelled alike, or the library would take it for another path."""
+        return self.address, self.target.port
+
     def perform(self) -> tuple[int, int]:
         """Errors: ActionFailed; OSError if there is no way to the address or nobody listens there."""
         self.sock.setblocking(False)
-        self.sock.connect((self.address, self.target.port))
+        self.sock.connect(self._peer)
         quic = QuicConnection(configuration=self.configuration)
-        quic.connect((self.address, self.target.port), now=time.monotonic())
+        quic.connect(self._peer, now=time.monotonic())
         self._send(quic)
         self.attempt.note_ends(self.sock, str(ip_address(self.address)))
         if not is_address(self.target.host):
@@ -107,7 +112,7 @@ class _Request:
         if poll.poll(1000 * min(left, max(0.0, due_at - now) if due_at is not None else left)):
             try:
                 while True:
-                    quic.receive_datagram(self.sock.recv(DATAGRAM_OCTETS), self.sock.getpeername(), time.monotonic())
+                    quic.receive_datagram(self.sock.recv(DATAGRAM_OCTETS), self._peer, time.monotonic())
             except BlockingIOError:
                 pass
         now = time.monotonic()
