@@ -1,104 +1,64 @@
 """`report.html`: the whole result as one file that needs no network, no server and no other file.
 
-Jinja2 templates with two nets under every captured string: `finalize` makes each printed string visible (control
-characters, bidi overrides, lone surrogates spelled out), and autoescape turns markup into text. The style sheet and
-the script are inline and named by their hashes in a Content-Security-Policy that allows nothing else, so that even
-markup that slipped through could neither run nor fetch. Without JavaScript all evidence is simply open.
+Everything printed goes through `html_page`'s two nets. Reading needs no JavaScript: evidence is then simply open, and
+links lead to the packets. The script opens cells, shows packets in place and copies commands.
 
 The output depends on the arguments alone: no clock, no random identifiers.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
-
 from testbed.facts import Kind
-from testbed.report import html_drawings as drawings
-from testbed.report.html_view import matrix_views, packet_ids, proof_views, time_since
+from testbed.report.html_dolls import by_variant, request_dolls
+from testbed.report.html_ladder import ladders
+from testbed.report.html_moments import Side, all_moments
+from testbed.report.html_page import environment, page_context
+from testbed.report.html_sizes import still_told, timelines
+from testbed.report.html_topology import topology_view
+from testbed.report.html_view import matrix_views, packet_ids, proof_views
 from testbed.report.matrix import observers_of
-from testbed.report.packets import Inside, PacketLine, Packets
-from testbed.report.summary import answer, is_tunnel_interface, reproduce_command, started_at, verdict_line
-from testbed.report.text import number_in_words, octets_in_words, plain_value, shorten, visible
-from testbed.report.words import action_in_words, is_server, kind_in_words
+from testbed.report.packets import Inside, PacketKey, PacketLine, Packets
+from testbed.report.places import graph_of, places_of
+from testbed.report.summary import answer, bare_and_fullest, reproduce_command, started_at, verdict_line
+from testbed.report.text import visible
+from testbed.report.words import is_server, observer_in_words
 from testbed.result import Exposure, RunResult
 
-_LONGEST_STRING = 4000  # of one captured value; the rest is in result.json
-_BRIEF_COLUMNS = 64  # of a value in a list of facts
-_LINES_SHOWN = 60
+PacketLists = Mapping[str, Sequence[PacketLine]]
 
 
 def render_html(
     result: RunResult,
     packets: Packets | None = None,
-    packet_lists: Mapping[str, Sequence[PacketLine]] | None = None,
+    packet_lists: PacketLists | None = None,
     inside: Mapping[str, Inside] | None = None,
 ) -> str:
     """The HTML document.
 
-    Shape: `packets` are dissected evidence packets by (file, frame); `packet_lists` the observer's packet list by
-        variant. Both are optional: without them the report says how to open the packets in Wireshark.
+    Shape: `packets` are dissected packets by (file, frame); `packet_lists` the observer's packet list by variant;
+        `inside` what the tunnel carried, by variant. All are optional: without them the report says how to open the
+        packets in Wireshark.
     """
-    environment = _environment()
-    style, script = _template_text("style.css"), _template_text("script.js")
-    text = environment.get_template("report.html.j2").render(
-        **_result_context(result),
-        **_packet_context(result, packets or {}, packet_lists or {}),
-        style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
+    text = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            **_result_context(result),
+            **_packet_context(result, packets or {}),
+            **_drawing_context(result, packets or {}, packet_lists or {}, inside or {}),
+            **page_context(),
+        )
     )
     return text + "\n"
 
 
-def _template_text(name: str) -> str:
-    return resources.files("testbed.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _csp_hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True,
-        loader=FunctionLoader(_template_text),
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        kind_words=kind_in_words,
-        action_words=action_in_words,
-        octets=octets_in_words,
-        number=number_in_words,
-        plain=plain_value,
-        brief=lambda text: shorten(str(text), _BRIEF_COLUMNS),
-        words=lambda key: str(key).replace("_", " ").replace(".", " "),
-    )
-    environment.globals.update(is_inside=is_tunnel_interface)
-    return environment
-
-
-def _finalize(value: Any) -> Any:
-    """What `{{ … }}` prints: our own markup as it is, every other string made visible and cut at a sane length."""
-    if isinstance(value, Markup):
-        return value
-    if value is None:
-        return "—"
-    return shorten(value, _LONGEST_STRING) if isinstance(value, str) else value
-
-
 def _result_context(result: RunResult) -> dict[str, Any]:
     variants = list(result.variants.values())
+    graph = graph_of(result)
     action_ids = dict.fromkeys(action.id for variant in variants for action in variant.actions)
     return {
         "result": result,
@@ -106,7 +66,7 @@ def _result_context(result: RunResult) -> dict[str, Any]:
         "title": str(result.scenario.get("title") or result.scenario.get("name") or "A run of the testbed"),
         "answer": answer(result),
         "verdict_line": verdict_line(result),
-        "ways": [drawings.ways_of(variant) for variant in variants],
+        "topologies": [topology_view(result, variant, graph) for variant in variants],
         "actions": [[_action(variant.actions, name) for variant in variants] for name in action_ids],
         "metric_names": list(dict.fromkeys(name for variant in variants for name in variant.metrics)),
         "leaks": [(variant.name, leak) for variant in variants for leak in variant.leaks],
@@ -126,38 +86,67 @@ def _of_kind(exposures: Sequence[Exposure], kind: Kind) -> list[Exposure]:
     return [row for row in exposures if row.fact.kind == kind]
 
 
-def _packet_context(result: RunResult, packets: Packets, lists: Mapping[str, Sequence[PacketLine]]) -> dict[str, Any]:
+def _packet_context(result: RunResult, packets: Packets) -> dict[str, Any]:
     ids = packet_ids(packets)
     zeros = {name: started_at(variant) for name, variant in result.variants.items()}
     pairs = [
         (row, list(proof_views(row.evidence, ids, zeros.get(row.variant), log=is_server(row.observer))))
         for row in result.expectations
     ]
-    first_observer = next(iter(observers_of(result)), "")
-    captured = {
-        name: tap.packets
-        for name, variant in result.variants.items()
-        for tap in variant.taps
-        if tap.name == first_observer
-    }
     return {
         "matrices": matrix_views(result, ids),
         "failing": [pair for pair in pairs if not pair[0].holds],
         "holding": [pair for pair in pairs if pair[0].holds],
-        "packets": [(ids[key], key, packets[key], list(drawings.hex_rows(packets[key]))) for key in sorted(packets)],
-        "octets_not_shown": drawings.octets_not_shown,
-        "captured": captured,
-        "lists": [_list_view(name, lines, zeros.get(name), captured.get(name, 0)) for name, lines in lists.items()],
-        "timelines": drawings.timelines(lists, result.variants),
-        "time_since": time_since,
+        "packet_files": [
+            (file, [(ids[key], key[1], packets[key]) for key in keys])
+            for file, keys in groupby(sorted(packets), key=lambda key: key[0])
+        ],
     }
 
 
-def _list_view(name: str, lines: Sequence[PacketLine], zero: float | None, captured: int) -> tuple[Any, ...]:
-    """The packets from the client's first action on, which is the moment that all variants share.
+def _drawing_context(
+    result: RunResult, packets: Packets, lists: PacketLists, inside: Mapping[str, Inside]
+) -> dict[str, Any]:
+    """Ladders, dolls, comparisons and timelines: what is drawn from the packet lists."""
+    ids = packet_ids(packets)
 
-    Shape: name, packets before, packets shown, packets after, the zero of their times
-    """
-    first = next((at for at, line in enumerate(lines) if zero is not None and line.time >= zero), 0)
-    shown = lines[first : first + _LINES_SHOWN]
-    return name, first, shown, max(captured, len(lines)) - first - len(shown), zero
+    def opened(key: PacketKey) -> str:
+        return ids.get(key, "")
+
+    graph = graph_of(result)
+    observer = next(iter(observers_of(result)), "")
+    variants = dict(result.variants)
+    places = {name: places_of(variant, graph) for name, variant in variants.items()}
+    files = {name: tap.file for name, v in variants.items() for tap in v.taps if tap.name == observer}
+    captured = {name: tap.packets for name, v in variants.items() for tap in v.taps if tap.name == observer}
+    sides = {
+        name: Side(variants[name], files.get(name, ""), lines, places[name])
+        for name, lines in lists.items()
+        if name in variants
+    }
+    bare, full = bare_and_fullest(result)
+    told = by_variant(variants, files, lists)
+    full_inside = inside.get(full or "")
+    return {
+        "watcher": _in_a_sentence(observer_in_words(observer)),
+        "captured": captured,
+        "comparisons": all_moments(list(_pairs(list(sides), bare, full)), sides, opened),
+        "ladders": ladders(result, observer, lists, inside, places, opened),
+        "dolls": request_dolls(told.get(bare or ""), told.get(full or ""), full_inside, packets, opened),
+        "timelines": timelines(lists, variants),
+        "still_told": still_told(result, bare, full, lists, full_inside),
+        "full": full,
+    }
+
+
+def _pairs(names: Sequence[str], bare: str | None, full: str | None) -> Iterator[tuple[str, str]]:
+    """Which variants to compare: the bare one with the fullest tunnel first, then with every other."""
+    first = bare if bare in names else full if full in names else None
+    others = sorted((name for name in names if name != first), key=lambda name: name != full)
+    for other in others:
+        if first is not None:
+            yield first, other
+
+
+def _in_a_sentence(who: str) -> str:
+    return who[0].lower() + who[1:] if who.startswith(("Your ", "The ")) else who

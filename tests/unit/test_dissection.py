@@ -232,6 +232,7 @@ def test_the_frames_that_evidence_names_are_opened_and_the_first_observers_are_l
     variant = VariantResult("with", None, (), (), (), (), taps, exposure, (), {})
     shown = shown_packets(RunResult({}, 1, True, {"with": variant}, (), {}), CAPTURES)
     plain, crypt = "openvpn-plain.pcapng", "openvpn-crypt.pcapng"
-    assert set(shown.packets) == {(plain, 3), (plain, 4), (crypt, 1), (crypt, 2)}
+    assert set(shown.packets) == {(crypt, 1), (crypt, 2), *((plain, frame) for frame in range(1, 27))}
+    assert list(shown.packets)[:4] == [(plain, 3), (plain, 4), (crypt, 1), (crypt, 2)]  # proofs before the list
     assert [line.frame for line in shown.lists["with"]] == list(range(1, 27))
     assert shown.lists["with"][2].summary == shown.packets[plain, 3].summary

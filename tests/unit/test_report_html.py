@@ -10,13 +10,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from testbed.report.html import render_html
-from testbed.report.html_drawings import hex_rows, timelines, ways_of
+from testbed.report.html_packet import hex_blocks
+from testbed.report.html_sizes import timelines
 from testbed.report.html_view import MatrixView, matrix_views
-from testbed.report.packets import PacketLine
 from testbed.result import Evidence, Exposure, FactRef, RunResult, Verdict
 from tests.unit.test_report_sample import (
     HOSTILE_HOST,
-    START,
     sample_packet,
     sample_packet_lists,
     sample_packets,
@@ -24,7 +23,7 @@ from tests.unit.test_report_sample import (
     sample_variant,
 )
 
-VOID = {"meta", "link", "br", "col", "path", "rect", "circle", "line", "img", "input", "hr"}
+VOID = {"meta", "link", "br", "col", "path", "rect", "circle", "line", "polygon", "img", "input", "hr"}
 
 
 class Outline(HTMLParser):
@@ -166,15 +165,6 @@ def test_expectations_that_hold_are_folded_and_those_that_fail_stand_open() -> N
     assert "5 that hold, with reasons and packets" in section
 
 
-def test_packet_lists_begin_with_the_clients_first_action() -> None:
-    lines = [PacketLine(n, START + n - 3, "a", "b", "ARP", 42, f"line {n}") for n in range(1, 6)]
-    document = render_html(sample_result(), {}, {"with": lines})
-    section = document[document.index('id="twice"') : document.index('id="client"')]
-    assert "After 2 packets that set up the line and the tunnel" in section
-    assert "line 2<" not in section
-    assert "line 3<" in section
-
-
 def test_a_command_cannot_be_broken_out_of_by_what_was_captured() -> None:
     hostile = "'; rm -rf ~ #\n$(id)"
     texts = Outline(render_html(hostile_everywhere(hostile))).text
@@ -217,46 +207,45 @@ def test_an_empty_result_renders() -> None:
     assert outline.crossed == []
 
 
-def test_the_hex_dump_shows_all_octets_with_their_clear_text() -> None:
+def test_the_hex_dump_shows_all_octets_with_their_clear_text_cut_where_layers_begin() -> None:
     packet = sample_packet()
-    rows = list(hex_rows(packet))
-    octets = " ".join(text for row in rows for _, text in row.octets)
-    assert bytes.fromhex(octets) == packet.octets
-    assert "GET /account HTTP" in "".join(text for row in rows for _, text in row.text)
-    assert {name for row in rows for name, _ in row.octets} == {"layer-0", "layer-1", "layer-2", "layer-3"}
+    blocks = list(hex_blocks(packet))
+    rows = [row for block in blocks for row in block.rows]
+    assert bytes.fromhex("".join(row[6:53] for row in rows)) == packet.octets
+    assert "GET /account HTT" in "".join(row[55:] for row in rows)
+    assert [(block.name, block.kind) for block in blocks] == [
+        ("Ethernet II", "header"),
+        ("Internet Protocol Version 4", "header"),
+        ("Transmission Control Protocol", "header"),
+        ("Hypertext Transfer Protocol", "content"),
+    ]
+    assert [(block.start, block.end) for block in blocks] == [
+        (layer.start, min(layer.end, len(packet.octets))) for layer in packet.layers
+    ]
 
 
 def test_a_layer_that_claims_octets_beyond_the_packet_is_drawn_as_far_as_it_goes() -> None:
     packet = sample_packet()
     last = replace(packet.layers[-1], start=-5, end=10**9)
-    octets = " ".join(text for row in hex_rows(replace(packet, layers=(last,))) for _, text in row.octets)
-    assert bytes.fromhex(octets) == packet.octets
+    rows = [row for block in hex_blocks(replace(packet, layers=(last,))) for row in block.rows]
+    assert bytes.fromhex("".join(row[6:53] for row in rows)) == packet.octets
+
+
+def test_ciphertext_is_told_from_headers_and_content_by_a_word_and_a_pattern() -> None:
+    sealed = replace(sample_packet().layers[-1], encrypted=True)
+    packet = replace(sample_packet(), layers=(*sample_packet().layers[:-1], sealed))
+    document = render_html(sample_result(), {("with/isp.pcapng", 1): packet})
+    assert '<div class="block ciphertext layer-encrypted"><p><b>Hypertext Transfer Protocol</b> ' in document
+    assert '<span class="kind">ciphertext</span>' in document
 
 
 def test_the_timeline_counts_every_octet_once_and_by_direction() -> None:
     lists = sample_packet_lists()
     views = timelines(lists, {name: sample_variant(name) for name in lists})
+    assert len(views) == len(lists)
     for view in views:
         assert view.octets_up + view.octets_down == sum(line.length_octets for line in lists[view.variant])
         assert view.octets_up == sum(
             line.length_octets for line in lists[view.variant] if line.source == "192.168.0.13"
         )
-        assert all(0 <= bar.up <= 1 and 0 <= bar.down <= 1 for bar in view.bars)
-
-
-def test_the_drawing_follows_what_the_kernel_answers() -> None:
-    without, whole, split = (ways_of(sample_variant(name)) for name in ("without", "with", "split"))
-    assert (without.tunnel, without.web_direct, without.web_inside, without.private_refused) == (
-        False,
-        True,
-        False,
-        True,
-    )
-    assert (whole.web_direct, whole.web_inside, whole.private_inside) == (False, True, True)
-    assert (split.web_direct, split.web_inside, split.private_inside) == (True, False, True)
-
-
-def test_a_tunnel_that_no_site_uses_is_said_to_be_unused() -> None:
-    variant = sample_variant("with")
-    idle = replace(variant, egress=tuple({**row, "interface": "eth0"} for row in variant.egress))
-    assert ways_of(idle).sentence == "A tunnel is up, but no site's traffic takes it."
+        assert {stem.up for stem in view.stems} == {True, False}

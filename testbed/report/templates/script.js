@@ -1,20 +1,49 @@
 "use strict";
-// Opens the evidence behind a cell, copies commands, and shows a dissected packet in place. Nothing is fetched or stored.
+// Opens the evidence behind a cell, shows a dissected packet in place, and copies commands. Nothing is fetched or stored.
 document.documentElement.classList.add("js");
 
 function setOpen(button, open) {
   button.setAttribute("aria-expanded", String(open));
-  document.getElementById(button.getAttribute("aria-controls")).classList.toggle("open", open);
+  const row = document.getElementById(button.getAttribute("aria-controls"));
+  row.classList.toggle("open", open);
+  const first = row.querySelector("details[open] a[data-packet], .panel > .proof a[data-packet]");
+  if (open && first && !row.querySelector(".packet-slot:not(:empty)")) showPacket(first, false);
 }
 
-function showPacket(link) {
-  const slot = link.closest(".proof").querySelector(".packet-slot");
-  const packet = document.getElementById(link.dataset.packet);
-  if (!slot || !packet) return;
-  const again = slot.dataset.shown === link.dataset.packet;
+function closeSlot(slot) {
   slot.replaceChildren();
-  slot.dataset.shown = again ? "" : link.dataset.packet;
-  if (!again) slot.append(packet.querySelector(".opened").cloneNode(true));
+  const link = document.querySelector(`a[data-showing="${slot.dataset.shown}"]`);
+  document.querySelectorAll("a[data-showing]").forEach((one) => one.removeAttribute("data-showing"));
+  slot.dataset.shown = "";
+  return link;
+}
+
+function showPacket(link, go) {
+  const slot = link.closest("[data-shows]")?.querySelector(".packet-slot");
+  const packet = document.getElementById(link.dataset.packet);
+  if (!slot || !packet) return false;
+  const again = slot.dataset.shown === link.dataset.packet;
+  closeSlot(slot);
+  if (again) return true;
+  slot.dataset.shown = link.dataset.showing = link.dataset.packet;
+  const head = document.createElement("p");
+  const close = document.createElement("button");
+  head.className = "slot-head";
+  head.append(Object.assign(document.createElement("b"), { textContent: packet.dataset.title }), close);
+  close.type = "button";
+  close.className = "quiet close";
+  close.textContent = "Close";
+  const copy = packet.cloneNode(true);
+  copy.removeAttribute("id");
+  slot.append(head, copy);
+  slot.setAttribute("role", "region");
+  slot.setAttribute("aria-label", packet.dataset.title);
+  slot.tabIndex = -1;
+  if (go) {
+    slot.focus({ preventScroll: true });
+    slot.scrollIntoView({ block: "nearest" });
+  }
+  return true;
 }
 
 async function copy(button) {
@@ -46,13 +75,22 @@ document.addEventListener("click", (event) => {
   }
   const button = event.target.closest("button.copy");
   if (button) return void copy(button);
+  const close = event.target.closest("button.close");
+  if (close) return closeSlot(close.closest(".packet-slot"))?.focus();
   const link = event.target.closest("a[data-packet]");
-  if (link) { event.preventDefault(); showPacket(link); }
+  if (link && showPacket(link, true)) event.preventDefault();
 });
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
+  const slot = event.target.closest(".packet-slot");
+  if (slot) return closeSlot(slot)?.focus();
   const row = event.target.closest("tr.evidence");
   const button = row ? document.querySelector(`button[aria-controls="${row.id}"]`) : event.target.closest("button.cell");
   if (button) { setOpen(button, false); button.focus(); }
+});
+
+// On paper, what is folded for the screen but belongs to the story is open: ladders and comparisons, not each packet.
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("#ladders details.fold, #twice > details, details.seal").forEach((one) => { one.open = true; });
 });
