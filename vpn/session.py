@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vpn.clamping import segment_limits
 from vpn.crypto.derive import DATA_KEYS_LABEL, DYNAMIC_TLS_CRYPT_LABEL, dynamic_tls_crypt_key, prf_key_block
 from vpn.crypto.static_key import KEY_OCTETS, split_key
 from vpn.crypto.wrapping import NotAuthentic, Replayed, TlsCryptWrapper, Wrapper
 from vpn.dataplane.channel import DataChannel, Negotiated, make_data_key
 from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID
-from vpn.dataplane.mss import MssLimits, Path
+from vpn.dataplane.mss import Path
 from vpn.drops import Drop
 from vpn.events import CloseReason, RefusalReason
 from vpn.happenings import Ended, HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
@@ -112,7 +113,8 @@ class Session:
                 self._notice(self.primary)
         for message in opened.occ:
             self._receive_occ(message, now)
-        return opened.packets
+        # both directions: the other end may know nothing of our path, and its hosts are told by their peer's SYN alone
+        return opened.packets if self.data.mss is None else list(self.data.mss.clamp_batch(opened.packets))
 
     def send_packets(self, packets: Sequence[bytes], now: float) -> None:
         self._outbox += self.data.seal(packets, now)
@@ -158,17 +160,11 @@ class Session:
         self.negotiated = negotiated
         self.data.compression = negotiated.compression
         data, setup = self.setup.data, self.setup
-        if data.mssfix is not None:
-            header = 1 if negotiated.peer_id is None else 4
-            path = Path(
-                setup.transport,
-                setup.transport_ipv6,
-                negotiated.cipher,
-                data.digest,
-                negotiated.compression,
-                header,
-            )
-            self.data.mss = MssLimits.of(data.mssfix, path)
+        header = 1 if negotiated.peer_id is None else 4
+        path = Path(
+            setup.transport, setup.transport_ipv6, negotiated.cipher, data.digest, negotiated.compression, header
+        )
+        self.data.mss = segment_limits(data.mssfix, path, inner=data.mssfix_inner)
 
     def install_keys(self, key: KeySession) -> None:
         """Make the data keys of an established key session; `agree` comes first."""

@@ -149,6 +149,7 @@ class DataSettings:
     compression: Compression = Compression.NONE
     tun_mtu: int = 1500
     mssfix: int | None = 1492  # largest outer IP packet a clamped TCP connection makes; None: no clamping
+    mssfix_inner: bool = False  # mssfix … fixed: the largest inner IP packet instead
     replay_window: int = 64  # packets
     replay_time: float = 15.0
 
@@ -260,6 +261,7 @@ class StaticKeySettings:
     listen: bool = False  # no remote configured: the address of the first authenticated packet becomes the peer
     tun_mtu: int = 1500
     mssfix: int | None = 1492
+    mssfix_inner: bool = False
     replay_window: int = 64
     replay_time: float = 15.0
     ping: float = 0.0

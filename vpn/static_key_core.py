@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from vpn.clamping import segment_limits
 from vpn.crypto.replay import StampWindow
 from vpn.crypto.static_key import split_key
 from vpn.dataplane.cbc import CbcKey, CbcOpener, CbcSealer
@@ -82,7 +83,8 @@ class StaticKeyCore:
             self._end(CloseReason.TRANSPORT, "a packet in the TCP stream is not authentic")
             return
         packets = remove_framing(opened, self.settings.compression, self.drops)
-        self._out.deliver(packet for packet in packets if packet != PING and destination(packet) is not None)
+        inner = [packet for packet in packets if packet != PING and destination(packet) is not None]
+        self._out.deliver(inner if self._mss is None else self._mss.clamp_batch(inner))
         for packet in packets:
             if packet.startswith(OCC_MAGIC):
                 self._receive_occ(packet, now)
@@ -184,8 +186,6 @@ class StaticKeyCore:
 
 
 def _mss_limits(settings: StaticKeySettings) -> MssLimits | None:
-    if settings.mssfix is None:
-        return None
     path = Path(
         settings.transport,
         settings.transport_ipv6,
@@ -195,4 +195,4 @@ def _mss_limits(settings: StaticKeySettings) -> MssLimits | None:
         header_octets=0,
         stamp_octets=8,
     )
-    return MssLimits.of(settings.mssfix, path)
+    return segment_limits(settings.mssfix, path, inner=settings.mssfix_inner)

@@ -245,12 +245,20 @@ def test_ciphers_are_read_in_their_order_without_regard_to_case(loader: Loader) 
         (["mssfix 0"], None),
         (["mssfix 1400"], 1428),
         (["mssfix 1400 mtu"], 1400),
-        (["tun-mtu 1400"], None),
         (["tun-mtu 1400", "mssfix 1300 mtu"], 1300),
     ],
 )
 def test_mssfix_counts_as_openvpn_counts(loader: Loader, lines: list[str], mssfix: int | None) -> None:
-    assert loader.client(*lines).data.mssfix == mssfix
+    data = loader.client(*lines).data
+    assert (data.mssfix, data.mssfix_inner) == (mssfix, False)
+
+
+@pytest.mark.parametrize(
+    ("lines", "mssfix"), [(["mssfix 1300 fixed"], 1300), (["tun-mtu 1400"], 1400), (["tun-mtu 1400", "mssfix"], 1400)]
+)
+def test_mssfix_may_be_the_size_of_inner_packets(loader: Loader, lines: list[str], mssfix: int) -> None:
+    data = loader.client(*lines).data
+    assert (data.mssfix, data.mssfix_inner) == (mssfix, True)
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,7 @@ def _static_key(options: Options, files: FileReader, protocol: Protocol, *, list
         "traffic. For teaching only."
     )
     mtu = options.value("tun-mtu", 1500)
+    mssfix, inner = build_mssfix(options, protocol, mtu)
     keepalive = options.last("keepalive")
     ping, restart = keepalive.values if keepalive else (options.value("ping", 0), options.value("ping-restart", 0))
     return StaticKeySettings(
@@ -390,7 +391,8 @@ def _static_key(options: Options, files: FileReader, protocol: Protocol, *, list
         transport_ipv6=protocol.family is Family.IPV6,
         listen=listens,
         tun_mtu=mtu,
-        mssfix=build_mssfix(options, protocol, mtu),
+        mssfix=mssfix,
+        mssfix_inner=inner,
         replay_window=options.value("replay-window", 64),
         replay_time=float(options.value("replay-window", 15, index=1)),
         ping=float(ping),

@@ -147,13 +147,15 @@ def build_data(options: Options, protocol: Protocol) -> DataSettings:
     mtu = options.value("tun-mtu", defaults.tun_mtu)
     ciphers = _cipher_list(options) or defaults.data_ciphers
     _warn_of_unused_cipher(options, ciphers)
+    mssfix, inner = build_mssfix(options, protocol, mtu)
     return DataSettings(
         data_ciphers=ciphers,
         fallback_cipher=_cipher(options, fallback, fallback.values[0]) if fallback else None,
         digest=build_digest(options),
         compression=build_compression(options),
         tun_mtu=mtu,
-        mssfix=build_mssfix(options, protocol, mtu),
+        mssfix=mssfix,
+        mssfix_inner=inner,
         replay_window=options.value("replay-window", defaults.replay_window),
         replay_time=float(options.value("replay-window", defaults.replay_time, index=1)),
     )
@@ -210,23 +212,21 @@ def build_compression(options: Options) -> Compression:
     return Compression.COMP_LZO if options.has("comp-lzo") else Compression.NONE
 
 
-def build_mssfix(options: Options, protocol: Protocol, mtu: int) -> int | None:
-    """The largest outer IP packet a clamped TCP connection may make; None: no clamping.
+def build_mssfix(options: Options, protocol: Protocol, mtu: int) -> tuple[int | None, bool]:
+    """The largest outer IP packet a clamped TCP connection may make, or the largest inner one; None: no clamping.
 
-    Without the word `mtu` the option's number leaves out the outer IP and UDP headers. As in openvpn, the default
-    holds only for the default tun-mtu.
+    With the word `fixed` the number is that of the inner packet, and so it is by default where tun-mtu is not the usual
+    one: it is tun-mtu itself then, as in openvpn. Without a word the number leaves out the outer IP and UDP headers.
     """
     entry = options.last("mssfix")
     default = DataSettings().mssfix
-    if entry is None:
-        return default if mtu == _DEFAULT_MTU else None
+    if entry is None or entry.values[0] is None:
+        return (default, False) if mtu == _DEFAULT_MTU else (mtu, True)
     octets, mode = entry.values
-    if octets is None:
-        return default
-    if mode == "fixed":
-        options.refuse(entry, "the mode fixed is not supported; use mtu")
     if octets == 0:
-        return None
+        return None, False
     if octets < 576:
         options.refuse(entry, f"{octets}: below 576 octets")
-    return int(octets) if mode == "mtu" else int(octets) + (48 if protocol.family is Family.IPV6 else 28)
+    if mode == "fixed":
+        return int(octets), True
+    return int(octets) if mode == "mtu" else int(octets) + (48 if protocol.family is Family.IPV6 else 28), False
