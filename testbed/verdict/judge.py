@@ -161,9 +161,9 @@ def _control(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[
                 return f"the same search finds it without a tunnel ({_place(found)})"
     if variant.client_tun and (found := _fires(fact, variant.client_tun)):
         return f"the same search finds it inside the tunnel, at the client's tun device ({_place(found)})"
-    reader = variant.logs.get(fact.site or "")
-    if reader and fact in reader.facts and (found_lines := reader.find(fact)):
-        return f"the site's own log has it ({found_lines[0].file} line {found_lines[0].frame})"
+    for reader in variant.logs.values():
+        if fact in reader.facts and (found_lines := reader.find(fact)):
+            return f"the site's own log has it ({found_lines[0].file} line {found_lines[0].frame})"
     return ""
 
 

@@ -1,7 +1,8 @@
 """The observer `server:<site>`: what a site's own log recorded of who called and what they asked for.
 
 The evidence is the log file, `frame` its line. A log can only speak of a request it recorded: where it has no line of
-an action, nothing about that action is called hidden.
+an action, nothing about that action is called hidden. A site that is a resolver has lines of what it was asked: it
+speaks of the names of every action that turned to it, whatever site they are of.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ FIELDS = {
     Kind.HTTP_HEADER: "headers",
     Kind.HTTP_BODY: "body",
     Kind.TLS_NAME: "sni",
+    Kind.QUIC_NAME: "sni",
+    Kind.DNS_NAME: "dns",  # of a resolver that is a site
 }
 VERBS = ("http", "https", "run")
 
@@ -40,21 +43,33 @@ class LogReader:
 
     def __init__(self, log: SiteLog, facts: Iterable[Fact]) -> None:
         self.log = log
-        self.facts = [f for f in facts if f.site == log.site and f.kind in FIELDS and _verb(f) in VERBS]
         self._lines = [Line(number, record) for number, record in enumerate(log.records, 1) if record is not None]
+        self.facts = list(self._facts_of_log(tuple(facts)))
+
+    def _facts_of_log(self, facts: tuple[Fact, ...]) -> Iterator[Fact]:
+        resolves = any("dns" in line.record for line in self._lines)
+        called = {fact.action for fact in facts if fact.kind is Kind.SERVER_ADDRESS and fact.site == self.log.site}
+        asked = called if resolves else frozenset()
+        for fact in facts:
+            if fact.kind is Kind.DNS_NAME:
+                if fact.action in asked and fact.value != self.log.site:  # its own name is asked of another resolver
+                    yield fact
+            elif fact.site == self.log.site and fact.kind in FIELDS and (_verb(fact) in VERBS or fact.action in asked):
+                yield fact
 
     @property
     def observer(self) -> str:
         return f"{SERVER_OBSERVER}{self.log.site}"
 
     def lines_of(self, action: str) -> list[Line]:
-        """The lines that an action caused, known by its canaries, or else by the URL it asked for."""
+        """The lines that an action caused, known by its canaries, or else by the URL or the name it asked for."""
         facts = [fact for fact in self.facts if fact.action == action]
         # A name or a fixed header line is its own needle, and stands in the lines of other actions too.
         tokens = {needle for fact in facts for needle in fact.needles if needle and needle != fact.value}
         lines = [line for line in self._lines if any(token in text for text in _texts(line.record) for token in tokens)]
         urls = {fact.value for fact in facts if fact.kind is Kind.HTTP_URL}
-        return lines or [line for line in self._lines if line.record.get("url") in urls]
+        names = {fact.value for fact in facts if fact.kind is Kind.DNS_NAME}
+        return lines or [line for line in self._lines if line.record.get("url") in urls or _name(line.record) in names]
 
     def find(self, fact: Fact) -> tuple[Evidence, ...]:
         """The lines of the fact's action that tell it."""
@@ -102,6 +117,13 @@ class LogReader:
 
 def _verb(fact: Fact) -> str:
     return fact.action.rpartition("-")[2]
+
+
+def _name(record: Mapping[str, Any]) -> str | None:
+    """The name that a line of a resolver's log was asked for."""
+    query = record.get("dns")
+    name = query.get("name") if isinstance(query, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _source(record: Mapping[str, Any]) -> str:
