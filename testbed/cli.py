@@ -216,6 +216,46 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def bench(
+    contenders: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONTENDER]...", help="Which tunnels; see --list.")
+    ] = None,
+    own_server: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="Your own VPN's server, as it runs in the server's node.")
+    ] = None,
+    own_client: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="Its client; {server} and {client} are the outer addresses.")
+    ] = None,
+    own_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The server's IPv4 address inside your tunnel.")
+    ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP", help="tcp, cost, packets or links. Repeatable; all of them.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each is measured, in turn.")] = 3,
+    seconds: Annotated[int, typer.Option(min=1, max=600, help="How long each TCP measurement takes.")] = 2,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write bench.json, bench.txt and bench.svg there.")
+    ] = None,
+    as_json: JsonOption = False,
+    list_them: Annotated[bool, typer.Option("--list", help="Say which tunnels can be measured, and stop.")] = False,
+) -> None:
+    """Tunnels side by side, in one run: throughput, packets a second, round trips, CPU, memory, bad lines."""
+    from testbed.bench import command
+
+    if list_them:
+        _print(command.listing())
+        return
+    try:
+        order = command.order(contenders or [], (own_server, own_client, own_address), measure or [], rounds, seconds)
+    except command.BadOrder as error:
+        _fail(Exit.BAD_INPUT, str(error))
+    finished = command.carry_out(order, out, quiet=as_json)
+    _print(finished.json_text if as_json else finished.text)
+    raise typer.Exit(Exit.LAB_FAILED if finished.result.problems else Exit.OK)
+
+
+@app.command()
 def schema() -> None:
     """The JSON Schema of the scenario file."""
     from testbed.scenario.schema import scenario_schema

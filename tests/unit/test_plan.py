@@ -57,7 +57,7 @@ def test_the_shipped_topology_has_the_addresses_of_the_documentation(node: str, 
 
 
 def test_the_shipped_topology_is_found_by_the_name_a_scenario_gives_it() -> None:
-    assert shipped_topologies() == ["client-isp-server"]
+    assert shipped_topologies() == ["client-isp-server", "line"]
     with pytest.raises(LabPlanError, match="client-isp-server"):
         load_topology("client-isp-sever")
 

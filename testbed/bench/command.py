@@ -1,0 +1,116 @@
+"""What stands behind `testbed bench`: the words of the command line become an order, the result becomes files."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.bench.contenders import CONTENDERS, DEFAULT, Contender, own_contender
+from testbed.bench.machine import find_program
+from testbed.bench.model import BASELINE, GROUPS, BenchResult
+from testbed.bench.plot import bench_plot
+from testbed.bench.run import Order, bench, missing_packages
+from testbed.bench.text import bench_text
+from testbed.lab.errors import HostCannot
+
+OWN_OPTIONS = ("--own-server", "--own-client", "--own-address")
+
+
+class BadOrder(ValueError):
+    """Words of the command line that make no sense; says which, and what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    result: BenchResult
+    text: str
+    json_text: str
+
+
+def order(
+    names: Sequence[str],
+    own: tuple[str | None, str | None, str | None],
+    groups: Sequence[str],
+    rounds: int,
+    seconds: int,
+) -> Order:
+    """The order that these words mean. Shape: `own` as `OWN_OPTIONS`. Errors: BadOrder."""
+    for group in groups:
+        if group not in GROUPS:
+            raise BadOrder(f"--measure {group}: {_unknown(group, list(GROUPS))}")
+    own_one = _own(own)
+    wanted = names or ([] if own_one else DEFAULT)
+    for name in wanted:
+        if name not in CONTENDERS:
+            raise BadOrder(f"no contender is called {name!r}: {_unknown(name, list(CONTENDERS))}")
+    contenders = [CONTENDERS[name] for name in dict.fromkeys([BASELINE, *wanted])]
+    return Order(tuple(contenders + own_one), tuple(dict.fromkeys(groups or GROUPS)), rounds, seconds)
+
+
+def _own(own: tuple[str | None, str | None, str | None]) -> list[Contender]:
+    server, client, address = own
+    if server is None and client is None and address is None:
+        return []
+    if not (server and client and address):
+        lacking = [option for option, value in zip(OWN_OPTIONS, own, strict=True) if not value]
+        raise BadOrder(f"a VPN of your own needs all of {', '.join(OWN_OPTIONS)}; missing: {', '.join(lacking)}")
+    try:
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        raise BadOrder(f"--own-address {address}: give the server's IPv4 address inside the tunnel") from None
+    try:
+        return [own_contender(server, client, address)]
+    except ValueError as error:
+        raise BadOrder(f"the command of your own VPN cannot be split into words: {error}") from None
+
+
+def _unknown(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return (f"did you mean {near[0]}? " if near else "") + f"There are {', '.join(known)}"
+
+
+def listing() -> str:
+    """Every contender, what it is, and what it lacks here."""
+    width = max(len(name) for name in CONTENDERS)
+    lines = []
+    for name, entry in CONTENDERS.items():
+        packages = missing_packages(entry)
+        lacks = f"  (missing: sudo apt-get install {' '.join(packages)})" if packages else ""
+        lines.append(f"{name:<{width}}  {entry.title}{lacks}\n")
+    return "".join(lines) + f"measured unless named: {', '.join(DEFAULT)}\n"
+
+
+def carry_out(wanted: Order, out: Path | None, *, quiet: bool) -> Finished:
+    """Measure, and write the files. Errors: HostCannot, LabFailed; OSError if a file cannot be written."""
+    if find_program("iperf3") is None:
+        raise HostCannot("iperf3, which makes the TCP streams, is not installed", fix="sudo apt-get install iperf3")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    result = bench(wanted, _silent if quiet else _progress)
+    finished = Finished(result, bench_text(result), json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    if out is not None:
+        files = {"bench.json": finished.json_text, "bench.txt": finished.text, "bench.svg": bench_plot(result)}
+        for name, text in files.items():
+            _write(out / name, text)
+    return finished
+
+
+def _write(path: Path, text: str) -> None:
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,154 @@
+"""The pure parts of `testbed bench`: ratios, tables, the drawing, and what the command line may say."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from testbed.bench.command import BadOrder, order
+from testbed.bench.contenders import CONTENDERS, Keys, in_directory, own_contender
+from testbed.bench.model import MEASURES, BenchResult, Cell, Samples, percentile
+from testbed.bench.plot import bench_plot
+from testbed.bench.run import Order, missing_packages
+from testbed.bench.text import bench_text, figure
+
+MACHINE = {
+    "cpu": "a processor",
+    "cpus": 2,
+    "kernel": "6.1",
+    "python": "3.11.2",
+    "load": [0.5, 0.1, 0.1],
+    "measured_at": "2026-01-01T00:00:00+0000",
+    "programs": {"openvpn": "2.6.14"},
+}
+NO_OWN = (None, None, None)
+
+
+def result_of(title: str = "openvpn as it comes") -> BenchResult:
+    samples = Samples()
+    for none, other in ((4.0, 1.0), (8.0, 1.5), (6.0, 3.0)):
+        samples.add("none", {"tcp_up_1": none})
+        samples.add("openvpn", {"tcp_up_1": other, "start": 40.0})
+    titles = {"none": "no tunnel", "openvpn": title}
+    return BenchResult(
+        ("none", "openvpn"), titles, samples.cells(), MACHINE, 3, 2, ("tinc: not installed",), ("own: \x1b[2Jended",)
+    )
+
+
+def order_of(*names: str, groups: tuple[str, ...] = ()) -> Order:
+    return order(names, NO_OWN, groups, 3, 2)
+
+
+def test_a_cell_is_the_median_of_its_rounds_with_least_and_most() -> None:
+    cell = Cell((3.0, 1.0, 2.0))
+    assert (cell.median, cell.least, cell.most) == (2.0, 1.0, 3.0)
+
+
+def test_a_ratio_is_that_of_two_medians_and_there_is_none_without_a_baseline() -> None:
+    result = result_of()
+    assert result.ratio("openvpn", "tcp_up_1") == 1.5 / 6.0
+    assert result.ratio("openvpn", "start") is None
+    assert result.ratio("tinc", "tcp_up_1") is None
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (0.0, 1), (1.0, 100)])
+def test_a_percentile_is_a_value_that_was_measured(share: float, expected: int) -> None:
+    assert percentile(list(range(100, 0, -1)), share) == expected
+
+
+def test_the_text_has_median_spread_and_ratio_and_names_what_was_left_out_and_what_failed() -> None:
+    text = bench_text(result_of())
+    assert "1.5 (1-3) 0.25x" in text
+    assert "6 (4-8)\n" in text
+    assert "left out  tinc: not installed" in text
+    assert "\x1b" not in text
+    assert "openvpn 2.6.14" in text
+
+
+def test_a_group_that_nobody_measured_has_no_table() -> None:
+    assert "round trip" not in bench_text(result_of())
+
+
+def test_the_drawing_is_well_formed_and_a_title_in_it_stays_text() -> None:
+    drawing = bench_plot(result_of("<script>alert(1)</script>"))
+    root = ElementTree.fromstring(drawing)
+    assert root.tag.endswith("svg")
+    assert "<script" not in drawing
+    assert "alert(1)" in "".join(root.itertext())
+    assert len(root.findall(".//{*}rect")) == 3  # two in one measure, one in the other
+
+
+def test_json_names_every_measure_with_its_values() -> None:
+    written = result_of().to_dict()
+    assert written["contenders"]["openvpn"]["measures"]["tcp_up_1"] == {
+        "title": "1 stream up, Gbit/s",
+        "median": 1.5,
+        "min": 1.0,
+        "max": 3.0,
+        "values": [1.0, 1.5, 3.0],
+        "ratio": 0.25,
+    }
+
+
+@pytest.mark.parametrize(("value", "text"), [(1234.5, "1234"), (12.34, "12.3"), (0.01234, "0.0123")])
+def test_a_figure_has_three_digits_that_count_and_no_exponent(value: float, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_keys_of_measures_are_unique() -> None:
+    assert len({measure.key for measure in MEASURES}) == len(MEASURES)
+
+
+def test_the_baseline_is_always_measured_and_first() -> None:
+    assert [entry.name for entry in order_of("fastd", "vpn", "fastd").contenders] == ["none", "fastd", "vpn"]
+
+
+@pytest.mark.parametrize(
+    ("names", "own", "groups", "words"),
+    [
+        (["opnvpn"], NO_OWN, [], "did you mean openvpn?"),
+        ([], NO_OWN, ["tpc"], "did you mean tcp?"),
+        ([], ("server", None, None), [], "missing: --own-client, --own-address"),
+        ([], ("server", "client", "fe80::1"), [], "IPv4 address inside the tunnel"),
+        ([], ('server "', "client", "10.0.0.1"), [], "cannot be split into words"),
+    ],
+)
+def test_a_mistake_is_named_with_what_would_be_right(
+    names: list[str], own: tuple[str | None, str | None, str | None], groups: list[str], words: str
+) -> None:
+    with pytest.raises(BadOrder, match=r"\w") as caught:
+        order(names, own, groups, 1, 1)
+    assert words in str(caught.value)
+
+
+def test_a_vpn_of_ones_own_alone_is_measured_beside_no_tunnel() -> None:
+    wanted = order([], ("srv --listen {server}", "cli 'a b' {server} {client}", "10.0.0.1"), [], 1, 1)
+    assert [entry.name for entry in wanted.contenders] == ["none", "own"]
+    make = own_contender("srv --listen {server}", "cli 'a b' {server} {client}", "10.0.0.1").make
+    assert make is not None
+    ends = make(Keys())
+    assert ends.server.argv == ("srv", "--listen", "198.51.100.10")
+    assert ends.client.argv == ("cli", "a b", "198.51.100.10", "192.168.0.13")
+
+
+def test_every_contender_is_told_where_its_files_are_and_no_brace_is_left() -> None:
+    keys = Keys("/keys", (("a", "b"), ("c", "d")), (("e", "f"), ("g", "h")), (("i", "j"), ("k", "l")))
+    for entry in CONTENDERS.values():
+        if entry.make is None:
+            continue
+        ends = entry.make(keys)
+        for end in (in_directory(ends.server, "/there"), in_directory(ends.client, "/there")):
+            assert not [word for word in (*end.argv, *end.files.values()) if "{dir}" in word]
+            assert any("/there" in word for word in end.argv)
+
+
+def test_private_keys_do_not_show() -> None:
+    assert "secret" not in repr(Keys(wireguard=(("secret", "b"), ("secret", "d"))))
+
+
+def test_what_a_contender_lacks_is_named_by_its_package() -> None:
+    entry = own_contender("a", "b", "10.0.0.1")
+    assert missing_packages(entry) == []
+    lacking = {**CONTENDERS["tinc"].packages, "no-such-program": "its-package"}
+    assert "its-package" in missing_packages(type(entry)("x", "x", None, lacking))
