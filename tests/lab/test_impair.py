@@ -124,9 +124,15 @@ def replayed(sent: Frames, impairment: Impairment, seed: int) -> tuple[Frames, S
 
 
 def know_neighbour(lab: Lab) -> None:
-    """Spare a the question who has b's address: the answer could be lost, and probes would wait for it."""
+    """Spare a the question who has b's address: the answer could be lost, and probes would wait for it.
+
+    Nor may a's kernel say which IPv6 groups it is in: what another core sends beside the probes can be recorded before
+    one of them and reach the engine behind it, and then their fates are each other's.
+    """
     mac = lab.node("b").plan.interfaces[0].mac
     argv = ["ip", "neigh", "replace", B, "lladdr", mac, "dev", "a-eth0"]
+    assert lab.node("a").spawn(argv).wait(PATIENCE_SECONDS) == 0
+    argv = ["sysctl", "-q", "-w", "net.ipv6.conf.a-eth0.disable_ipv6=1"]
     assert lab.node("a").spawn(argv).wait(PATIENCE_SECONDS) == 0
 
 
