@@ -1,0 +1,81 @@
+"""Everything that is done with many packets at once, behind one object: the only door to the modules that need numpy.
+
+    superpacket -> segment -> rows -> seal -> train            train -> open -> rows -> join -> writes to a tun device
+
+Loaded when the first large batch comes (numpy costs as much time as a hundred handshakes' packets), one per process.
+"""
+
+from __future__ import annotations
+
+from vpn.dataplane.cipher_rows import Into, OpeningSlots, SealingSlots
+from vpn.dataplane.join_rows import Write, joined
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.rows import Rows, RowShape
+from vpn.dataplane.segment_rows import segment_rows
+from vpn.dataplane.train import Train
+
+__all__ = ["Rows", "Workbench", "Write"]
+
+_SHAPES = 12  # sizes whose memory is kept: about 200 KiB each
+_BERTHS = 16  # places in the receive buffer for which views are kept
+
+
+class Workbench:
+    """Rows and trains are valid until the next of the same size is made: use them up at once."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[int, RowShape] = {}
+        self._buffer: memoryview | None = None
+        self._bodies: dict[tuple[int, int, int], list[memoryview]] = {}
+
+    def segment(self, superpacket: Superpacket, largest_packet: int | None) -> Rows | None:
+        """A superpacket's packets; None if they are too few or too many for this way."""
+        return segment_rows(superpacket, largest_packet, self._shape)
+
+    def seal(
+        self, rows: Rows, encrypt_into: Into, header: bytes, first_id: int, implicit_iv: bytes, lead: int, last: bytes
+    ) -> Train:
+        """The rows sealed under ids from `first_id` on, and `last`, sealed already."""
+        slots = SealingSlots.of(rows.shape, len(header), lead)
+        slots.seal(encrypt_into, header, first_id, implicit_iv, rows)
+        return slots.train(rows.count, last)
+
+    def open(
+        self, train: Train, decrypt_into: Into, header_octets: int, implicit_iv: bytes
+    ) -> tuple[Rows, list[int]] | None:
+        """The full packets of a train and their ids; None if they are not all alike and authentic."""
+        slots = OpeningSlots(train, header_octets)
+        if slots.body_octets <= 0 or not slots.is_uniform:
+            return None
+        shape = self._shape(slots.body_octets)
+        if slots.count > shape.capacity:
+            return None
+        bodies = self._bodies_of(train, slots.body_at, slots.count)
+        if not slots.open(decrypt_into, implicit_iv, shape, bodies):
+            return None
+        return Rows(shape, slots.count), slots.ids.tolist()
+
+    def join(self, rows: Rows, *, udp: bool) -> list[Write]:
+        """What to write to a tun device with offload."""
+        return joined(rows, udp=udp)
+
+    def _shape(self, octets: int) -> RowShape:
+        shape = self._shapes.get(octets)
+        if shape is None:
+            if len(self._shapes) >= _SHAPES:
+                del self._shapes[next(iter(self._shapes))]
+            shape = self._shapes[octets] = RowShape(octets)
+        return shape
+
+    def _bodies_of(self, train: Train, body_at: int, count: int) -> list[memoryview]:
+        """Each slot's ciphertext and the tag's place behind it."""
+        if train.buffer is not self._buffer or len(self._bodies) > _BERTHS:
+            self._buffer = train.buffer
+            self._bodies.clear()
+        key = (train.at, train.slot, body_at)
+        bodies = self._bodies.get(key, [])
+        if len(bodies) < count:
+            buffer, slot, at = train.buffer, train.slot, train.at
+            bodies = [buffer[at + row * slot + body_at : at + (row + 1) * slot + 16] for row in range(count)]
+            self._bodies[key] = bodies
+        return bodies if len(bodies) == count else bodies[:count]
