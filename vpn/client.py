@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vpn.client_options import pushed_timers, pushed_token, read_configuration
 from vpn.dataplane.channel import Negotiated
 from vpn.dataplane.inner import destination
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.train import Outgoing, Train
 from vpn.drops import Drop, Drops
 from vpn.events import (
     AuthFailed,
@@ -48,6 +51,9 @@ from vpn.settings import Address, ClientSettings, Transport, Wrapping
 from vpn.tls import TlsContext
 from vpn.wire.message import EXIT, HALT, PUSH_REPLY, PUSH_REQUEST, RESTART, AuthFailure, RestartRequest, is_message
 from vpn.wire.packet import Opcode
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows, Workbench
 
 _FIRST_PUSH_REQUEST = 1.0  # most servers push unasked; this is for those that do not
 _CLOSE_LINGER = 1.0  # how long a clean exit waits for its acknowledgement
@@ -128,6 +134,21 @@ class ClientCore:
         self._interpret(session, now)
         self._flush(now)
 
+    def receive_train(
+        self, untrusted: Train, address: Address, now: float, unix_time: int, bench: Workbench | None
+    ) -> None:
+        """The same for datagrams of one size in a row in memory, `bench` once there is one."""
+        session = self._session
+        usual = session is not None and not self._closed and self._options is not None and address == self._server
+        opened = session.receive_train(untrusted, now, bench) if usual and bench and session else None
+        if opened is None or session is None:
+            self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)
+            return
+        self._now = now
+        self._out.deliver([opened.rows] if opened.rows is not None else _ip_packets(opened.packets))
+        self._interpret(session, now)
+        self._flush(now)
+
     def receive_packet(self, packet: bytes, now: float) -> None:
         """Take one IP packet from the tunnel interface."""
         self.receive_packets((packet,), now)
@@ -138,6 +159,14 @@ class ClientCore:
             self.drops.count(Drop.NOT_CONNECTED, len(packets))
             return
         self._session.send_packets(packets, now)
+        self._flush(now)
+
+    def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
+        """The same for many packets in one; take the datagrams before the next."""
+        if self._session is None or self._options is None or self._closed:
+            self.drops.count(Drop.NOT_CONNECTED, superpacket.segments)
+            return
+        self._session.send_superpacket(superpacket, now, bench)
         self._flush(now)
 
     def advance(self, now: float, unix_time: int) -> None:
@@ -200,11 +229,11 @@ class ClientCore:
         )
         return None if due == _NEVER else max(due, self._now)
 
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self) -> list[tuple[Outgoing, Address]]:
         """Everything to put on the wire, in order; empties the queue. TCP: frame each with `vpn.wire.stream`."""
         return self._out.take_datagrams()
 
-    def packets_to_deliver(self) -> list[bytes]:
+    def packets_to_deliver(self) -> list[bytes | Rows]:
         """IP packets for the tunnel interface, in order; empties the queue."""
         return self._out.take_packets()
 
@@ -249,7 +278,7 @@ class ClientCore:
             return
         bad = self.drops[Drop.UNAUTHENTIC_DATA]
         heard = session.data.authentic
-        packets = [packet for packet in session.receive_data(data, now) if destination(packet) is not None]
+        packets = _ip_packets(session.receive_data(data, now))
         if session.data.authentic > heard:
             self._follow(address)
         if packets and self._options is not None:
@@ -425,6 +454,10 @@ class ClientCore:
         self._limits.note(sum(self.traffic), now)
         if self._closing_at != _NEVER and self._session.all_acknowledged:
             self._end(CloseReason.LOCAL, "")
+
+
+def _ip_packets(packets: Sequence[bytes]) -> list[bytes]:
+    return [packet for packet in packets if destination(packet) is not None]
 
 
 def _tls_established(done: TlsDone) -> TlsEstablished:

@@ -10,15 +10,21 @@ Sources: openvpn-protocol.md sections 7 and 10.5.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from vpn.clientele import Clientele
 from vpn.dataplane.inner import destination, source
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.train import Train
 from vpn.drops import Drop, Drops
 from vpn.events import Floated
 from vpn.outlets import Outlets
 from vpn.server_peer import Peer
 from vpn.settings import Address, ServerSettings, Transport
 from vpn.wire.packet import NO_PEER_ID, Opcode
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows, Workbench
 
 _DATA = (Opcode.DATA_V1, Opcode.DATA_V2)
 
@@ -48,6 +54,37 @@ class Router:
                 self._drops.count(Drop.WRONG_ADDRESS, len(run))
                 continue
             yield peer, self._receive_of(peer, run, address, now, touched)
+
+    def receive_train(self, untrusted: Train, address: Address, now: float, bench: Workbench) -> Peer | None:
+        """Data packets of one size in a row; None, and nothing has happened, if they have to go one by one."""
+        first = bytes(untrusted.view[untrusted.lead : untrusted.lead + 4])
+        if self._client_to_client or first[0] >> 3 != Opcode.DATA_V2:
+            return None
+        peer = self._sender(int.from_bytes(first[1:], "big"), address)
+        if peer is None or peer.address != address:
+            return None
+        opened = peer.session.receive_train(untrusted, now, bench)
+        if opened is None:
+            return None
+        if opened.rows is None:
+            self._deliver(peer, opened.packets, now, {})
+        elif (of := _common_source(opened.rows)) is None:
+            self._deliver(peer, opened.rows.packets(), now, {})
+        elif self._is_source_of(peer, of):
+            self._out.deliver([opened.rows])
+        else:
+            self._drops.count(Drop.SPOOFED_SOURCE, len(opened.rows))
+        return peer
+
+    def send_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> Peer | None:
+        """Many packets in one to the client that has their destination."""
+        address = destination(superpacket.octets)
+        peer = None if address is None else self._clientele.behind(address)
+        if peer is None:
+            self._drops.count(Drop.NO_ROUTE, superpacket.segments)
+            return None
+        peer.session.send_superpacket(superpacket, now, bench)
+        return peer
 
     def send(self, packets: Sequence[bytes], now: float, touched: dict[int, Peer]) -> None:
         """Packets to the clients that have their destinations, in order for each."""
@@ -127,3 +164,8 @@ def _by_peer_id(untrusted: Sequence[bytes]) -> list[tuple[int | None, list[bytes
         else:
             runs.append((peer_id, [packet]))
     return runs
+
+
+def _common_source(rows: Rows) -> bytes | None:
+    """The source address of all packets; None if they have several. Shape: IP packets of one version."""
+    return rows.common(12, 4) if rows.first[0] >> 4 == 4 else rows.common(8, 16)

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vpn.admission import Admission
 from vpn.agenda import Agenda
 from vpn.arrivals import Arrivals
 from vpn.clientele import Clientele
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.train import Outgoing, Train
 from vpn.departures import Departures
 from vpn.doorkeeper import Doorkeeper, Opening, Reply
 from vpn.drops import Drop, Drops
@@ -35,6 +38,9 @@ from vpn.tls import TlsContext
 from vpn.wire.message import HALT, RestartRequest
 from vpn.wire.packet import CONTROL_HEADER_OCTETS, WITH_CLIENT_KEY, Malformed, Opcode
 from vpn.wire.wrapped import split_client_key
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows, Workbench
 
 _CLOSE_LINGER = 1.0
 _RENEGOTIATION_JITTER = 0.1  # the server's renegotiations spread over the last tenth, so that they do not coincide
@@ -94,6 +100,20 @@ class ServerCore:
                 self._receive_control(packet, address, touched)
         self._settle(touched)
 
+    def receive_train(
+        self, untrusted: Train, address: Address, now: float, unix_time: int, bench: Workbench | None
+    ) -> None:
+        """The same for datagrams of one size in a row in memory, `bench` once there is one."""
+        peer = None
+        if bench is not None and not self._closed:
+            peer = self._router.receive_train(untrusted, address, now, bench)
+        if peer is None:
+            self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)
+            return
+        self._now, self._unix_time = now, unix_time
+        self._arrivals.interpret(peer, now, unix_time)
+        self._settle({peer.number: peer})
+
     def receive_packet(self, packet: bytes, now: float) -> None:
         """Take one IP packet from the tunnel interface."""
         self.receive_packets((packet,), now)
@@ -104,6 +124,13 @@ class ServerCore:
         touched: dict[int, Peer] = {}
         self._router.send(packets, now, touched)
         self._settle(touched)
+
+    def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
+        """The same for many packets in one; take the datagrams before the next."""
+        self._now = now
+        peer = self._router.send_superpacket(superpacket, now, bench)
+        if peer is not None:
+            self._settle({peer.number: peer})
 
     def advance(self, now: float, unix_time: int) -> None:
         """Do what is due; call when `next_timeout()` has come."""
@@ -194,11 +221,11 @@ class ServerCore:
         due = min(_NEVER if due is None else due, self._closing_at)
         return None if due == _NEVER else max(due, self._now)
 
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self) -> list[tuple[Outgoing, Address]]:
         """Everything to put on the wire, in order; empties the queue."""
         return self._out.take_datagrams()
 
-    def packets_to_deliver(self) -> list[bytes]:
+    def packets_to_deliver(self) -> list[bytes | Rows]:
         """IP packets for the tunnel interface, in order; empties the queue."""
         return self._out.take_packets()
 

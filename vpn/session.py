@@ -13,14 +13,18 @@ Sources: openvpn-protocol.md sections 2, 3.5, 6, 9, 10.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vpn.clamping import segment_limits
 from vpn.crypto.derive import DATA_KEYS_LABEL, DYNAMIC_TLS_CRYPT_LABEL, dynamic_tls_crypt_key, prf_key_block
 from vpn.crypto.static_key import KEY_OCTETS, split_key
 from vpn.crypto.wrapping import NotAuthentic, Replayed, TlsCryptWrapper, Wrapper
-from vpn.dataplane.channel import DataChannel, Negotiated, make_data_key
+from vpn.dataplane.channel import DataChannel, Negotiated, Opened, make_data_key
 from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID
 from vpn.dataplane.mss import Path
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.train import Outgoing, Train
 from vpn.drops import Drop
 from vpn.events import CloseReason, RefusalReason
 from vpn.happenings import Ended, HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
@@ -31,6 +35,9 @@ from vpn.tls import TlsFailed
 from vpn.wire.control import ControlBody
 from vpn.wire.occ import PING, OccType, build_occ, parse_occ
 from vpn.wire.packet import WITH_CLIENT_KEY, ControlHeader, KeyId, Malformed, Opcode
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Workbench
 
 # header 1 + session id 8, count 1, four acknowledgements with their session id 24, message id 4
 _CONTROL_OVERHEAD_OCTETS = 38
@@ -46,6 +53,7 @@ class Session:
         self.own_id = setup.own_id
         self.remote_id = setup.remote_id
         self.data = DataChannel(setup.drops)
+        self.data.lead_octets = 2 if setup.transport is Transport.TCP else 0
         self.negotiated: Negotiated | None = None
         self.happenings: list[Happening] = []
         self.timers = setup.timers
@@ -54,7 +62,7 @@ class Session:
         self.is_over = False
         self._dynamic: Wrapper | None = None
         self._unix_time = unix_time
-        self._outbox: list[bytes] = []
+        self._outbox: list[Outgoing] = []
         self._lame: KeySession | None = None
         self._lame_expires_at = float("inf")
         self._old_key_is_used_up = False
@@ -107,17 +115,40 @@ class Session:
         """IP packets of data packets."""
         sending = self.data.sending_key_id
         opened = self.data.open(untrusted, now)
+        self._hear(opened, sending, now)
+        return self._clamped(opened.packets)
+
+    def receive_train(self, untrusted: Train, now: float, bench: Workbench) -> Opened | None:
+        """The same for data packets of one size in a row; None, with nothing done, if they must go one by one."""
+        sending = self.data.sending_key_id
+        opened = self.data.open_train(untrusted, now, bench)
+        if opened is None:
+            return None
+        self._hear(opened, sending, now)
+        if opened.rows is None:
+            return replace(opened, packets=self._clamped(opened.packets))
+        if self.data.mss is None or not opened.rows.may_hold_syn:
+            return opened
+        return replace(opened, rows=None, packets=self._clamped(opened.rows.packets()))
+
+    def _hear(self, opened: Opened, sending: KeyId | None, now: float) -> None:
+        """What authentic packets tell besides their content. `sending`: with which key, before they came."""
         if opened.authentic:
             self.last_received_at = now
             if self.data.sending_key_id != sending:
                 self._notice(self.primary)
         for message in opened.occ:
             self._receive_occ(message, now)
+
+    def _clamped(self, packets: list[bytes]) -> list[bytes]:
         # both directions: the other end may know nothing of our path, and its hosts are told by their peer's SYN alone
-        return opened.packets if self.data.mss is None else list(self.data.mss.clamp_batch(opened.packets))
+        return packets if self.data.mss is None else list(self.data.mss.clamp_batch(packets))
 
     def send_packets(self, packets: Sequence[bytes], now: float) -> None:
         self._outbox += self.data.seal(packets, now)
+
+    def send_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
+        self._outbox += self.data.seal_superpacket(superpacket, now, bench)
 
     # -- time and out ------------------------------------------------------------------------------------------------
 
@@ -142,7 +173,7 @@ class Session:
         due = min(self._deadlines())
         return None if due == float("inf") else due
 
-    def datagrams(self, now: float) -> list[bytes]:
+    def datagrams(self, now: float) -> list[Outgoing]:
         """Everything to send, in order; empties the queue."""
         for key in (self._lame, self.primary):
             if key is not None:

@@ -9,6 +9,7 @@ Source: openvpn-protocol.md section 7.5.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from vpn.clamping import segment_limits
 from vpn.crypto.replay import StampWindow
@@ -18,12 +19,18 @@ from vpn.dataplane.cipher import AEAD_CIPHERS
 from vpn.dataplane.framing import add_framing, remove_framing
 from vpn.dataplane.inner import destination
 from vpn.dataplane.mss import MssLimits, Path
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.segment import segmented
+from vpn.dataplane.train import Outgoing, Train
 from vpn.drops import Drop, Drops
 from vpn.events import Closed, CloseReason, Connected, Event, Floated, TransportUnusable
 from vpn.outlets import Outlets
 from vpn.push import PushedOptions
 from vpn.settings import Address, KeyDirection, StaticKeySettings, Transport
 from vpn.wire.occ import OCC_MAGIC, PING, LinkDescription, OccType, build_occ, build_options, parse_occ
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows, Workbench
 
 _NEVER = float("inf")
 
@@ -89,6 +96,12 @@ class StaticKeyCore:
             if packet.startswith(OCC_MAGIC):
                 self._receive_occ(packet, now)
 
+    def receive_train(
+        self, untrusted: Train, address: Address, now: float, unix_time: int, bench: Workbench | None
+    ) -> None:
+        """The same for datagrams of one size in a row in memory, one by one: CBC gains nothing by more."""
+        self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)
+
     def receive_packet(self, packet: bytes, now: float) -> None:
         self.receive_packets((packet,), now)
 
@@ -97,6 +110,10 @@ class StaticKeyCore:
         if self._mss is not None:
             packets = self._mss.clamp_batch(packets)
         self._send(packets, now)
+
+    def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
+        """The same for many packets in one."""
+        self.receive_packets(segmented(superpacket, None if self._mss is None else self._mss.ipv4 + 40), now)
 
     def advance(self, now: float, unix_time: int) -> None:
         self._now = now
@@ -111,10 +128,10 @@ class StaticKeyCore:
         due = min(self._silence_deadline(), self._ping_at())
         return None if self._closed or due == _NEVER else max(due, self._now)
 
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self) -> list[tuple[Outgoing, Address]]:
         return self._out.take_datagrams()
 
-    def packets_to_deliver(self) -> list[bytes]:
+    def packets_to_deliver(self) -> list[bytes | Rows]:
         return self._out.take_packets()
 
     def next_event(self) -> Event | None:

@@ -48,6 +48,16 @@ class ReplayWindow:
         self._seen |= 1 << behind
         return True
 
+    def accept_run(self, first: int, count: int, now: float) -> bool:
+        """The same for ids without a gap, all above the highest; False, and nothing has changed, if they are not."""
+        highest, last = self.highest, first + count - 1
+        if first <= highest:
+            return False
+        self._seen = (self._seen << min(last - highest, self._width) | (1 << count) - 1) & self._full
+        self.highest = last
+        self._remember(now, last)
+        return True
+
     def _remember(self, now: float, packet_id: int) -> None:
         history = self._history
         if history and now - history[-1][0] < _HISTORY_STEP:

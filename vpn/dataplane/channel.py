@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vpn.crypto.replay import ReplayWindow
 from vpn.crypto.static_key import DirectionKeys
@@ -18,10 +19,16 @@ from vpn.dataplane.cbc import CbcKey, CbcOpener, CbcSealer
 from vpn.dataplane.cipher import AEAD_CIPHERS, AeadOpener, AeadSealer, Opener, Sealer
 from vpn.dataplane.framing import add_framing, remove_framing
 from vpn.dataplane.mss import MssLimits
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.segment import segmented
+from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
 from vpn.drops import Drop, Drops
 from vpn.settings import Cipher, Compression, DataSettings
 from vpn.wire.occ import OCC_MAGIC, PING
 from vpn.wire.packet import KeyId, Opcode, PeerId, data_header
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows, Workbench
 
 _OPENING_KEYS = 3
 
@@ -62,11 +69,15 @@ def make_data_key(
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a batch of datagrams came to. `authentic` counts all packets that opened, pings included."""
+    """What a batch of datagrams came to. `authentic` counts all packets that opened, pings included.
+
+    `rows` come before `packets`; they are valid until the workbench makes others.
+    """
 
     packets: list[bytes]
     authentic: int
     occ: tuple[bytes, ...] = ()
+    rows: Rows | None = None
 
 
 class DataChannel:
@@ -80,6 +91,7 @@ class DataChannel:
         self._switch_at = float("inf")
         self.compression = Compression.NONE
         self.mss: MssLimits | None = None
+        self.lead_octets = 0  # before each datagram of a train: 2 in a TCP stream
         self.octets_in = 0  # of inner packets
         self.octets_out = 0
         self.authentic = 0  # packets that opened and were new, pings included
@@ -136,10 +148,25 @@ class DataChannel:
         self.octets_out += sum(map(len, packets))
         return self.seal_raw(packets, now)
 
+    def seal_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> list[Outgoing]:
+        """Datagrams for all packets of a superpacket. `bench` None: nothing is done with many at once yet."""
+        largest = None if self.mss is None else self.mss.ipv4 + 40
+        self._switch_when_due(now)
+        key = self._sending
+        whole = key is not None and self.compression is Compression.NONE and superpacket.segments >= LEAST_TRAIN
+        if bench is not None and whole and key is not None and isinstance(key.sealer, AeadSealer):
+            rows = bench.segment(superpacket, largest)
+            train = None if rows is None else key.sealer.seal_rows(rows, self.lead_octets, bench)
+            if rows is not None and train is not None:
+                self.octets_out += rows.octets
+                key.packets += len(rows)
+                key.octets += train.octets
+                return [train]
+        return list(self.seal(segmented(superpacket, largest), now))
+
     def seal_raw(self, packets: Sequence[bytes], now: float) -> list[bytes]:
         """The same for what is not traffic (ping, OCC): neither clamped nor counted as traffic."""
-        if now >= self._switch_at:
-            self.use_newest()
+        self._switch_when_due(now)
         key = self._sending
         if key is None:
             self._drops.count(Drop.NOT_CONNECTED, len(packets))
@@ -150,6 +177,10 @@ class DataChannel:
         key.packets += len(datagrams)
         key.octets += sum(map(len, datagrams))
         return datagrams
+
+    def _switch_when_due(self, now: float) -> None:
+        if now >= self._switch_at:
+            self.use_newest()
 
     def open(self, untrusted: Sequence[bytes], now: float) -> Opened:
         """IP packets of data datagrams, in order. Only authentic ones change anything but counters."""
@@ -167,15 +198,42 @@ class DataChannel:
             self._drops.count(Drop.NO_DATA_KEY, len(untrusted))
             return Opened([], 0)
         opened = key.opener.open_batch(untrusted, now, self._drops)
-        if not opened:
-            return Opened([], 0)
+        return self._opened(key, opened) if opened else Opened([], 0)
+
+    def open_train(self, train: Train, now: float, bench: Workbench) -> Opened | None:
+        """The same for datagrams of one size in a row; None, and nothing has happened, if it has to be `open`."""
+        key = self._keys.get(train.first_octet & 7)
+        if key is None or self.compression is not Compression.NONE or not isinstance(key.opener, AeadOpener):
+            return None
+        opened = key.opener.open_train(train, now, self._drops, bench)
+        if opened is None:
+            return None
+        if isinstance(opened, list) or not _is_traffic(opened):
+            packets = opened if isinstance(opened, list) else opened.packets()
+            return self._opened(key, packets) if packets else Opened([], 0)
+        self._note_opened(key, len(opened), opened.octets)
+        self.octets_in += opened.octets
+        return Opened([], len(opened), rows=opened)
+
+    def _note_opened(self, key: DataKey, packets: int, octets: int) -> None:
         if key is self._newest and key is not self._sending:
             self.use_newest()
-        self.authentic += len(opened)
-        key.packets += len(opened)
-        key.octets += sum(map(len, opened))
+        self.authentic += packets
+        key.packets += packets
+        key.octets += octets
+
+    def _opened(self, key: DataKey, opened: list[bytes]) -> Opened:
+        self._note_opened(key, len(opened), sum(map(len, opened)))
         packets = remove_framing(opened, self.compression, self._drops)
         traffic = [packet for packet in packets if packet != PING and not packet.startswith(OCC_MAGIC)]
         self.octets_in += sum(map(len, traffic))
         occ = tuple(packet for packet in packets if packet.startswith(OCC_MAGIC))
         return Opened(traffic, len(opened), occ)
+
+
+def _is_traffic(rows: Rows) -> bool:
+    """Whether all are IP packets of one version: what else an end says is as long as no IP packet, or begins unlike."""
+    first = rows.common(0, 1)
+    version = first[0] >> 4 if first else 0
+    shortest = {4: 20, 6: 40}.get(version, 1 << 16)
+    return min(rows.shape.octets, len(rows.last) or shortest) >= shortest

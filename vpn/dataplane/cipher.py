@@ -12,7 +12,8 @@ Source: openvpn-protocol.md section 7.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -22,6 +23,10 @@ from vpn.crypto.static_key import KeyHalf
 from vpn.drops import Drop, Drops
 from vpn.settings import Cipher
 from vpn.wire.packet import Opcode
+
+if TYPE_CHECKING:
+    from vpn.dataplane.train import Train
+    from vpn.dataplane.workbench import Rows, Workbench
 
 TAG_OCTETS = 16
 LAST_PACKET_ID = 0xFFFFFFFF
@@ -63,10 +68,12 @@ def _aead(cipher: Cipher, key: KeyHalf) -> AESGCM | ChaCha20Poly1305:
 class AeadSealer:
     """Shape: `header` is 4 octets for DATA_V2, 1 for DATA_V1."""
 
-    __slots__ = ("_encrypt", "_header", "_implicit_iv", "_with_header", "last_packet_id")
+    __slots__ = ("_encrypt", "_encrypt_into", "_header", "_implicit_iv", "_with_header", "last_packet_id")
 
     def __init__(self, cipher: Cipher, key: KeyHalf, header: bytes) -> None:
-        self._encrypt: Callable[[bytes, bytes, bytes], bytes] = _aead(cipher, key).encrypt
+        aead = _aead(cipher, key)
+        self._encrypt: Callable[[bytes, bytes, bytes], bytes] = aead.encrypt
+        self._encrypt_into = aead.encrypt_into
         self._implicit_iv = key.hmac[:8]
         self._header = header
         self._with_header = len(header) > 1
@@ -86,12 +93,23 @@ class AeadSealer:
         self.last_packet_id = number
         return datagrams
 
+    def seal_rows(self, rows: Rows, lead: int, bench: Workbench) -> Train | None:
+        """The same for many of one size; None, and nothing has happened, when the ids do not suffice for all."""
+        first = self.last_packet_id + 1
+        if LAST_PACKET_ID - self.last_packet_id < len(rows):
+            return None
+        self.last_packet_id += rows.count
+        last = self.seal_batch((rows.last,))[0] if rows.last else b""
+        return bench.seal(rows, self._encrypt_into, self._header, first, self._implicit_iv, lead, last)
+
 
 class AeadOpener:
-    __slots__ = ("_decrypt", "_implicit_iv", "_window")
+    __slots__ = ("_decrypt", "_decrypt_into", "_implicit_iv", "_window")
 
     def __init__(self, cipher: Cipher, key: KeyHalf, window: ReplayWindow) -> None:
-        self._decrypt: Callable[[bytes, bytes, bytes], bytes] = _aead(cipher, key).decrypt
+        aead = _aead(cipher, key)
+        self._decrypt: Callable[[bytes, bytes, bytes], bytes] = aead.decrypt
+        self._decrypt_into = aead.decrypt_into
         self._implicit_iv = key.hmac[:8]
         self._window = window
 
@@ -114,3 +132,27 @@ class AeadOpener:
             else:
                 drops.count(Drop.REPLAYED_DATA)
         return plaintexts
+
+    def open_train(self, train: Train, now: float, drops: Drops, bench: Workbench) -> Rows | list[bytes] | None:
+        """The same for many of one size: rows if all are new, else a list of those that are.
+
+        None, and nothing has happened, if they are not all alike and authentic.
+        """
+        header_octets = 4 if train.first_octet >> 3 == Opcode.DATA_V2 else 1
+        opened = bench.open(train, self._decrypt_into, header_octets, self._implicit_iv)
+        if opened is None:
+            return None
+        rows, ids = opened
+        fresh = self._accept(ids, now)
+        last = train.last
+        final = self.open_batch((last,), now, drops) if last else []
+        if all(fresh):
+            return replace(rows, last=final[0]) if final else rows
+        drops.count(Drop.REPLAYED_DATA, fresh.count(False))
+        return [packet for packet, new in zip(rows.packets(), fresh, strict=True) if new] + final
+
+    def _accept(self, ids: list[int], now: float) -> list[bool]:
+        count, window = len(ids), self._window
+        if ids == list(range(ids[0], ids[0] + count)) and window.accept_run(ids[0], count, now):
+            return [True] * count
+        return [window.accept(number, now) for number in ids]

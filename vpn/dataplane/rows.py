@@ -24,6 +24,7 @@ PACKET_AT = 16
 PREFIX_AT = 6
 MOST_ROWS = 512
 _SUPERPACKET_OCTETS = 65536
+_TCP, _SYN = 6, 0x02
 _LONGEST_HEADERS = 120
 
 
@@ -100,6 +101,21 @@ class Rows:
         if self.last and self.last[at : at + octets] != first:
             return None
         return first if len(first) == octets and (rows == rows[0]).all() else None
+
+    @property
+    def may_hold_syn(self) -> bool:
+        """Whether one of the packets opens a TCP connection, as far as the usual headers tell."""
+        version = self.shape.array[0, PACKET_AT] >> 4
+        protocol_at, flags_at = (9, 33) if version == 4 else (6, 53)
+        for packet in (self.last,) if self.last else ():
+            if len(packet) > flags_at and packet[protocol_at] == _TCP and packet[flags_at] & _SYN:
+                return True
+        if self.shape.octets <= flags_at:
+            return False
+        syn = self.shape.array[: self.count, PACKET_AT + flags_at] & _SYN
+        if not syn.any():
+            return False
+        return bool((syn.astype(bool) & (self.shape.array[: self.count, PACKET_AT + protocol_at] == _TCP)).any())
 
     def packets(self) -> list[bytes]:
         """A copy of each."""

@@ -9,6 +9,7 @@ Holds no copy: the memory belongs to whoever made the train, who says how long i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 LEAST_TRAIN = 6  # fewer are faster one by one: the arrays' fixed cost is that of about six packets
 
@@ -41,7 +42,15 @@ class Train:
     def view(self) -> memoryview:
         return self.buffer[self.at : self.at + self.octets]
 
+    @property
+    def first_octet(self) -> int:
+        """The first octet of the first datagram: opcode and key id."""
+        return self.buffer[self.at + self.lead]
+
     def datagrams(self) -> list[bytes]:
         """A copy of each, without what leads it."""
         end, lead, slot = self.at + self.octets, self.lead, self.slot
         return [bytes(self.buffer[at + lead : min(at + slot, end)]) for at in range(self.at, end, slot)]
+
+
+Outgoing: TypeAlias = bytes | Train
