@@ -43,13 +43,16 @@ _ERRORS = {1: "Format error", 2: "Server failure", 3: "No such name", 4: "Not im
 _MOST_SHOWN = 120
 
 
-def open_dns(opening: Opening, message: bytes, start: int, end: int) -> bool:
-    """Whether it is a DNS message; if so it is a layer of the frame, which holds its end at `start` to `end`."""
+def open_dns(opening: Opening, message: bytes, start: int, end: int, protocol: str = "DNS") -> bool:
+    """Whether it is a DNS message; if so it is a layer of the frame, which holds its end at `start` to `end`.
+
+    Shape: `protocol` is DNS, MDNS or LLMNR, which share the format
+    """
     try:
         fields, summary = _read(message)
     except (Short, dns.Malformed):
         return False
-    opening.say("DNS", summary)
+    opening.say(protocol, summary)
     opening.add("Domain Name System", start, end, *fields)
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from testbed.observer.sights.text import is_text
 from testbed.report.packets import Layer, PacketView
 
 LONGEST_FIELD = 600  # characters of one value; the octets stand beside it
@@ -68,3 +69,11 @@ def text_of(octets: bytes) -> str:
 
 def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def add_data(opening: Opening, start: int, end: int) -> None:
+    """Octets of no protocol that is known here: as text where people can read it."""
+    octets = opening.data[start:end]
+    readable = is_text(octets)
+    fields = [("length", plural(end - start, "octet")), *([("text", text_of(octets))] if readable else [])]
+    opening.add("Data", start, end, *fields)

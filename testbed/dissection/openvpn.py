@@ -34,16 +34,36 @@ _ACK, _DATA_V1, _DATA_V2, _RESET_V2, _RESET_V3 = 5, 6, 9, 7, 10
 _BARE_RESET_OCTETS, _LARGEST_RESET_OCTETS = 14, 1_600
 _PACKET_ID_OCTETS, _CRYPT_TAG_OCTETS, _AEAD_TAG_OCTETS = 8, 32, 16
 _HMAC_OCTETS = frozenset((16, 20, 28, 32, 48, 64))
+_RESETS = frozenset((1, 2, 3, 7, 8, 10))
+_MOST_PARKED = 16
+_LONGEST_PENDING_OCTETS = 1 << 17
 _FIRST_COUNTERS = 1 << 10  # a counter begins at 1: a random word is as small once in four million
 
 
 @dataclass(slots=True)
+class ControlStream:
+    """One direction of a key's control channel: its messages in order are a stream of TLS records.
+
+    Shape: `pending` is the begin of a record whose rest is to come, `parked` messages that came too early
+    """
+
+    next_id: int
+    pending: bytes = b""
+    parked: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class OpenVpnState:
-    """What one conversation has shown. Shape: `hmac_octets` is 0 without wrapping, -1 with an encrypted one."""
+    """What one conversation has shown, by direction and key.
+
+    Shape: `hmac_octets` is 0 without wrapping, -1 with an encrypted one; `counts` says of data packets whether their
+        packet id is readable
+    """
 
     hmac_octets: int = 0
-    counts: dict[tuple[bool, int], bool] = field(default_factory=dict)  # by direction and key: a readable packet id?
-    tls: tls.TlsState = field(default_factory=tls.TlsState)
+    counts: dict[tuple[bool, int], bool] = field(default_factory=dict)
+    streams: dict[tuple[bool, int], ControlStream] = field(default_factory=dict)
+    tls: dict[int, tls.TlsState] = field(default_factory=dict)  # by key
 
 
 def recognise(packet: bytes) -> OpenVpnState | None:
@@ -72,7 +92,7 @@ def open_packet(opening: Opening, start: int, end: int, state: OpenVpnState, dir
     if opcode in (_DATA_V1, _DATA_V2):
         _open_data(opening, reader, state, (direction, key_id), fields, has_peer_id=opcode == _DATA_V2)
     else:
-        _open_control(opening, reader, state, direction, fields, opcode=opcode)
+        _open_control(opening, reader, state, (direction, key_id), fields, opcode=opcode)
 
 
 def _open_data(
@@ -102,11 +122,12 @@ def _open_control(
     opening: Opening,
     reader: Reader,
     state: OpenVpnState,
-    direction: bool,
+    key: tuple[bool, int],
     fields: list[tuple[str, object]],
     *,
     opcode: int,
 ) -> None:
+    direction, key_id = key
     start = reader.at - 1
     fields.append(("session id", f"0x{reader.take(8).hex()}"))
     if state.hmac_octets:
@@ -124,22 +145,54 @@ def _open_control(
     if acknowledged:
         fields.append(("acknowledges messages", ", ".join(map(str, acknowledged))))
         fields.append(("the other's session id", f"0x{reader.take(8).hex()}"))
-    if opcode != _ACK:
-        fields.append(("message id", reader.number(4)))
+    if opcode == _ACK:
+        opening.add("OpenVPN", start, reader.at, *fields)
+        return
+    message_id = reader.number(4)
+    fields.append(("message id", message_id))
     opening.add("OpenVPN", start, reader.at, *fields)
-    if reader.left:
-        _open_inner_tls(opening, reader, state, direction)
+    stream = state.streams.setdefault((direction, key_id), ControlStream(message_id))
+    if opcode in _RESETS and stream.next_id != message_id:  # a new session, or a new key
+        stream = state.streams[direction, key_id] = ControlStream(message_id)
+    if opcode in _RESETS:
+        state.tls[key_id] = tls.TlsState()
+    _open_message(opening, reader, state.tls.setdefault(key_id, tls.TlsState()), stream, (message_id, direction))
 
 
-def _open_inner_tls(opening: Opening, reader: Reader, state: OpenVpnState, direction: bool) -> None:
-    """Records that this packet holds whole; parts of larger ones are only counted."""
-    octets = reader.data[reader.at : reader.end]
-    if tls.looks_like_records(octets) and tls.records_end(octets) == len(octets):
+def _open_message(
+    opening: Opening, reader: Reader, state: tls.TlsState, stream: ControlStream, which: tuple[int, bool]
+) -> None:
+    """One message of the control channel: whole TLS records as far as it completes them, parts of others counted."""
+    message_id, direction = which
+    start, end = reader.at, reader.end
+    octets = reader.data[start:end]
+    if message_id != stream.next_id:
+        later = (message_id - stream.next_id) & 0xFFFFFFFF < 1 << 31
+        if later and len(stream.parked) < _MOST_PARKED:
+            stream.parked[message_id] = octets
+        words = "came before an earlier one" if later else "sent again"
+        opening.summary += f" [{words}]"
+        if octets:
+            opening.add("Part of a TLS record", start, end, ("octets", f"{len(octets):,}"), ("message", words))
+        return
+    whole = stream.pending + octets
+    used = tls.records_end(whole)
+    if used:
         said = opening.summary
-        tls.open_records(opening, octets, reader.at, reader.end, state.tls, direction)
+        records_end = max(start, end - (len(whole) - used))
+        tls.open_records(opening, whole[:used], start, records_end, state, direction)
         opening.say("OpenVPN", f"{said}, {opening.summary}")
-    else:
-        opening.add("Part of a TLS record", reader.at, reader.end, ("octets", f"{reader.left:,}"))
+    rest = whole[used:]
+    if rest and octets:
+        begin = max(start, end - len(rest))
+        wanted = 5 + int.from_bytes(rest[3:5], "big") if len(rest) >= 5 else 0
+        fields = (("octets", f"{end - begin:,}"), *((("of", f"{wanted:,} octets"),) if wanted else ()))
+        opening.add("Part of a TLS record", begin, end, *fields, encrypted=rest[0] == tls.APPLICATION_DATA)
+    stream.next_id = (message_id + 1) & 0xFFFFFFFF
+    while stream.next_id in stream.parked:
+        rest += stream.parked.pop(stream.next_id)
+        stream.next_id = (stream.next_id + 1) & 0xFFFFFFFF
+    stream.pending = rest[:_LONGEST_PENDING_OCTETS] if tls.looks_like_records(rest) or len(rest) < 5 else b""
 
 
 def _packet_id(reader: Reader, fields: list[tuple[str, object]]) -> None:

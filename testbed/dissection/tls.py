@@ -13,7 +13,7 @@ from testbed.dissection.opening import Opening, text_of
 from testbed.observer import tls
 
 _TYPES = {20: "Change Cipher Spec", 21: "Alert", 22: "Handshake", 23: "Application Data"}
-_HANDSHAKES = {
+HANDSHAKES = {
     0: "Hello Request",
     1: "Client Hello",
     2: "Server Hello",
@@ -29,7 +29,8 @@ _HANDSHAKES = {
 }
 VERSIONS = {0x0300: "SSLv3", 0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 _HEADER_OCTETS = 5
-_HANDSHAKE, _APPLICATION_DATA, _CHANGE_CIPHER_SPEC = 22, 23, 20
+APPLICATION_DATA = 23
+_HANDSHAKE, _CHANGE_CIPHER_SPEC = 22, 20
 _VERSIONS_EXTENSION, _SERVER_VERSION_AT = 43, 2 + 32
 
 
@@ -75,7 +76,7 @@ def open_records(opening: Opening, octets: bytes, start: int, end: int, state: T
         name = _name_of(octets[at], octets[at + _HEADER_OCTETS : body_end], state, direction, fields)
         names.append(name)
         fields.append((f"record {len(names)}", f"{name}, {body_end - at - _HEADER_OCTETS:,} octets"))
-        sealed = octets[at] == _APPLICATION_DATA or name.startswith("Encrypted")
+        sealed = octets[at] == APPLICATION_DATA or name.startswith("Encrypted")
         if sealed and sealed_from < 0:
             sealed_from = max(start, base + at)
         at = body_end
@@ -101,13 +102,14 @@ def _name_of(kind: int, body: bytes, state: TlsState, direction: bool, fields: l
     messages = tls.parse_handshakes(b"\x16\x03\x03" + len(body).to_bytes(2, "big") + body)
     for message in messages:
         if message.type == tls.CLIENT_HELLO:
-            _client_hello(message.body, fields)
+            client_hello_fields(message.body, fields)
         elif message.type == tls.SERVER_HELLO:
             _server_hello(message.body, state, fields)
-    return ", ".join(_HANDSHAKES.get(message.type, "Handshake") for message in messages) or "Handshake"
+    return ", ".join(HANDSHAKES.get(message.type, "Handshake") for message in messages) or "Handshake"
 
 
-def _client_hello(body: bytes, fields: list[tuple[str, object]]) -> None:
+def client_hello_fields(body: bytes, fields: list[tuple[str, object]]) -> None:
+    """Add what a ClientHello tells everybody: the name, the protocols and the versions it offers."""
     hello = tls.parse_client_hello(body)
     if hello is None:
         return

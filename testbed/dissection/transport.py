@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from testbed.dissection import http, openvpn, tls
+from testbed.dissection import http, http2, openvpn, tls
+from testbed.dissection.conversations import Conversation, Endpoint, Half
+from testbed.dissection.datagrams import open_datagram
 from testbed.dissection.dns import open_dns
-from testbed.dissection.opening import Opening, Reader, plural, text_of
+from testbed.dissection.opening import Opening, Reader, add_data, text_of
 from testbed.observer import ip
-from testbed.observer.sights.names import DNS_PORTS
-from testbed.observer.sights.text import is_text
 
 _FLAGS = (
     (0x02, "SYN"),
@@ -33,43 +33,6 @@ _MOST_CONVERSATIONS = 4_096
 _MOST_PENDING_OCTETS = 2 << 20
 _UNFINISHED = "  [TCP segment of a reassembled PDU]"
 _MASK = 0xFFFFFFFF
-
-Endpoint = tuple[bytes, int]
-
-
-@dataclass(slots=True)
-class Half:
-    """One direction of a TCP connection.
-
-    Shape: `next_octet` is the sequence number that follows without a hole; `pending` are segments of a message that
-        came in `frames` and is complete when they hold `wanted` octets or more
-    """
-
-    first: int
-    shift: int | None = None
-    next_octet: int = 0
-    pending: list[bytes] = field(default_factory=list)
-    pending_octets: int = 0
-    wanted: int = 0
-    frames: list[int] = field(default_factory=list)
-
-    def keep(self, rest: bytes, wanted: int) -> None:
-        self.pending, self.pending_octets, self.wanted = [rest] if rest else [], len(rest), wanted
-
-    def forget(self) -> None:
-        self.keep(b"", 0)
-        self.frames = []
-
-
-@dataclass(slots=True)
-class Conversation:
-    """Two endpoints and a protocol. Shape: direction True is the one that spoke first."""
-
-    first_speaker: Endpoint
-    halves: dict[bool, Half] = field(default_factory=dict)
-    application: str = ""
-    tls: tls.TlsState = field(default_factory=tls.TlsState)
-    openvpn: openvpn.OpenVpnState | None = None
 
 
 @dataclass(slots=True)
@@ -92,20 +55,9 @@ class Transport:
         opening.say("UDP", f"{source} → {destination} Len={reader.left}")
         if not reader.left:
             return
-        if (source in DNS_PORTS or destination in DNS_PORTS) and open_dns(
-            opening, opening.data[reader.at : packet.end], reader.at, packet.end
-        ):
-            return
         ends = (packet.source, source), (packet.destination, destination)
         conversation = self._conversation(packet.protocol, *ends)
-        fresh = openvpn.recognise(opening.data[reader.at : packet.end])
-        if fresh is not None:
-            conversation.openvpn, conversation.first_speaker = fresh, ends[0]
-        if conversation.openvpn is not None:
-            direction = ends[0] == conversation.first_speaker
-            openvpn.open_packet(opening, reader.at, packet.end, conversation.openvpn, direction)
-        else:
-            add_data(opening, reader.at, packet.end)
+        open_datagram(opening, conversation, ends, reader.at, packet.end)
 
     # -- TCP ----------------------------------------------------------------------------------------------------------
 
@@ -154,6 +106,7 @@ class Transport:
         if half.next_octet != sequence:
             if (sequence - half.next_octet) & _MASK < 1 << 31:  # a hole: what was begun cannot be completed
                 half.forget()
+                conversation.http2.lose(direction)
                 half.next_octet = (sequence + len(payload)) & _MASK
             opening.add("TCP segment, out of order or sent again", start, end)
             return
@@ -180,6 +133,7 @@ def _half(conversation: Conversation, direction: bool, sequence: int, flags: int
             conversation.halves[direction] = half
             if not flags & _ACK:  # the ports are used anew
                 conversation.application, conversation.tls = "", tls.TlsState()
+                conversation.http2 = http2.Http2State()
                 conversation.halves.pop(not direction, None)
     elif half is None:
         half = conversation.halves[direction] = Half((sequence - 1) & _MASK, None, sequence)
@@ -200,6 +154,8 @@ def _open_stream(
         conversation.application = _application(octets)
         if conversation.application == "openvpn":
             conversation.openvpn = openvpn.recognise(octets[2:])
+    if conversation.application == "http2":
+        return _open_http2(opening, conversation, direction, octets, start, end)
     if http.is_http(octets):
         return _open_http(opening, octets, start, end, frames)
     if conversation.application == "tls" and tls.looks_like_records(octets):
@@ -213,6 +169,8 @@ def _open_stream(
 
 
 def _application(octets: bytes) -> str:
+    if http2.begins(octets):
+        return "http2"
     if tls.looks_like_records(octets):
         return "tls"
     length = int.from_bytes(octets[:2], "big")
@@ -230,6 +188,21 @@ def _open_http(opening: Opening, octets: bytes, start: int, end: int, frames: li
     fields = (("begins with", http.first_line(octets)), ("text", text_of(opening.data[start:end])))
     opening.add("Part of an HTTP message", start, end, *fields)
     return 0
+
+
+def _open_http2(
+    opening: Opening, conversation: Conversation, direction: bool, octets: bytes, start: int, end: int
+) -> int:
+    used, wanted = http2.open_frames(opening, octets, start, end, conversation.http2, direction)
+    if not used and not wanted:
+        add_data(opening, start, end)
+        return len(octets)
+    if used < len(octets):
+        opening.summary += "" if used else _UNFINISHED
+        opening.add(
+            "Part of an HTTP/2 frame", max(start, end - (len(octets) - used)), end, ("of", f"{wanted:,} octets")
+        )
+    return used
 
 
 def _open_tls(
@@ -323,11 +296,3 @@ def _spelled(options: dict[str, int]) -> list[str]:
     shift = min(options.get("WS", 0), 14)
     values = {**options, **({"WS": 1 << shift} if "WS" in options else {})}
     return [name if name == "SACK_PERM" else f"{name}={value}" for name, value in values.items()]
-
-
-def add_data(opening: Opening, start: int, end: int) -> None:
-    """Octets of no protocol that is known here: as text where people can read it."""
-    octets = opening.data[start:end]
-    readable = is_text(octets)
-    fields = [("length", plural(end - start, "octet")), *([("text", text_of(octets))] if readable else [])]
-    opening.add("Data", start, end, *fields)
