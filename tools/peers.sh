@@ -23,6 +23,12 @@ ethtool          ethtool
 tcpdump          tcpdump
 strace           strace
 openssl          openssl
+ssh              openssh-client
+dropbear         dropbear-bin
+tincd            tinc
+fastd            fastd
+wireguard-go     wireguard-go
+wg               wireguard-tools
 '
 
 have() { # one command of several

@@ -21,6 +21,7 @@ from testbed.observer.tunnels.segments import Segment, segments
 
 MOST_DATAGRAMS = 400  # of a conversation, looked at
 MUCH_DATA = 50  # datagrams each way
+LARGE_OCTETS, LEAST_LARGE = 1_000, 20  # a tunnel carries whole packets, a sensor or a chat does not
 DTLS_COST = (
     "no published figure; a web page and DTLS without STUN to one port of one host would look alike. None among the "
     "benign captures of docs/tunnel-detection.md"
@@ -82,7 +83,8 @@ def _dtls(flow: FlowState, tls: dict[_Connection, list[tuple[int, int]]]) -> tup
 
 
 def _dtls_alone(found: Dtls, datagrams: Sequence[Segment]) -> tuple[Recognised, Place] | None:
-    if min(found.data_sent, found.data_received) < MUCH_DATA:
+    large = sum(len(datagram.data) >= LARGE_OCTETS for datagram in datagrams)
+    if min(found.data_sent, found.data_received) < MUCH_DATA or large < LEAST_LARGE:
         return None
-    rule = f"DTLS with at least {MUCH_DATA} datagrams of data each way and no STUN"
+    rule = f"DTLS with at least {MUCH_DATA} datagrams of data each way, {large} of them large, and no STUN"
     return Recognised("dtls", rule, ALONE_COST, Certainty.POSSIBLE), datagrams[-1].place
