@@ -1,25 +1,35 @@
 """Reading capture files: pcapng and classic pcap, in either byte order, compressed with gzip or not, whole or damaged.
 
-`CaptureReader` gives one `Frame` after the other and reads the file in chunks, so memory does not grow with it. A file
-that ends in the middle of something, or that holds nonsense, gives the frames before that point and a warning.
+`CaptureReader` gives one `Frame` after the other and reads the file in chunks, so memory does not grow with it;
+`batches` gives the ordinary packets of a large file by the thousand, as arrays. A file that ends in the middle of
+something, or that holds nonsense, gives the frames before that point and a warning.
 
 Source: draft-ietf-opsawg-pcapng, draft-ietf-opsawg-pcap
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from testbed.capture import pcapng
+from testbed.capture.source import CHUNK_OCTETS, NOWHERE, Damage, Source, Store, reopened
 
-CHUNK_OCTETS = 1 << 20
+if TYPE_CHECKING:
+    from testbed.capture.columns import Columns
+
 LARGEST_BLOCK_OCTETS = 16 << 20
+LARGE_FILE_OCTETS = 16 << 20  # from here on the time that columns save is more than numpy's import takes
+BATCH_OCTETS = 4 << 20
+MOST_IN_BATCH = 1 << 16  # a bound for the columns' memory, however small the packets
+OBSOLETE_PACKET = 2
+PACKET_BLOCKS = frozenset((pcapng.ENHANCED_PACKET, pcapng.SIMPLE_PACKET, OBSOLETE_PACKET))
 MOST_INTERFACES = 10_000
 GZIP_MAGIC = b"\x1f\x8b"
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
@@ -61,47 +71,12 @@ class Interface:
     dropped: int | None = None
 
 
-class Damage(Exception):
-    """The file cannot be read on from here; says why."""
-
-
-@dataclass(slots=True)
-class _Input:
-    """A file read in chunks. `take` gives exactly what was asked for, or fewer octets at the end of the file."""
-
-    file: IO[bytes]
-    buffer: bytes = b""
-    at: int = 0
-
-    def take(self, count: int) -> bytes:
-        end = self.at + count
-        if end > len(self.buffer):
-            self._fill(count)
-            end = self.at + count
-        piece = self.buffer[self.at : end]
-        self.at = min(end, len(self.buffer))
-        return piece
-
-    def _fill(self, count: int) -> None:
-        pieces = [self.buffer[self.at :]]
-        have = len(pieces[0])
-        while have < count:
-            try:
-                piece = self.file.read(max(CHUNK_OCTETS, count - have))
-            except (OSError, EOFError, zlib.error) as error:  # a damaged gzip file shows itself here
-                self.buffer, self.at = b"".join(pieces), 0
-                raise Damage(f"cannot read on: {error}") from error
-            if not piece:
-                break
-            pieces.append(piece)
-            have += len(piece)
-        self.buffer, self.at = b"".join(pieces), 0
-
-
 @dataclass(slots=True)
 class CaptureReader:
     """Iterate to get the frames; afterwards `warnings`, `interfaces` and `dropped` say how the file was.
 
+    Shape:  while a frame is given, `position` is where its octets stand in the file, negative if they do not stand
+            there as they are; `store` gives octets back by their position, also when the reader is closed
     Errors: OSError if the file cannot be opened; nothing else
     """
 
@@ -109,33 +84,52 @@ class CaptureReader:
     warnings: list[str] = field(default_factory=list)
     interfaces: list[Interface] = field(default_factory=list)
     frames: int = 0
-    _file: IO[bytes] | None = None
+    position: int = NOWHERE
+    store: Store = field(default_factory=Store)
+    _files: list[IO[bytes]] = field(default_factory=list)
+    _in_columns: bool = False
 
     def __enter__(self) -> CaptureReader:
-        file: IO[bytes] = open(self.path, "rb")
-        if file.peek(2)[:2] == GZIP_MAGIC:  # type: ignore[attr-defined]  # a BufferedReader has it
+        file = open(self.path, "rb")
+        self._files.append(file)
+        if file.peek(2)[:2] == GZIP_MAGIC:
             import gzip
 
-            file.close()
-            file = gzip.open(self.path, "rb")  # type: ignore[assignment]  # reads like any binary file
-        self._file = file
+            self._files.append(gzip.GzipFile(fileobj=file))  # type: ignore[arg-type]  # reads like any binary file
+        else:
+            self.store = Store(reopened(file))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        for file in reversed(self._files):
+            file.close()
 
     @property
     def dropped(self) -> int:
         """Packets the recording side lost, as the file's statistics say; 0 where it has none."""
         return sum(interface.dropped or 0 for interface in self.interfaces)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it pays to read the file in columns; of a compressed one, its compressed size is asked."""
+        status = os.fstat(self._files[0].fileno()) if self._files else None
+        return status is not None and stat.S_ISREG(status.st_mode) and status.st_size >= LARGE_FILE_OCTETS
+
     def __iter__(self) -> Iterator[Frame]:
-        if self._file is None:
+        return cast(Iterator[Frame], self._read())
+
+    def batches(self) -> Iterator[Frame | Columns]:
+        """The same frames in the same order, ordinary ones in columns."""
+        self._in_columns = True
+        return self._read()
+
+    def _read(self) -> Iterator[Frame | Columns]:
+        if not self._files:
             raise RuntimeError("a CaptureReader is read inside its with block")
-        source = _Input(self._file)
+        chunk_octets = BATCH_OCTETS if self._in_columns else CHUNK_OCTETS
+        source = Source(self._files[-1], self.store.descriptor, chunk_octets)
         try:
             magic = source.take(4)
             if magic == PCAPNG_MAGIC:
@@ -147,7 +141,7 @@ class CaptureReader:
         except Damage as damage:
             self.warnings.append(f"capture file damaged or cut off after frame {self.frames}: {damage}")
 
-    def _pcap(self, source: _Input, magic: bytes) -> Iterator[Frame]:
+    def _pcap(self, source: Source, magic: bytes) -> Iterator[Frame | Columns]:
         order, tick_ns = PCAP_MAGICS[magic]
         header = _need(source, 20, "its header")
         _, _, _, _, snap_octets, network = struct.unpack(order + "HHiIII", header)
@@ -155,7 +149,7 @@ class CaptureReader:
         self.interfaces.append(Interface(link_type, snap_octets=snap_octets))
         record = struct.Struct(order + "IIII")
         while True:
-            yield from self._whole_records(source, record, tick_ns, link_type)
+            yield from self._whole_records(source, order, tick_ns, link_type)
             head = source.take(16)  # what is not whole in the buffer: read on, or find the end or the damage
             if not head:
                 return
@@ -166,12 +160,16 @@ class CaptureReader:
                 raise Damage(f"a packet of {captured} octets")
             data = _need(source, captured, "a packet")
             self.frames += 1
+            self.position = source.position - captured
             yield Frame(self.frames, seconds * 1_000_000_000 + fraction * tick_ns, link_type, data, octets, 0)
 
-    def _whole_records(self, source: _Input, record: struct.Struct, tick_ns: int, link_type: int) -> Iterator[Frame]:
+    def _whole_records(self, source: Source, order: str, tick_ns: int, link_type: int) -> Iterator[Frame | Columns]:
         """The packets that are whole in the buffer. Every packet goes through this loop: it calls nothing of ours."""
-        buffer, at, unpack, new = source.buffer, source.at, record.unpack_from, tuple.__new__
-        last = len(buffer) - record.size
+        if self._in_columns:
+            yield from self._columns_of_records(source, order, tick_ns, link_type)
+            return
+        buffer, at, unpack, new = source.buffer, source.at, struct.Struct(order + "IIII").unpack_from, tuple.__new__
+        last, base = len(buffer) - 16, source.base
         while at <= last:
             seconds, fraction, captured, octets = unpack(buffer, at)
             start = at + 16
@@ -180,10 +178,29 @@ class CaptureReader:
                 break
             source.at = at
             self.frames = number = self.frames + 1
+            self.position = base + start
             time_ns = seconds * 1_000_000_000 + fraction * tick_ns
             yield new(Frame, (number, time_ns, link_type, buffer[start:at], octets, 0))
 
-    def _pcapng(self, source: _Input) -> Iterator[Frame]:
+    def _columns_of_records(self, source: Source, order: str, tick_ns: int, link_type: int) -> Iterator[Columns]:
+        from testbed.capture import columns
+
+        buffer, at, unpack = source.buffer, source.at, struct.Struct(order + "8xI").unpack_from
+        starts: list[int] = []
+        last = len(buffer) - 16
+        while at <= last and len(starts) < MOST_IN_BATCH:
+            (captured,) = unpack(buffer, at)
+            following = at + 16 + captured
+            if captured > LARGEST_BLOCK_OCTETS or following > len(buffer):
+                break
+            starts.append(at)
+            at = following
+        source.at = at
+        if starts:
+            first, self.frames = self.frames + 1, self.frames + len(starts)
+            yield columns.of_records(first, buffer, source.base, starts, order, tick_ns, link_type)
+
+    def _pcapng(self, source: Source) -> Iterator[Frame | Columns]:
         order = self._section(source)
         interfaces: list[Interface] = []  # of this section: their numbers start anew in each
         words = struct.Struct(order + "II")
@@ -203,23 +220,25 @@ class CaptureReader:
             if total < 12 or total % 4 or total > LARGEST_BLOCK_OCTETS:
                 raise Damage(f"a block of {total} octets")
             body = _need(source, total - 8, "a block")[:-4]
-            if block_type == pcapng.ENHANCED_PACKET:
-                yield self._enhanced_packet(body, order, interfaces)
-            elif block_type == pcapng.SIMPLE_PACKET:
-                yield self._simple_packet(body, order, interfaces)
+            self.position = source.position - total + 8
+            if block_type in PACKET_BLOCKS:
+                yield self._packet(block_type, body, order, interfaces)
             elif block_type == pcapng.INTERFACE_DESCRIPTION:
                 self._interface(body, order, interfaces)
             elif block_type == pcapng.INTERFACE_STATISTICS:
                 self._statistics(body, order, interfaces)
 
-    def _whole_packets(self, source: _Input, order: str, interfaces: list[Interface]) -> Iterator[Frame]:
+    def _whole_packets(self, source: Source, order: str, interfaces: list[Interface]) -> Iterator[Frame | Columns]:
         """The enhanced packet blocks in a row that are whole in the buffer and need no second look.
 
         Every packet goes through this loop: it calls nothing of ours. What it leaves is read, or refused, one by one.
         """
+        if self._in_columns:
+            yield from self._columns_of_packets(source, order, interfaces)
+            return
         buffer, at, new = source.buffer, source.at, tuple.__new__
         unpack = struct.Struct(order + "IIIIIII").unpack_from
-        last = len(buffer) - 32
+        last, base = len(buffer) - 32, source.base
         while at <= last:
             block_type, total, number, high, low, captured, octets = unpack(buffer, at)
             if block_type != pcapng.ENHANCED_PACKET or total & 3 or captured > total - 32 or at + total > len(buffer):
@@ -231,11 +250,34 @@ class CaptureReader:
                 return
             source.at = at + total
             self.frames = frame = self.frames + 1
+            self.position = base + at + 28
             data = buffer[at + 28 : at + 28 + captured]
             at += total
             yield new(Frame, (frame, high << 32 | low, interface.link_type, data, octets, number))
 
-    def _section(self, source: _Input) -> str:
+    def _columns_of_packets(self, source: Source, order: str, interfaces: list[Interface]) -> Iterator[Columns]:
+        from testbed.capture import columns
+
+        buffer, at, unpack = source.buffer, source.at, struct.Struct(order + "II").unpack_from
+        starts: list[int] = []
+        last = len(buffer) - 32
+        while at <= last and len(starts) < MOST_IN_BATCH:
+            block_type, total = unpack(buffer, at)
+            if block_type != pcapng.ENHANCED_PACKET or total & 3 or total < 32 or at + total > len(buffer):
+                break
+            if total > LARGEST_BLOCK_OCTETS:
+                break
+            starts.append(at)
+            at += total
+        starts.append(at)
+        found = columns.of_packets(self.frames + 1, buffer, source.base, starts[:-1], order, interfaces)
+        count = len(found.data_at)
+        source.at = starts[count]
+        self.frames += count
+        if count:
+            yield found
+
+    def _section(self, source: Source) -> str:
         """Read a section header, its first four octets already taken; returns the byte order."""
         head = _need(source, 8, "a section header")
         order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(head[4:])
@@ -274,10 +316,15 @@ class CaptureReader:
             elif code == 5 and len(value) == 8:
                 (interfaces[number].dropped,) = struct.unpack(order + "Q", value)
 
-    def _enhanced_packet(self, body: bytes, order: str, interfaces: list[Interface]) -> Frame:
+    def _packet(self, block_type: int, body: bytes, order: str, interfaces: list[Interface]) -> Frame:
+        """A packet in a block of any of the three kinds; `position` is still that of the body."""
+        if block_type == pcapng.SIMPLE_PACKET:
+            return self._simple_packet(body, order, interfaces)
         if len(body) < 20:
             raise Damage("a packet block that makes no sense")
         number, high, low, captured, octets = struct.unpack_from(order + "IIIII", body)
+        if block_type == OBSOLETE_PACKET:
+            (number,) = struct.unpack_from(order + "H", body)  # and how many were dropped before it
         if number >= len(interfaces) or captured > len(body) - 20:
             raise Damage(f"a packet of interface {number} with {captured} octets")
         interface = interfaces[number]
@@ -285,6 +332,7 @@ class CaptureReader:
         if interface.ticks_per_second != 1_000_000_000:
             ticks = ticks * 1_000_000_000 // interface.ticks_per_second
         self.frames += 1
+        self.position += 20
         time_ns = ticks + interface.offset_seconds * 1_000_000_000
         return Frame(self.frames, time_ns, interface.link_type, body[20 : 20 + captured], octets, number)
 
@@ -294,10 +342,11 @@ class CaptureReader:
         (octets,) = struct.unpack_from(order + "I", body)
         kept = min(octets, len(body) - 4, interfaces[0].snap_octets or octets)
         self.frames += 1
+        self.position += 4
         return Frame(self.frames, 0, interfaces[0].link_type, body[4 : 4 + kept], octets, 0)
 
 
-def _need(source: _Input, count: int, what: str) -> bytes:
+def _need(source: Source, count: int, what: str) -> bytes:
     data = source.take(count)
     if len(data) < count:
         raise Damage(f"in the middle of {what}")

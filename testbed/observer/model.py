@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, SupportsBytes
 
 from testbed.facts import Sighting
 
@@ -115,12 +115,17 @@ class Stream:
     flow: int  # index into Observation.flows
     direction: Direction
     layer: str  # tcp, udp, icmp, http-body
-    data: bytes
+    octets: SupportsBytes  # of which `data` is made; they may stay in the capture file until somebody asks
     offsets: Sequence[int]
     frames: Sequence[int]
     gaps: tuple[int, ...] = ()
     truncated: bool = False  # a limit cut it off: there was more
     times_ns: Sequence[int] = ()
+
+    @property
+    def data(self) -> bytes:
+        """The octets, read afresh where the capture file has them: take them once, and let them go."""
+        return bytes(self.octets)
 
     def frame_at(self, offset: int) -> int:
         """The number of the frame that carried the octet at `offset`."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.capture.reader import CaptureReader, Frame
+from testbed.capture.source import NOWHERE, Store
 from testbed.facts import Kind
 from testbed.observer import filters
 from testbed.observer.dissect import dissect_datagram, dissect_tcp
@@ -27,7 +28,7 @@ from testbed.observer.model import Direction, Endpoint, Limits, Observation, Str
 from testbed.observer.quick import QuickPath
 from testbed.observer.sights.network import sight_arp, sight_quoted, sight_syn
 from testbed.observer.sights.text import sight_datagram_text
-from testbed.observer.streams import Budget, Recorder
+from testbed.observer.streams import Budget, Recorded, Recorder
 from testbed.observer.tunnels.detect import conclude, detect_in_packet, layers_within
 
 MOST_LAYERS = 32  # headers around a packet: eight tunnels one in another
@@ -40,15 +41,17 @@ ECHO_FIELDS = {ICMP: "icmp.ident", ICMPV6: "icmpv6.echo.identifier"}
 SYN, FIN, RST, ACK = 2, 1, 4, 16
 
 
-def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Observation:
+def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bool | None = None) -> Observation:
     """All that somebody who recorded this file can know.
 
+    Shape:  `in_columns` says whether ordinary packets are taken many at once, with numpy, which gives the same answer
+            sooner where there are many of them; None: if the file is large
     Errors: OSError if the file cannot be opened; nothing else, whatever is in it
     """
     with CaptureReader(path) as reader:
-        passing = _Pass(limits)
+        passing = _Pass(limits, reader.store)
         with _without_collector():
-            passing.add_all(reader)
+            passing.add_all(reader, reader.is_large if in_columns is None else in_columns)
             return passing.finish(reader)
 
 
@@ -67,6 +70,7 @@ def _without_collector() -> Iterator[None]:
 @dataclass(slots=True)
 class _Pass:
     limits: Limits
+    store: Store
     frames: int = 0
     octets: int = 0
     captured_octets: int = 0
@@ -76,28 +80,42 @@ class _Pass:
     table: FlowTable = field(init=False)
     fragments: Reassembler = field(init=False)
     layers: tuple[str, ...] = ()  # the headers around the packet at hand
+    position: int = NOWHERE  # of the octets at hand, in the file
     noted_frames: dict[str, list[int]] = field(default_factory=dict)  # by address: fragments, quotes in ICMP errors
 
     def __post_init__(self) -> None:
         self.findings = Findings(self.limits)
-        self.table = FlowTable(self.limits, Budget(self.limits.total_stream_octets))
+        self.table = FlowTable(self.limits, Budget(self.limits.total_stream_octets, self.store))
         self.fragments = Reassembler(self.limits.fragment_octets)
 
-    def add_all(self, frames: Iterable[Frame]) -> None:
+    def add_all(self, reader: CaptureReader, in_columns: bool) -> None:
         """Take every frame: the common ones the quick way, all others, and all that opens or ends, the thorough way."""
-        take_quickly = QuickPath(self.table, self.limits).take
+        quick = QuickPath(self.table, self.limits)
+        if in_columns:
+            from testbed.observer.bulk import BulkPath  # and numpy, which a small capture does not wait for
+
+            bulk = BulkPath(self.table, self.limits, quick, self.add)
+            bulk.take_all(reader)
+            self.octets, self.captured_octets, self.last_time_ns = bulk.octets, bulk.captured_octets, bulk.last_time_ns
+        else:
+            self._add_each(reader, quick.take)
+        self.frames = reader.frames
+
+    def _add_each(self, reader: CaptureReader, take_quickly: Callable[[Frame, int], bool]) -> None:
         total_octets = captured_octets = 0
         frame = None
-        for frame in frames:
+        for frame in reader:
             total_octets += frame[4]
             captured_octets += len(frame[3])
-            if not take_quickly(frame):
-                self.add(frame)
+            if not take_quickly(frame, reader.position):
+                self.add(frame, reader.position)
         if frame is not None:
-            self.frames, self.last_time_ns = frame.number, frame.time_ns
+            self.last_time_ns = frame.time_ns
         self.octets, self.captured_octets = total_octets, captured_octets
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: Frame, position: int) -> None:
+        """Shape: `position` is where the frame's octets stand in the file."""
+        self.position = position
         number, time_ns, link_type, data, octets, _ = frame
         packet = parse_ip(data, network_offset(link_type, data))
         if packet is None:
@@ -118,7 +136,7 @@ class _Pass:
                 # The addresses stand in every piece, whether the datagram is ever whole or not.
                 self._note_addresses((address_text(packet.source), address_text(packet.destination)), place.frame)
                 return
-            data, frames, octets = whole.data, whole.frames, whole.frame_octets
+            data, frames, octets, self.position = whole.data, whole.frames, whole.frame_octets, NOWHERE
             packet = Packet(packet.source, packet.destination, whole.protocol, 0, len(data))
         self.layers = layers
         carrier, inner_at = self._transport(packet, data, place, frames, octets)
@@ -210,7 +228,7 @@ class _Pass:
             side.reassembly.syn(sequence)
             sequence += 1
         if payload:
-            side.reassembly.add(sequence, payload, place.frame, place.time_ns)
+            side.reassembly.add(sequence, payload, place.frame, place.time_ns, self._position(payload_at))
         if flags & FIN:
             side.reassembly.fin((sequence + len(payload)) & 0xFFFFFFFF, place.frame, place.time_ns)
         if flags & RST or (flags & FIN and side.peer.reassembly and side.peer.reassembly.fin_position is not None):
@@ -229,12 +247,17 @@ class _Pass:
         payload = data[start + 8 : end]
         self._count(side, place, frames, octets, len(payload))
         if payload:
-            side.recorder.append(payload, place.frame, place.frame, place.time_ns)
+            side.recorder.append(payload, place.frame, place.frame, place.time_ns, self._position(start + 8))
             dissect_datagram(side.flow, side, payload, place, self.findings)
         if side.flow.carries is None:
+            side.flow.settled |= side.flow.tunnel is not None
             return None, -1
         inner_at = side.flow.carries(payload)
         return side.flow, start + 8 + inner_at if inner_at >= 0 else -1
+
+    def _position(self, at: int) -> int:
+        """Where in the file the octet `at` of those at hand stands."""
+        return self.position + at if self.position >= 0 else NOWHERE
 
     def _icmp(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
         start, protocol = packet.start, packet.protocol
@@ -254,7 +277,7 @@ class _Pass:
             self._note_addresses(sight_quoted(packet, data, place, self.findings), place.frame)
         if payload:
             name = PROTOCOL_NAMES[protocol]
-            side.recorder.append(payload, place.frame, place.frame, place.time_ns)
+            side.recorder.append(payload, place.frame, place.frame, place.time_ns, self._position(start + 8))
             sight_datagram_text(payload, name, name, place, self.findings)
 
     def finish(self, reader: CaptureReader) -> Observation:
@@ -296,6 +319,8 @@ class _Pass:
             if side.reassembly is not None:
                 side.reassembly.finish(self.frames, self.last_time_ns)
         dissect_tcp(flow, self.findings)
+        for side, _ in flow.sides:
+            side.recorder.release()
 
     def _addresses(self) -> dict[str, tuple[int, ...]]:
         frames: dict[str, set[int]] = defaultdict(set)
@@ -353,7 +378,7 @@ def _stream(flow: FlowState, recorder: Recorder, direction: Direction) -> Stream
         flow.index,
         direction,
         flow.protocol,
-        recorder.data(),
+        Recorded(recorder),
         recorder.offsets,
         recorder.frames,
         tuple(recorder.gaps),

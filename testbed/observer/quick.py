@@ -40,8 +40,11 @@ class QuickPath:
         self._read_ipv4 = _IPV4_TCP.unpack_from
         self._read_ipv6 = _IPV6_TCP.unpack_from
 
-    def take(self, frame: Frame) -> bool:
-        """Enter the frame into its flow and stream; False, and nothing done, if it is not one of the common kind."""
+    def take(self, frame: Frame, position: int) -> bool:
+        """Enter the frame into its flow and stream; False, and nothing done, if it is not one of the common kind.
+
+        Shape: `position` is where the frame's octets stand in the file
+        """
         number, time_ns, link_type, data, octets, _ = frame
         if link_type != pcapng.LINKTYPE_ETHERNET or len(data) < _LEAST_IPV4_OCTETS:
             return False
@@ -64,7 +67,7 @@ class QuickPath:
             return False
         if payload_at < end:
             reassembly = side.reassembly
-            if reassembly is None or not reassembly.extend(sequence, data, payload_at, end, number, time_ns):
+            if reassembly is None or not reassembly.extend(sequence, data, payload_at, end, number, time_ns, position):
                 return False
             side.payload_octets += end - payload_at
         side.packets += 1

@@ -1,8 +1,9 @@
 """One direction of a conversation as octets in order, each traceable to its frame; TCP segments put in order.
 
-`Recorder` keeps what arrives, within a limit. `Reassembly` feeds it from TCP segments: out of order, retransmitted,
-overlapping (what came first stays), around the wrap of the sequence number, and with holes where a segment was lost
-or the tap did not see it. A hole is given up when too much waits behind it, or at the end.
+`Recorder` keeps what arrives, within a limit: where it stands in the capture file, not the octets, if the file can be
+read again. `Reassembly` feeds it from TCP segments: out of order, retransmitted, overlapping (what came first stays),
+around the wrap of the sequence number, and with holes where a segment was lost or the tap did not see it. A hole is
+given up when too much waits behind it, or at the end.
 
 Source: RFC 9293 section 3.4
 """
@@ -16,16 +17,25 @@ from heapq import heappop, heappush
 from itertools import pairwise
 from typing import NamedTuple
 
+from testbed.capture.source import NOWHERE, Store
+
 SEQUENCE_MASK = 0xFFFFFFFF
 HALF_SEQUENCE = 1 << 31
 SEGMENT_COST_OCTETS = 200  # what a waiting segment costs besides its octets
+PIECE_COST_OCTETS = 40  # what a recorded piece costs besides its octets, if these are kept at all
 
 
 @dataclass(slots=True)
 class Budget:
-    """What all streams together may still keep."""
+    """What all streams together may still keep, in octets of memory, and where they keep it."""
 
     octets: int
+    store: Store = field(default_factory=Store)
+    waiting_octets: int = 64 << 20  # of segments behind holes
+
+    def holds(self, position: int) -> bool:
+        """Whether octets at this position of the file have to be held, because they cannot be read again."""
+        return position < 0 or self.store.descriptor is None
 
 
 class Run(NamedTuple):
@@ -35,31 +45,64 @@ class Run(NamedTuple):
     data: bytes
 
 
+def _column() -> array[int]:
+    return array("Q")
+
+
 @dataclass(slots=True)
 class Recorder:
     limit_octets: int
     budget: Budget
     size: int = 0
     truncated: bool = False
-    pieces: list[bytes] = field(default_factory=list)
-    offsets: array[int] = field(default_factory=lambda: array("Q"))
-    frames: array[int] = field(default_factory=lambda: array("Q"))  # that carried the piece
-    ready: array[int] = field(default_factory=lambda: array("Q"))  # at which everything up to the piece was there
-    times_ns: array[int] = field(default_factory=lambda: array("Q"))  # of the ready frame
+    offsets: array[int] = field(default_factory=_column)
+    frames: array[int] = field(default_factory=_column)  # that carried the piece
+    times_ns: array[int] = field(default_factory=_column)  # at which everything up to the piece was there
     gaps: list[int] = field(default_factory=list)
+    _handles: array[int] = field(default_factory=_column)  # of the pieces in the store
+    _ready: dict[int, int] = field(default_factory=dict)  # frame with which everything was there, if it is a later one
+    _joined: bytes | None = None
 
-    def append(self, data: bytes, frame: int, ready: int, time_ns: int) -> None:
-        if self.size + len(data) > self.limit_octets or len(data) > self.budget.octets:
-            self.truncated = True
+    def append(
+        self, data: bytes, frame: int, ready: int, time_ns: int, position: int = NOWHERE, length: int | None = None
+    ) -> None:
+        """Shape: `position` is where the octets stand in the file; then `data` may be left empty and `length` given."""
         if self.truncated:
             return
-        self.budget.octets -= len(data)
-        self.offsets.append(self.size)
+        budget, size = self.budget, self.size
+        if length is None:
+            length = len(data)
+        cost = PIECE_COST_OCTETS + length if budget.holds(position) else PIECE_COST_OCTETS
+        if size + length > self.limit_octets or cost > budget.octets:
+            self.truncated = True
+            return
+        budget.octets -= cost
+        if ready != frame:
+            self._ready[len(self.offsets)] = ready
+        self.offsets.append(size)
         self.frames.append(frame)
-        self.ready.append(ready)
         self.times_ns.append(time_ns & 0xFFFFFFFFFFFFFFFF)
-        self.pieces.append(data)
-        self.size += len(data)
+        self._handles.append(budget.store.keep(data, position))
+        self.size = size + length
+        self._joined = None
+
+    def room(self) -> int:
+        """How many more pieces may be kept that stand in the file."""
+        return 0 if self.truncated else self.budget.octets // PIECE_COST_OCTETS
+
+    def append_all(self, offsets: bytes, frames: bytes, times_ns: bytes, positions: bytes, size: int) -> None:
+        """Many pieces at once that stand in the file, within all limits; the numbers have eight octets each.
+
+        Shape: `offsets` count from the stream's first octet, `size` is what the stream then has
+        """
+        before = len(self.offsets)
+        self.offsets.frombytes(offsets)
+        self.frames.frombytes(frames)
+        self.times_ns.frombytes(times_ns)
+        self._handles.frombytes(positions)
+        self.budget.octets -= PIECE_COST_OCTETS * (len(self.offsets) - before)
+        self.size = size
+        self._joined = None
 
     def gap(self) -> None:
         """Octets are missing here."""
@@ -67,10 +110,21 @@ class Recorder:
             self.gaps.append(self.size)
 
     def data(self) -> bytes:
-        """Everything in order. Joined once, then kept as one piece's worth of memory."""
-        if len(self.pieces) > 1:
-            self.pieces = [b"".join(self.pieces)]
-        return self.pieces[0] if self.pieces else b""
+        """Everything in order, kept joined until `release`."""
+        if self._joined is None:
+            self._joined = self.read()
+        return self._joined
+
+    def release(self) -> None:
+        """Let the octets go; they can be read again."""
+        self._joined = None
+
+    def read(self) -> bytes:
+        """Everything in order, afresh."""
+        return self.budget.store.read(self._handles, self._lengths())
+
+    def _lengths(self) -> list[int]:
+        return [end - start for start, end in pairwise((*self.offsets, self.size))] if self.offsets else []
 
     def pieces_between(self, start: int, end: int) -> list[tuple[bytes, int]]:
         """The octets from `start` to `end` as they came, piece by piece with the frame of each."""
@@ -92,12 +146,42 @@ class Recorder:
 
     def completed(self, end: int) -> tuple[int, int]:
         """The frame at which all octets before `end` had arrived, and its time in nanoseconds."""
+        if not self.frames:
+            return (0, 0)
         index = max(bisect_right(self.offsets, max(end - 1, 0)) - 1, 0)
-        return (self.ready[index], self.times_ns[index]) if self.ready else (0, 0)
+        return self._ready.get(index, self.frames[index]), self.times_ns[index]
 
     def carrier(self, offset: int) -> int:
         """The frame that carried the octet at `offset`."""
         return self.frames[max(bisect_right(self.offsets, offset) - 1, 0)] if self.frames else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded:
+    """What a recorder has kept, read from where it stands each time that it is asked for."""
+
+    recorder: Recorder
+
+    def __bytes__(self) -> bytes:
+        return self.recorder.read()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recorded) and bytes(self) == bytes(other)
+
+    __hash__ = None  # type: ignore[assignment]  # what is compared may be long
+
+    def __len__(self) -> int:
+        return self.recorder.size
+
+
+class _Segment(NamedTuple):
+    """Shape: `start` as in `Reassembly`; `data` is empty where the octets stand at `position` of the capture file."""
+
+    start: int
+    frame: int
+    length: int
+    position: int
+    data: bytes
 
 
 @dataclass(slots=True)
@@ -111,7 +195,7 @@ class Reassembly:
     fin_position: int | None = None  # behind the last octet
     fin_frame: int = 0  # at which everything including the FIN was there
     fin_time_ns: int = 0
-    waiting: list[tuple[int, int, bytes]] = field(default_factory=list)  # position, frame, octets
+    waiting: list[_Segment] = field(default_factory=list)
     waiting_octets: int = 0
 
     def syn(self, sequence: int) -> None:
@@ -122,32 +206,53 @@ class Reassembly:
         """Whether a SYN with this number begins another conversation: nobody need have seen the former one's end."""
         return self.position is not None and self.began_at != sequence
 
-    def add(self, sequence: int, data: bytes, frame: int, time_ns: int) -> None:
-        position = self._unwrap(sequence)
+    def add(self, sequence: int, data: bytes, frame: int, time_ns: int, position: int = NOWHERE) -> None:
+        """Shape: `position` is where the octets stand in the capture file."""
+        start = self._unwrap(sequence)
         expected = self.position or 0
-        if position <= expected:
-            if position + len(data) > expected:  # else all of it has been seen
-                self._take(data[expected - position :], frame, frame, time_ns)
+        if start <= expected:
+            if start + len(data) > expected:  # else all of it has been seen
+                self._take(_Segment(start, frame, len(data), position, data), expected - start, frame, time_ns)
                 self._take_waiting(frame, time_ns)
             return
-        heappush(self.waiting, (position, frame, data))
+        budget = self.recorder.budget
+        kept = data if budget.holds(position) else b""
+        heappush(self.waiting, _Segment(start, frame, len(data), position, kept))
         self.waiting_octets += len(data) + SEGMENT_COST_OCTETS
-        if self.waiting_octets > self.limit_octets:
+        budget.waiting_octets -= len(kept) + SEGMENT_COST_OCTETS
+        if self.waiting_octets > self.limit_octets or budget.waiting_octets < 0:
             self._skip_hole(frame, time_ns)
 
-    def extend(self, sequence: int, data: bytes, start: int, end: int, frame: int, time_ns: int) -> bool:
+    def extend(self, sequence: int, data: bytes, start: int, end: int, frame: int, time_ns: int, position: int) -> bool:
         """Take `data[start:end]` if it is exactly what comes next and nothing waits; as `add`, only quicker.
 
+        Shape: `position` is where `data` stands in the file
         Returns False, and has done nothing, in every other case.
         """
-        position = self.position
-        if position is None or position & SEQUENCE_MASK != sequence or self.waiting or self.fin_position is not None:
+        expected = self.position
+        if expected is None or expected & SEQUENCE_MASK != sequence or self.waiting or self.fin_position is not None:
             return False
-        self.position = position + end - start
+        length = end - start
+        self.position = expected + length
         recorder = self.recorder
         if not recorder.truncated:
-            recorder.append(data[start:end], frame, frame, time_ns)
+            piece = data[start:end] if recorder.budget.holds(position) else b""
+            recorder.append(piece, frame, frame, time_ns, position + start, length)
         return True
+
+    @property
+    def expected(self) -> int:
+        """The sequence number of the octet that comes next, not wrapped."""
+        return self.position or 0
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether segments that each follow the last can be taken without a look at what waits."""
+        return self.position is not None and not self.waiting and self.fin_position is None
+
+    def advance(self, octets: int) -> None:
+        """So many octets came in order, and somebody else has recorded them."""
+        self.position = self.expected + octets
 
     def fin(self, sequence: int, frame: int, time_ns: int) -> None:
         self.fin_position = self._unwrap(sequence)
@@ -164,9 +269,11 @@ class Reassembly:
         distance = (sequence - self.position) & SEQUENCE_MASK
         return self.position + (distance - (1 << 32) if distance >= HALF_SEQUENCE else distance)
 
-    def _take(self, data: bytes, frame: int, ready: int, time_ns: int) -> None:
-        self.position = (self.position or 0) + len(data)
-        self.recorder.append(data, frame, ready, time_ns)
+    def _take(self, segment: _Segment, known: int, ready: int, time_ns: int) -> None:
+        """Take what comes next; the first `known` octets of the segment are there already."""
+        _, frame, length, position, data = segment
+        self.position = (self.position or 0) + length - known
+        self.recorder.append(data[known:], frame, ready, time_ns, position + known, length - known)
         if self.fin_position is not None:
             self._note_fin(ready, time_ns)
 
@@ -176,14 +283,15 @@ class Reassembly:
 
     def _take_waiting(self, ready: int, time_ns: int) -> None:
         """Take every waiting segment that now connects."""
-        while self.waiting and self.waiting[0][0] <= (self.position or 0):
-            position, frame, data = heappop(self.waiting)
-            self.waiting_octets -= len(data) + SEGMENT_COST_OCTETS
-            known = (self.position or 0) - position
-            if known < len(data):
-                self._take(data[known:], frame, ready, time_ns)
+        while self.waiting and self.waiting[0].start <= (self.position or 0):
+            segment = heappop(self.waiting)
+            self.waiting_octets -= segment.length + SEGMENT_COST_OCTETS
+            self.recorder.budget.waiting_octets += len(segment.data) + SEGMENT_COST_OCTETS
+            known = (self.position or 0) - segment.start
+            if known < segment.length:
+                self._take(segment, known, ready, time_ns)
 
     def _skip_hole(self, ready: int, time_ns: int) -> None:
         self.recorder.gap()
-        self.position = self.waiting[0][0]
+        self.position = self.waiting[0].start
         self._take_waiting(ready, time_ns)

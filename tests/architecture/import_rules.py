@@ -41,6 +41,8 @@ PURITY = {
     "testbed.lab.sysctls": True,
     "testbed.capture.pcapng": True,
     "testbed.capture.reader": True,
+    "testbed.capture.source": True,
+    "testbed.capture.columns": True,
     "testbed.observer": True,
     "testbed.verdict": True,
     "testbed.report": True,
@@ -83,7 +85,8 @@ MAKES_KEYS = ("generate_key", "generate_private_key", "generate_parameters")
 
 # Packages that pure modules lie in: importing the module runs them, so they must import nothing (a test looks).
 WAY_TO_PURE = ("testbed", "testbed.lab", "testbed.lab.impair", "testbed.capture")
-OBSERVER_MAY_KNOW = ("testbed.facts", "testbed.capture.pcapng", "testbed.capture.reader", "testbed.observer")
+CAPTURE_FILES = tuple(f"testbed.capture.{part}" for part in ("pcapng", "reader", "source", "columns"))
+OBSERVER_MAY_KNOW = ("testbed.facts", *CAPTURE_FILES, "testbed.observer")
 TOPOLOGY_TOP_LEVEL = ("mininet.topo", *(sys.stdlib_module_names - {"distutils"}))  # gone in Python 3.12
 ONE_WRAPPER = {
     "pyroute2": ("testbed.lab.netlink", "vpn.driver.netlink"),

@@ -1,0 +1,141 @@
+"""A capture file as octets: read once from its start in chunks, and again in places, for whoever kept only the places.
+
+`Source` is the way through the file, also where it is compressed or a pipe. `Store` keeps the octets of streams: where
+the file can be read again it remembers their position there and nothing else, so that a long capture needs no more
+memory than a short one; only what stands in no file as such (decompressed, put together from fragments) is held.
+
+The file is read, never mapped: one that shrinks meanwhile is an error that can be told, not a fault of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+CHUNK_OCTETS = 1 << 20
+NOWHERE = -1  # position of octets that do not stand in the file as they are
+FAR_BELOW = -1 << 62  # with any offset added it is still nowhere
+IN_MEMORY = 1 << 62  # added to the number of a piece that is held
+WINDOW_OCTETS = 128 << 10
+
+
+class Damage(Exception):
+    """The file cannot be read on from here; says why."""
+
+
+class CaptureChanged(OSError):
+    """The file no longer holds what was read from it."""
+
+
+@dataclass(slots=True)
+class Source:
+    """A file read in chunks. `take` gives exactly what was asked for, or fewer octets at the end of the file.
+
+    Shape: with a `descriptor` it is read in its place, and `position` says where; else `position` is negative by far
+    """
+
+    file: IO[bytes]
+    descriptor: int | None = None
+    chunk_octets: int = CHUNK_OCTETS
+    buffer: bytes = b""
+    at: int = 0
+    _start: int = 0  # of the buffer, in the file
+
+    @property
+    def base(self) -> int:
+        """The position of the buffer's first octet."""
+        return self._start if self.descriptor is not None else FAR_BELOW
+
+    @property
+    def position(self) -> int:
+        """The position of the octet that is taken next."""
+        return self.base + self.at
+
+    def take(self, count: int) -> bytes:
+        end = self.at + count
+        if end > len(self.buffer):
+            self._fill(count)
+            end = self.at + count
+        piece = self.buffer[self.at : end]
+        self.at = min(end, len(self.buffer))
+        return piece
+
+    def _fill(self, count: int) -> None:
+        """Have at least `count` octets in the buffer from `at` on, if the file has them."""
+        try:
+            if self.descriptor is None:
+                self._read_on(count)
+            else:
+                self._start, self.at = self._start + self.at, 0
+                self.buffer = os.pread(self.descriptor, max(self.chunk_octets, count), self._start)
+        except (OSError, EOFError, zlib.error) as error:  # a damaged gzip file shows itself here
+            raise Damage(f"cannot read on: {error}") from error
+
+    def _read_on(self, count: int) -> None:
+        while (have := len(self.buffer) - self.at) < count:
+            piece = self.file.read(max(self.chunk_octets - have, count - have))
+            if not piece:
+                break
+            self.buffer, self.at = self.buffer[self.at :] + piece, 0
+
+
+@dataclass(slots=True)
+class Store:
+    """Octets to be had again. Shape: `descriptor` is a file to read in any place, or None; it is closed with this."""
+
+    descriptor: int | None = None
+    held: list[bytes] = field(default_factory=list)
+
+    def keep(self, data: bytes, position: int) -> int:
+        """A handle for the octets: their position in the file where they have one, else they are held."""
+        if position >= 0 and self.descriptor is not None:
+            return position
+        self.held.append(data)
+        return IN_MEMORY + len(self.held) - 1
+
+    def read(self, handles: Sequence[int], lengths: Sequence[int]) -> bytes:
+        """The pieces, one after the other.
+
+        Errors: CaptureChanged
+        """
+        out = []
+        window, window_at = b"", 0
+        last = max((handle for handle in handles if handle < IN_MEMORY), default=0) + max(lengths, default=0)
+        for handle, length in zip(handles, lengths, strict=True):
+            if handle >= IN_MEMORY:
+                out.append(self.held[handle - IN_MEMORY])
+                continue
+            start = handle - window_at
+            if start < 0 or start + length > len(window):
+                window = self._window(handle, length, last)
+                window_at, start = handle, 0
+            out.append(window[start : start + length])
+        return b"".join(out)
+
+    def _window(self, position: int, length: int, last: int) -> bytes:
+        """The octets from there on, some more than are asked for: the next piece is often near."""
+        wanted = max(length, min(WINDOW_OCTETS, last - position))
+        window = os.pread(self.descriptor, wanted, position) if self.descriptor is not None else b""
+        if len(window) < length:
+            raise CaptureChanged(f"the capture file has become shorter than {position + length} octets")
+        return window
+
+    def __del__(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+
+def reopened(file: IO[bytes]) -> int | None:
+    """A descriptor of its own for a file that can be read in any place; None for pipes and the like."""
+    try:
+        descriptor = os.dup(file.fileno())
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None

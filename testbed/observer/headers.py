@@ -1,0 +1,228 @@
+"""The headers of a batch of frames as columns: whose packets they are, where their octets stand, which are ordinary.
+
+Ordinary is TCP without SYN, FIN or RST, or UDP, in a whole IPv4 packet without options or a whole IPv6 packet without
+extensions, on Ethernet, in a Linux cooked capture or without a link layer. Unusual is what may belong to the same
+conversations in another way (tags, options, fragments, lengths that make no sense); all the rest is neither.
+
+A conversation is told by a number made of both ends, the same in both directions. Two conversations may share it, so
+whoever relies on it compares the ends themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.capture import pcapng
+from testbed.capture.columns import Columns, Integers, numbers_at
+from testbed.observer.ip import AUTHENTICATION, EXTENSION_HEADERS, FRAGMENT
+from testbed.observer.link import RAW_LINK_TYPES
+
+TCP, UDP = 6, 17
+FIN_SYN_RST = 7
+FRAGMENTED = 0x3FFF
+ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+ARP = 0x0806
+# link type -> where the Ethertype stands, if anywhere, and where the packet begins
+LINKS = {
+    pcapng.LINKTYPE_ETHERNET: (12, 14),
+    pcapng.LINKTYPE_LINUX_SLL: (14, 16),
+    pcapng.LINKTYPE_LINUX_SLL2: (0, 20),
+    **dict.fromkeys(RAW_LINK_TYPES, (-1, 0)),
+}
+EXTENSIONS = (*EXTENSION_HEADERS, FRAGMENT, AUTHENTICATION)
+READ_OCTETS = 60  # an IPv6 and a TCP header
+MULTIPLIERS = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
+
+Words = NDArray[np.uint64]
+Marks = NDArray[np.bool_]
+_FIELDS = {
+    4: {
+        "length": (">u2", 2),
+        "fragment": (">u2", 6),
+        "protocol": ("u1", 9),
+        "source": ("<u4", 12),
+        "destination": ("<u4", 16),
+        "source_port": ("<u2", 20),
+        "destination_port": ("<u2", 22),
+        "udp_length": (">u2", 24),
+        "sequence": (">u4", 24),
+        "offset": ("u1", 32),
+        "flags": ("u1", 33),
+    },
+    6: {
+        "length": (">u2", 4),
+        "protocol": ("u1", 6),
+        "source": ("<u8", 8),
+        "source_end": ("<u8", 16),
+        "destination": ("<u8", 24),
+        "destination_end": ("<u8", 32),
+        "source_port": ("<u2", 40),
+        "destination_port": ("<u2", 42),
+        "udp_length": (">u2", 44),
+        "sequence": (">u4", 44),
+        "offset": ("u1", 52),
+        "flags": ("u1", 53),
+    },
+}
+_ROWS = {
+    version: np.dtype(
+        {
+            "names": list(fields),
+            "formats": [kind for kind, _ in fields.values()],
+            "offsets": [at for _, at in fields.values()],
+            "itemsize": {4: 40, 6: READ_OCTETS}[version],
+        }
+    )
+    for version, fields in _FIELDS.items()
+}
+_HEADER_OCTETS = {4: 20, 6: 40}
+_ADDRESSES_AT = {4: 12, 6: 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """Shape: one entry per frame; offsets are into the batch's buffer. What is neither TCP nor UDP has protocol 0.
+
+    `ends` are four words of addresses and one of ports; the sender's come first.
+    """
+
+    buffer: bytes
+    version: NDArray[np.uint8]
+    protocol: NDArray[np.uint8]
+    network_at: Integers
+    payload_at: Integers
+    payload: Integers  # octets
+    sequence: Integers
+    ends: Words
+    senders: Words  # a number of the sending end alone
+    conversations: Words
+    ordinary: Marks
+    unusual: Marks
+
+    def key(self, index: int) -> bytes:
+        """The packet's key in the table of flows."""
+        version, at = int(self.version[index]), int(self.network_at[index])
+        addresses_at = at + _ADDRESSES_AT[version]
+        ports_end = at + _HEADER_OCTETS[version] + 4
+        return self.buffer[addresses_at:ports_end] + bytes((int(self.protocol[index]),))
+
+
+def read_headers(batch: Columns) -> Headers:
+    count = len(batch.data_at)
+    headers = Headers(
+        batch.buffer,
+        version=np.zeros(count, np.uint8),
+        protocol=np.zeros(count, np.uint8),
+        network_at=np.zeros(count, np.int64),
+        payload_at=np.zeros(count, np.int64),
+        payload=np.zeros(count, np.int64),
+        sequence=np.zeros(count, np.int64),
+        ends=np.zeros((count, 5), np.uint64),
+        senders=np.zeros(count, np.uint64),
+        conversations=np.zeros(count, np.uint64),
+        ordinary=np.zeros(count, np.bool_),
+        unusual=np.zeros(count, np.bool_),
+    )
+    _find_network(batch, headers)
+    octets = np.frombuffer(batch.buffer, np.uint8)
+    for version in (4, 6):
+        chosen = np.flatnonzero(headers.version == version)
+        first = octets[headers.network_at[chosen]]
+        plain = first == 0x45 if version == 4 else first >> 4 == 6
+        headers.unusual[chosen[~plain]] = True
+        _read_version(batch, headers, version, chosen[plain])
+    _number_conversations(headers)
+    return headers
+
+
+def _find_network(batch: Columns, headers: Headers) -> None:
+    """Where the IP header begins and which version it should have; unusual is what cannot be told at one glance."""
+    readable = batch.data_at + READ_OCTETS + 20 <= len(batch.buffer)
+    for link_type in np.unique(batch.link_types).tolist():
+        here = batch.link_types == link_type
+        if link_type not in LINKS:
+            headers.unusual[here] = True
+            continue
+        type_at, network_at = LINKS[link_type]
+        headers.network_at[here] = batch.data_at[here] + network_at
+        headers.unusual[here & ~readable] = True
+        chosen = np.flatnonzero(here & readable & (batch.captured >= network_at + 20))
+        _tell_version(batch, headers, chosen, type_at)
+
+
+def _tell_version(batch: Columns, headers: Headers, chosen: Integers, type_at: int) -> None:
+    if type_at < 0:
+        found = np.frombuffer(batch.buffer, np.uint8)[headers.network_at[chosen]] >> 4
+        headers.version[chosen] = np.where((found == 4) | (found == 6), found, 0)
+        return
+    ethertype = numbers_at(batch.buffer, ">u2")[batch.data_at[chosen] + type_at]
+    for version, number in ETHERTYPES.items():
+        headers.version[chosen[ethertype == number]] = version
+    headers.unusual[chosen[(headers.version[chosen] == 0) & (ethertype != ARP)]] = True
+
+
+def _read_version(batch: Columns, headers: Headers, version: int, chosen: Integers) -> None:
+    """Enter the TCP and UDP packets of one version of IP."""
+    at = headers.network_at[chosen]
+    rows = numbers_at(batch.buffer, _ROWS[version])[at]
+    protocol = rows["protocol"]
+    strange: Marks = rows["fragment"] & FRAGMENTED > 0 if version == 4 else np.isin(protocol, EXTENSIONS)
+    headers.unusual[chosen[strange]] = True
+    taken = ~strange & ((protocol == TCP) | (protocol == UDP))
+    chosen, at, rows = chosen[taken], at[taken], rows[taken]
+    headers.protocol[chosen] = rows["protocol"]
+    _read_ends(headers, version, chosen, rows)
+    header_octets = _HEADER_OCTETS[version]
+    claimed = rows["length"].astype(np.int64) + (header_octets if version == 6 else 0)
+    end = np.minimum(at + claimed, batch.data_at[chosen] + batch.captured[chosen])
+    start = at + header_octets
+    headers.ordinary[chosen] = rows["length"] > 0
+    is_tcp = rows["protocol"] == TCP
+    _read_tcp(headers, chosen[is_tcp], rows[is_tcp], start[is_tcp], end[is_tcp])
+    _read_udp(headers, chosen[~is_tcp], rows[~is_tcp], start[~is_tcp], end[~is_tcp])
+
+
+def _read_ends(headers: Headers, version: int, chosen: Integers, rows: NDArray[Any]) -> None:
+    ends = np.zeros((len(chosen), 5), np.uint64)
+    ends[:, 0], ends[:, 2] = rows["source"], rows["destination"]
+    if version == 6:
+        ends[:, 1], ends[:, 3] = rows["source_end"], rows["destination_end"]
+    ends[:, 4] = rows["source_port"].astype(np.uint64) << np.uint64(16) | rows["destination_port"]
+    headers.ends[chosen] = ends
+
+
+def _read_tcp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Integers, end: Integers) -> None:
+    payload_at = start + (rows["offset"] >> 4).astype(np.int64) * 4
+    headers.sequence[chosen] = rows["sequence"]
+    headers.payload_at[chosen] = payload_at
+    headers.payload[chosen] = end - payload_at
+    whole = (start + 20 <= payload_at) & (payload_at <= end) & (rows["flags"] & FIN_SYN_RST == 0)
+    headers.ordinary[chosen] &= whole
+
+
+def _read_udp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Integers, end: Integers) -> None:
+    length = rows["udp_length"].astype(np.int64)
+    end = np.where(length >= 8, np.minimum(start + length, end), end)
+    headers.payload_at[chosen] = start + 8
+    headers.payload[chosen] = end - start - 8
+    headers.ordinary[chosen] &= start + 8 <= end
+
+
+def _number_conversations(headers: Headers) -> None:
+    one, two, three = MULTIPLIERS
+    ports = headers.ends[:, 4]
+    low = np.uint64(0xFFFF)
+
+    def mixed(first: Words, second: Words, port: Words) -> Words:
+        number = first * one ^ (second + port) * two
+        number ^= number >> np.uint64(29)
+        return number * three
+
+    sender = mixed(headers.ends[:, 0], headers.ends[:, 1], ports >> np.uint64(16))
+    receiver = mixed(headers.ends[:, 2], headers.ends[:, 3], ports & low)
+    headers.senders[:] = sender
+    headers.conversations[:] = sender + receiver + headers.protocol
