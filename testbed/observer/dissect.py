@@ -10,7 +10,7 @@ from __future__ import annotations
 from testbed.observer import http, tls
 from testbed.observer.findings import Findings, Place
 from testbed.observer.flows import FlowState, Side
-from testbed.observer.sights.dtls import dissect_dtls, looks_like_dtls_hello
+from testbed.observer.sights.dtls import dissect_dtls, looks_like_dtls_handshake
 from testbed.observer.sights.hosts import DATAGRAM_PORTS, dissect_stun, looks_like_stun
 from testbed.observer.sights.http1 import dissect_http
 from testbed.observer.sights.http2 import dissect_http2
@@ -28,7 +28,11 @@ LONG_HEADER = 0x80
 
 def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, findings: Findings) -> None:
     """One UDP payload."""
-    if not data or flow.tunnel is not None:
+    if not data:
+        return
+    if looks_like_dtls_handshake(data):  # before the tunnels have their say: what is in clear is read all the same
+        dissect_dtls(flow, side.is_client, data, place, findings)
+    if flow.tunnel is not None:
         return
     if isinstance(flow.dissector, QuicHandshake):
         dissect_quic(flow, side, data, place, findings)
@@ -57,8 +61,6 @@ def _dissect_by_shape(flow: FlowState, side: Side, data: bytes, place: Place, fi
         return True
     if looks_like_stun(data):
         return dissect_stun(flow, data, place, findings)
-    if looks_like_dtls_hello(data):  # what follows is the tunnels' to judge
-        dissect_dtls(flow, data, place, findings)
     first = flow.client.packets + flow.server.packets == 1
     return first and recognise_migrated(flow, data, place, findings)
 
@@ -84,9 +86,7 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
         flow.application = "tls"
         dissect_tls(flow, findings)
         return
-    elif dissect_tls_behind(flow, findings):
-        return
-    elif detect_in_streams(flow, findings):
+    elif dissect_tls_behind(flow, findings) or detect_in_streams(flow, findings):
         return
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():

@@ -86,6 +86,7 @@ class DnsMessage:
     questions: tuple[DnsName, ...]
     records: tuple[Record, ...]
     edns: Edns = field(default_factory=Edns)
+    recursion_available: bool = False
 
 
 def parse_message(untrusted: bytes) -> DnsMessage:
@@ -113,7 +114,7 @@ def parse_message(untrusted: bytes) -> DnsMessage:
         records.append(record)
         if record.type == OPT and not record.owner.labels:
             edns = _parse_edns(untrusted[begin + 11 : at])
-    return DnsMessage(bool(flags & 0x8000), tuple(questions), tuple(records), edns)
+    return DnsMessage(bool(flags & 0x8000), tuple(questions), tuple(records), edns, bool(flags & 0x0080))
 
 
 def parse_questions(untrusted: bytes) -> DnsMessage:

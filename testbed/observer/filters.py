@@ -9,6 +9,7 @@ Source: wireshark-filter(4)
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from testbed.observer.model import Endpoint
 
@@ -38,6 +39,10 @@ def address(value: str) -> str:
 
 def source(value: str) -> str:
     return f"ipv6.src == {value}" if ":" in value else f"ip.src == {value}"
+
+
+def either(several: Sequence[str]) -> str:
+    return several[0] if len(several) == 1 else " || ".join(f"({each})" for each in several)
 
 
 def between(protocol: str, one: Endpoint, other: Endpoint) -> str:

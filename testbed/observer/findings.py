@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from testbed.facts import Kind, Sighting
+from testbed.observer import filters
 from testbed.observer.model import ClearText, Hint, Limits, Name, Tunnel
 
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
+FILTERS_IN_HINT = 16  # one for each conversation; what further ones show is the same again
 
 
 class Place(NamedTuple):
@@ -42,8 +44,8 @@ class _Found:
 
 @dataclass(slots=True)
 class _Hinted:
-    display_filter: str
     rule: str
+    filters: dict[str, None] = field(default_factory=dict)  # a set in order, as the frames
     frames: dict[int, None] = field(default_factory=dict)
 
 
@@ -53,7 +55,7 @@ class Findings:
     tunnels: list[Tunnel] = field(default_factory=list)
     tunnel_ends: set[tuple[str, frozenset[str]]] = field(default_factory=set)  # protocol and both addresses
     complete: bool = True
-    name_servers: set[str] = field(default_factory=set)  # addresses that answered in clear DNS
+    resolvers: set[str] = field(default_factory=set)  # addresses that said in clear DNS that they resolve any name
     connections: dict[bytes, int] = field(default_factory=dict)  # ids of QUIC connections: the flow that agreed on them
     connection_id_sizes: set[int] = field(default_factory=set)
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
@@ -133,8 +135,10 @@ class Findings:
             if len(self._hints) >= self.limits.sightings:
                 self.limit("more hints than the limit", place.frame)
                 return
-            hinted = self._hints[what, value, about] = _Hinted(display_filter, rule)
-        if len(hinted.frames) < self.limits.frames_per_sighting:
+            hinted = self._hints[what, value, about] = _Hinted(rule)
+        room = len(hinted.filters) < FILTERS_IN_HINT or display_filter in hinted.filters
+        if room and len(hinted.frames) < self.limits.frames_per_sighting:
+            hinted.filters[display_filter] = None
             hinted.frames[place.frame] = None
 
     def know_connection(self, connection_id: bytes, flow: int) -> None:
@@ -166,7 +170,7 @@ class Findings:
 
     def hints(self) -> tuple[Hint, ...]:
         found = [
-            Hint(what, value, about, tuple(sorted(hinted.frames)), hinted.display_filter, hinted.rule)
+            Hint(what, value, about, tuple(sorted(hinted.frames)), filters.either(tuple(hinted.filters)), hinted.rule)
             for (what, value, about), hinted in self._hints.items()
         ]
         return tuple(sorted(found, key=lambda hint: (hint.frames[0], hint.what, hint.about, hint.value)))

@@ -56,6 +56,8 @@ class HttpMessage:
     until_close: bool = False
     altered: bool = False
     trailers: tuple[Header, ...] = ()  # behind a chunked body
+    codings: tuple[bytes, ...] = ()  # of the body on the wire, besides chunks
+    decoded: bool = False  # whether any of them could be undone
 
     def header(self, name: bytes) -> bytes | None:
         lowered = name.lower()
@@ -140,11 +142,25 @@ def _parse(data: bytes, at: int, request_method: bytes | None, decoded_limit: in
         status = int(first.group(1))
     body = _body(data, head_end.end(), headers, request_method, status)
     codings = [*_values(headers, b"content-encoding"), *_values(headers, b"transfer-encoding")]
-    decoded = decode(body.octets, [coding for coding in codings if coding != b"chunked"], decoded_limit)
+    undone = tuple(coding for coding in codings if coding != b"chunked")
+    decoded = decode(body.octets, undone, decoded_limit)
     altered = body.chunked or decoded is not body.octets
+    plain = decoded is body.octets
     trailers = _headers(body.trailers)
     return HttpMessage(
-        at, body.end, method, target, status, headers, decoded, body.complete, body.until_close, altered, trailers
+        at,
+        body.end,
+        method,
+        target,
+        status,
+        headers,
+        decoded,
+        body.complete,
+        body.until_close,
+        altered,
+        trailers,
+        undone,
+        not plain,
     )
 
 

@@ -19,6 +19,8 @@ from testbed.observer.sights.tls import dissect_tls_run
 from testbed.observer.streams import Run
 from testbed.observer.wire import http2
 
+TAIL_OCTETS = 200
+
 
 def dissect_http(flow: FlowState, findings: Findings) -> None:
     """All messages of both directions; what follows them in another protocol is dissected as such."""
@@ -89,7 +91,9 @@ def _sight_message(flow: FlowState, side: Side, run: Run, message: http.HttpMess
         def elsewhere(_: bytes) -> str:
             return f"tcp.payload contains {filters.octets(first)}"
 
-    sight = HttpSighter(Place(frame, time_ns), findings, elsewhere)
+    body_end = run.start + message.end
+    (tail, _), *_ = reversed(side.recorder.pieces_between(max(body_end - TAIL_OCTETS, 0), body_end))
+    sight = HttpSighter(Place(frame, time_ns), findings, elsewhere, tail)
     sight.message(message)
     if message.altered and message.body:
         flow.decoded.append((side, message.body, frame))
@@ -102,6 +106,7 @@ class HttpSighter(NamedTuple):
     place: Place
     findings: Findings
     elsewhere: Callable[[bytes], str] | None
+    tail: bytes  # the message's last octets in the segment that completed it
 
     def message(self, message: http.HttpMessage) -> None:
         if not message.status:
@@ -141,6 +146,8 @@ class HttpSighter(NamedTuple):
         return filters.equals(field, header.line + b"\r\n") if header.line.isascii() else _octet_filter(header.line)
 
     def _body_filter(self, message: http.HttpMessage) -> str:
+        if len(message.codings) > 1 or (message.codings and not message.decoded):
+            return f"tcp.payload contains {filters.octets(self.tail)}"  # which Wireshark does not decode
         needle = filters.longest_text(message.body)
         if len(needle) < SHORTEST_TEXT_OCTETS and not message.altered:
             return _octet_filter(message.body)

@@ -15,6 +15,7 @@ from testbed.observer.streams import Run
 from testbed.observer.wire import http2
 
 VIA = "http2"
+TAIL_OCTETS = 200
 
 
 def dissect_http2(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
@@ -59,7 +60,7 @@ class _Sighter:
             if name.startswith(b":"):
                 continue
             lines.append(name + b": " + value)
-            self._sight(Kind.HTTP_HEADER, as_text(lines[-1]), place, _header_filter(name, value))
+            self._sight(Kind.HTTP_HEADER, as_text(lines[-1]), place, self._header_filter(block, name, value))
         text = b"\r\n".join([*(value for name, value in block.fields if name.startswith(b":")), *lines])
         self.flow.decoded.append((self.side, text, place.frame))
 
@@ -68,32 +69,40 @@ class _Sighter:
         if not host:
             return
         name = without_port(as_text(host)).lower()
-        display_filter = _header_filter(b":authority" if block.value(b":authority") else b"host", host)
+        display_filter = self._header_filter(block, b":authority" if block.value(b":authority") else b"host", host)
         self._sight(Kind.HTTP_HOST, name, place, display_filter)
         self.findings.name(name, VIA, place.frame, display_filter)
         path = block.value(b":path")
         if path:
             url = as_text((block.value(b":scheme") or b"http") + b"://" + host + path)
-            self._sight(Kind.HTTP_URL, url, place, f"{_header_filter(b':path', path)} && {display_filter}")
+            at_path = self._header_filter(block, b":path", path)
+            self._sight(Kind.HTTP_URL, url, place, f"{at_path} && {display_filter}")
 
     def _body(self, message: http2.Message) -> None:
         end, last = message.pieces[-1]
         place = Place(*self.side.recorder.completed(self.run.start + end))
-        needle = last[-filters.LONGEST_NEEDLE_OCTETS :]
-        self._sight(Kind.HTTP_BODY, as_text(message.body), place, f"http2.data.data contains {filters.octets(needle)}")
+        display_filter = f"http2.data.data contains {filters.octets(last[-filters.LONGEST_NEEDLE_OCTETS :])}"
+        if message.coded:  # of some codings Wireshark shows the octets as carried, of others as decoded, of others none
+            behind = self.run.start + end
+            (tail, _), *_ = reversed(self.side.recorder.pieces_between(behind - min(len(last), TAIL_OCTETS), behind))
+            display_filter = f"tcp.payload contains {filters.octets(tail)}"
+        self._sight(Kind.HTTP_BODY, as_text(message.body), place, display_filter)
         if message.altered:
             self.flow.decoded.append((self.side, message.body, place.frame))
 
+    def _header_filter(self, block: http2.HeaderBlock, name: bytes, value: bytes) -> str:
+        if block.continued:  # Wireshark shows a header in whichever frame its last octet came
+            ends = filters.between("tcp", self.side.endpoint, self.side.peer.endpoint)
+            port = self.side.endpoint.port
+            return f"{ends} && tcp.srcport == {port} && http2.streamid == {block.stream} && http2.type == 9"
+        if value.isascii():
+            term = filters.equals("http2.header.value", value)
+        else:  # Wireshark shows other octets as something else
+            term = f"http2.header.value contains {filters.quote(filters.longest_text(value))}"
+        return f"{filters.equals('http2.header.name', name)} && {term}"
+
     def _sight(self, kind: Kind, value: str, place: Place, display_filter: str) -> None:
         self.findings.sight(kind, value, place.frame, place.time_ns, display_filter, VIA)
-
-
-def _header_filter(name: bytes, value: bytes) -> str:
-    if value.isascii():
-        term = filters.equals("http2.header.value", value)
-    else:  # Wireshark shows other octets as something else
-        term = f"http2.header.value contains {filters.quote(filters.longest_text(value))}"
-    return f"{filters.equals('http2.header.name', name)} && {term}"
 
 
 def without_port(host: str) -> str:

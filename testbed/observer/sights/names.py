@@ -123,8 +123,8 @@ def _sight_message(
     flow: FlowState, message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str
 ) -> None:
     flow.application = via
-    if via == "dns" and message.is_response:
-        findings.name_servers.add(flow.server.endpoint.address)
+    if via == "dns" and message.is_response and message.recursion_available:
+        findings.resolvers.add(flow.server.endpoint.address)
     sight_dns(message, via, place, findings, raw_field)
     if message.edns.subnet or message.edns.client_cookie:
         hint_edns(message.edns, flow.client.endpoint.address, place, findings)

@@ -9,7 +9,7 @@ from testbed.observer.findings import Findings, Place
 from testbed.observer.flows import address_text
 from testbed.observer.ip import Packet, parse_ip
 from testbed.observer.link import arp_offset
-from testbed.observer.sights.names import DNS_PORTS, sight_dns
+from testbed.observer.sights.names import DNS_PORTS, hint_edns, sight_dns
 from testbed.observer.wire.icmp import quoted_packet
 from testbed.observer.wire.syn import read_syn
 
@@ -52,6 +52,14 @@ def sight_quoted(packet: Packet, data: bytes, place: Place, findings: Findings) 
         ports = (int.from_bytes(quote[inner.start + at : inner.start + at + 2], "big") for at in (0, 2))
         via = next((DNS_PORTS[port] for port in ports if port in DNS_PORTS), None)
         if via is not None:
-            message = dns.parse_questions(quote[inner.start + 8 : inner.end])
+            message = _quoted_message(quote[inner.start + 8 : inner.end])
             sight_dns(message, via, place, findings, "udp.payload")
+            hint_edns(message.edns, address_text(inner.source), place, findings)
     return tuple(dict.fromkeys((address_text(inner.source), address_text(inner.destination))))
+
+
+def _quoted_message(quote: bytes) -> dns.DnsMessage:
+    try:
+        return dns.parse_message(quote)
+    except dns.Malformed:  # it may be cut off, but the questions come first
+        return dns.parse_questions(quote)

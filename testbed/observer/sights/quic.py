@@ -30,7 +30,11 @@ def dissect_quic(flow: FlowState, side: Side, data: bytes, place: Place, finding
     _hint_headers(flow, handshake, (versions, retried, offered), place, findings)
     for message in messages:
         detail = {"quic_version": VERSIONS[message.version]}
-        sight_handshake(flow, message.type, message.body, OVER_QUIC, place, findings, **detail)
+        carrier = OVER_QUIC
+        if message.from_client and not message.first_keys:  # Wireshark takes it for the first hello once more
+            packet = f"quic.dcid == {message.destination.hex(':')} && quic.version == 0x{message.version:08x}"
+            carrier = OVER_QUIC._replace(instead=packet)
+        sight_handshake(flow, message.type, message.body, carrier, place, findings, **detail)
     for connection_id in handshake.ids:
         if len(connection_id) >= SHORTEST_TELLING_ID_OCTETS:
             findings.know_connection(connection_id, flow.index)

@@ -5,7 +5,7 @@ Four rules, from sound to weak; the hint says which it was:
     the client offers the protocol `dot` or `doq`                (RFC 7858, RFC 9250: says so itself)
     port 853                                                     (registered for nothing else)
     the name is that of a public resolver, listed here           (such hosts serve nothing else)
-    the server answers clear DNS in the same capture as well     (a web server on the same address is taken for one)
+    port 443 of an address that resolves in clear DNS as well    (a web server on the same address is taken for one)
 
 A resolver of no listed name on port 443 looks like any web site, and stays unrecognised.
 
@@ -14,11 +14,11 @@ Source: RFC 7858, RFC 8484, RFC 9250; the resolvers' own documentation
 
 from __future__ import annotations
 
-from testbed.observer import filters, tls
+from testbed.observer import tls
 from testbed.observer.findings import Findings, Place, as_text
 from testbed.observer.flows import FlowState
 
-DNS_OVER_TLS_PORT = 853
+DNS_OVER_TLS_PORT, HTTPS_PORT = 853, 443
 NAMES = {"dot": "DNS over TLS", "doh": "DNS over HTTPS", "doq": "DNS over QUIC"}
 PUBLIC_RESOLVERS = frozenset(
     (
@@ -53,13 +53,14 @@ PUBLIC_RESOLVERS = frozenset(
 )
 
 
-def sight_resolver(flow: FlowState, hello: tls.ClientHello, place: Place, findings: Findings) -> None:
-    """Name the conversation if its hello shows it to be encrypted DNS."""
+def sight_resolver(
+    flow: FlowState, hello: tls.ClientHello, hello_filter: str, place: Place, findings: Findings
+) -> None:
+    """Name the conversation if its hello, which `hello_filter` finds, shows it to be encrypted DNS."""
     protocol, rule = _recognise(flow, hello, findings)
     if protocol:
         flow.application = protocol
-        display_filter = filters.between(flow.protocol, flow.client.endpoint, flow.server.endpoint)
-        findings.hint("encrypted-dns", NAMES[protocol], str(flow.server.endpoint), place, display_filter, rule)
+        findings.hint("encrypted-dns", NAMES[protocol], str(flow.server.endpoint), place, hello_filter, rule)
 
 
 def _recognise(flow: FlowState, hello: tls.ClientHello, findings: Findings) -> tuple[str, str]:
@@ -72,6 +73,6 @@ def _recognise(flow: FlowState, hello: tls.ClientHello, findings: Findings) -> t
     name = as_text(hello.server_name or b"").lower()
     if name in PUBLIC_RESOLVERS:
         return "doh", f"{name} is a public resolver"
-    if flow.server.endpoint.address in findings.name_servers:
-        return "doh", "the server answers clear DNS in the same capture"
+    if flow.server.endpoint.address in findings.resolvers and flow.server.endpoint.port == HTTPS_PORT:
+        return "doh", "port 443 of an address that resolves names in clear DNS in the same capture"
     return "", ""

@@ -30,6 +30,7 @@ class Carrier(NamedTuple):
     letter: str  # JA4's
     field: str  # Wireshark's protocol, whose fields hold the handshake
     also: str
+    instead: str = ""  # a filter for where Wireshark does not show the handshake
 
 
 OVER_TCP = Carrier(Kind.TLS_NAME, "tls", "t", "tls", " && !quic")
@@ -74,7 +75,7 @@ def sight_handshake(
 ) -> None:
     """One handshake message. Shape: `detail` is added to what the sighting of the name says."""
     if kind == tls.CLIENT_HELLO:
-        hello = tls.parse_client_hello(body, cookie=carrier is OVER_DTLS)
+        hello = tls.parse_client_hello(body, cookie=carrier.via == "dtls")
         if hello is None:
             findings.warn("a TLS ClientHello makes no sense", place.frame)
         else:
@@ -83,8 +84,8 @@ def sight_handshake(
         chosen = tls.parse_server_hello(body)
         if chosen is not None:
             _hint_server_hello(flow, chosen, carrier, place, findings)
-    elif kind == tls.CERTIFICATE and carrier is not OVER_QUIC:
-        _sight_certificates(body, place, findings)
+    elif kind == tls.CERTIFICATE and carrier.via != "quic":
+        _sight_certificates(body, carrier, place, findings)
 
 
 def sight_client_hello(
@@ -92,17 +93,22 @@ def sight_client_hello(
 ) -> None:
     prints = {"ja3": fingerprints.ja3(hello), "ja4": fingerprints.ja4(hello, carrier.letter)}
     client = flow.client.endpoint.address
-    hello_filter = f"{carrier.field}.handshake.type == 1 && {filters.source(client)}{carrier.also}"
-    findings.hint("ja3", prints["ja3"], client, place, f'{carrier.field}.handshake.ja3 == "{prints["ja3"]}"')
+    source = filters.source(client) + carrier.also
+    ends = filters.between(flow.protocol, flow.client.endpoint, flow.server.endpoint)
+    hello_filter = f"{carrier.field}.handshake.type == 1 && {ends}"
+    hello_filter = carrier.instead or hello_filter
+    display_filter = carrier.instead or f'{carrier.field}.handshake.ja3 == "{prints["ja3"]}" && {source}'
+    findings.hint("ja3", prints["ja3"], client, place, display_filter)
     findings.hint("ja4", prints["ja4"], client, place, hello_filter)
     if hello.encrypted_client_hello:
         display_filter = f"{carrier.field}.handshake.extension.type == {tls.EXTENSION_ENCRYPTED_CLIENT_HELLO}"
-        findings.hint("ech", "present", client, place, f"{display_filter} && {filters.source(client)}", ECH_RULE)
-    sight_resolver(flow, hello, place, findings)
+        display_filter = carrier.instead or f"{display_filter} && {source}"
+        findings.hint("ech", "present", client, place, display_filter, ECH_RULE)
+    sight_resolver(flow, hello, hello_filter, place, findings)
     if hello.server_name:
         name = as_text(hello.server_name)
         field = f"{carrier.field}.handshake.extensions_server_name"
-        display_filter = filters.equals(field, hello.server_name) + carrier.also
+        display_filter = carrier.instead or filters.equals(field, hello.server_name) + carrier.also
         details: dict[str, str | int | float] = {
             "alpn": ",".join(as_text(protocol) for protocol in hello.alpn),
             "versions": ",".join(f"0x{version:04x}" for version in hello.versions),
@@ -133,21 +139,21 @@ def _hint_server_hello(
     flow: FlowState, chosen: tls.ServerHello, carrier: Carrier, place: Place, findings: Findings
 ) -> None:
     server = str(flow.server.endpoint)
+    ends = filters.between(flow.protocol, flow.client.endpoint, flow.server.endpoint)
     ja3s = fingerprints.ja3s(chosen)
-    findings.hint("ja3s", ja3s, server, place, f'{carrier.field}.handshake.ja3s == "{ja3s}"{carrier.also}')
+    findings.hint("ja3s", ja3s, server, place, f'{carrier.field}.handshake.ja3s == "{ja3s}" && {ends}')
     version = VERSION_NAMES.get(chosen.version, f"0x{chosen.version:04x}")
     words = f"{version}, cipher suite 0x{chosen.cipher_suite:04x}"
     if chosen.alpn:
         words += f", {as_text(chosen.alpn)}"
-    source = filters.source(flow.server.endpoint.address)
-    findings.hint("tls", words, server, place, f"{carrier.field}.handshake.type == 2 && {source}{carrier.also}")
+    findings.hint("tls", words, server, place, f"{carrier.field}.handshake.type == 2 && {ends}")
 
 
-def _sight_certificates(body: bytes, place: Place, findings: Findings) -> None:
+def _sight_certificates(body: bytes, carrier: Carrier, place: Place, findings: Findings) -> None:
     """The names in the server's own certificate; the rest of the chain names authorities, not sites."""
     for der in tls.parse_certificates(body)[:1]:
         for found in x509.certificate_names(der):
             name = as_text(found.name).lower()
-            display_filter = filters.equals(found.field, found.name)
-            findings.sight(Kind.TLS_CERTIFICATE, name, place.frame, place.time_ns, display_filter, "tls")
+            display_filter = filters.equals(found.field, found.name) + f" && {carrier.field}"
+            findings.sight(Kind.TLS_CERTIFICATE, name, place.frame, place.time_ns, display_filter, carrier.via)
             findings.name(name, "certificate", place.frame, display_filter)

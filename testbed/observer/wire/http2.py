@@ -45,6 +45,8 @@ class HeaderBlock(NamedTuple):
 
     fields: tuple[tuple[bytes, bytes], ...]
     end: int
+    stream: int = 0
+    continued: bool = False  # whether it came in several frames
 
     def value(self, name: bytes) -> bytes:
         return next((value for known, value in self.fields if known == name), b"")
@@ -63,6 +65,7 @@ class Message:
     octets: int = 0
     ended: bool = False
     body: bytes = b""
+    coded: bool = False
     altered: bool = False  # whether `body` is not one stretch of what the wire carries
 
     def value(self, name: bytes) -> bytes:
@@ -70,7 +73,9 @@ class Message:
 
     def finish(self, limit: int) -> None:
         wire_body = b"".join(piece for _, piece in self.pieces)
-        self.body = decode(wire_body, split_list(self.value(b"content-encoding")), limit)
+        codings = split_list(self.value(b"content-encoding"))
+        self.coded = bool(codings)
+        self.body = decode(wire_body, codings, limit)
         self.altered = len(self.pieces) > 1 or self.body is not wire_body
 
 
@@ -160,7 +165,7 @@ def _take_block(block: list[Frame], decoder: Decoder, streams: dict[int, Message
     except HPACKError as error:
         found.failed = f"headers cannot be decompressed: {type(error).__name__}"
         return False
-    headers = HeaderBlock(fields, block[-1].end)
+    headers = HeaderBlock(fields, block[-1].end, first.stream, len(block) > 1)
     if first.type == PUSH_PROMISE:
         found.pushed.append(headers)
         return True

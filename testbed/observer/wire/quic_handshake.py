@@ -33,6 +33,8 @@ class HandshakeMessage(NamedTuple):
     body: bytes
     version: int
     from_client: bool
+    destination: bytes  # the id in the packet's header
+    first_keys: bool  # False after a Retry or a change of version
 
 
 @dataclass(slots=True)
@@ -92,16 +94,18 @@ class QuicHandshake:
         grown = False
         for piece in quic.crypto_pieces(payload):
             grown |= stream.add(piece.offset, piece.data)
-        return self._messages(keys, by_client, stream.data) if grown else []
+        return self._messages(keys, by_client, packet.destination) if grown else []
 
-    def _messages(self, keys: _Keys, by_client: bool, data: bytearray) -> list[HandshakeMessage]:
+    def _messages(self, keys: _Keys, by_client: bool, destination: bytes) -> list[HandshakeMessage]:
         messages = []
+        data, first = keys.streams[by_client].data, keys is self.keys[0]
         at = keys.parsed.get(by_client, 0)
         while at + 4 <= len(data):
             end = at + 4 + int.from_bytes(data[at + 1 : at + 4], "big")
             if end > len(data):
                 break
-            messages.append(HandshakeMessage(data[at], bytes(data[at + 4 : end]), keys.version, by_client))
+            body = bytes(data[at + 4 : end])
+            messages.append(HandshakeMessage(data[at], body, keys.version, by_client, destination, first))
             if data[at + 6 : at + 38] != RETRY_RANDOM:  # else another hello follows
                 self.hellos.add(data[at])
             at = end
