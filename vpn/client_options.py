@@ -12,7 +12,7 @@ from dataclasses import replace
 from vpn.dataplane.channel import Negotiated
 from vpn.negotiation import TLS_EKM, cipher_as_client
 from vpn.push import PushedOptions
-from vpn.push_parser import filter_options, parse_options
+from vpn.push_parser import filter_options, parse_options, without_names
 from vpn.settings import ClientSettings, Timers
 from vpn.wire.packet import PeerId
 
@@ -22,6 +22,8 @@ def read_configuration(
 ) -> tuple[PushedOptions, Negotiated]:
     """All options of a complete reply, and what they make of the data channel. Errors: BadPush, NoSharedCipher."""
     options = parse_options(filter_options(texts, settings.pull_filters, nopull=settings.route_nopull))
+    if not settings.allow_pull_fqdn:
+        options = without_names(options)
     cipher = cipher_as_client(options, server_options, settings.data)
     peer_id = None if options.peer_id is None else PeerId(options.peer_id)
     compression = settings.data.compression if options.compression is None else options.compression

@@ -2,7 +2,7 @@
 
 `PushedOptions` is what a client's driver configures the interface, the routes and the resolver from. Options that
 only concern the core (cipher, peer-id, protocol-flags, ping, …) are in it too, so that one value tells the story.
-Options a 2.6 client ignores are kept by their text in `ignored`.
+Options a 2.6 client ignores are kept by their text in `ignored`; what it cannot read is told in `errors`.
 
 Source: openvpn-protocol.md section 8.1.
 """
@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from vpn.settings import Cipher, Compression, Topology
 
+GATEWAY_WORDS = ("vpn_gateway", "net_gateway", "remote_host")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -22,6 +24,41 @@ class Route:
     network: IPv4Network | IPv6Network
     gateway: str = ""
     metric: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRoute:
+    """`route` whose network or gateway is a host name or a word; the driver finds the addresses when it sets routes.
+
+    Shape: `network` and `gateway` as they are written, an absent gateway ""
+    """
+
+    network: str
+    netmask: IPv4Address
+    gateway: str = ""
+    metric: int | None = None
+
+    @property
+    def has_name(self) -> bool:
+        """Whether somebody must be asked for an address."""
+        return any(
+            text and text not in GATEWAY_WORDS and not is_address4(text) for text in (self.network, self.gateway)
+        )
+
+
+def is_address4(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_host_name(text: str) -> bool:
+    """Whether `text` has the form of a name that can be asked for."""
+    return (
+        0 < len(text) < 254 and text.isascii() and text.replace("-", "a").replace(".", "a").replace("_", "a").isalnum()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +94,7 @@ class PushedOptions:
     route_ipv6_gateway: IPv6Address | None = None
     route_metric: int | None = None
     routes: tuple[Route, ...] = ()
+    named_routes: tuple[NamedRoute, ...] = ()
     redirect_gateway: RedirectGateway | None = None
     dns_addresses: tuple[IPv4Address | IPv6Address, ...] = ()  # dhcp-option DNS, DNS6
     dns_domain: str = ""  # dhcp-option DOMAIN
@@ -80,3 +118,4 @@ class PushedOptions:
     auth_token: str | None = field(default=None, repr=False)
     auth_token_user: str | None = None
     ignored: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()  # lines for the log about options that cannot be read and are left out

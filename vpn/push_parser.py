@@ -1,8 +1,9 @@
 """Pushed options: from the text of PUSH_REPLY messages to `PushedOptions`, and back into messages.
 
 An option is words in the syntax of the configuration file; options are separated by commas. What a 2.6 client does
-not know or may not be pushed is kept as `ignored`; what it knows but cannot read is an error, since a tunnel that is
-half configured may leak. Pure.
+not know or may not be pushed is kept as `ignored`. What it knows but cannot read is told and left out, as it does: to
+come again would bring the same reply. Only where the two ends would not understand each other's packets any more is it
+the end of the connection. Pure.
 
 Source: openvpn-protocol.md section 8.1.
 """
@@ -21,7 +22,16 @@ from ipaddress import (
     ip_address,
 )
 
-from vpn.push import DnsServer, PushedOptions, RedirectGateway, Route
+from vpn.push import (
+    GATEWAY_WORDS,
+    DnsServer,
+    NamedRoute,
+    PushedOptions,
+    RedirectGateway,
+    Route,
+    is_address4,
+    is_host_name,
+)
 from vpn.settings import Cipher, Compression, PullFilter, Topology
 from vpn.wire.message import MAX_MESSAGE_OCTETS, PUSH_REPLY
 
@@ -31,6 +41,8 @@ _LAST = "push-continuation 1"
 _NOPULL = frozenset({"route", "route-ipv6", "redirect-gateway", "redirect-private", "dhcp-option", "dns", "block-ipv6"})
 _REDIRECT_FLAGS = frozenset({"def1", "local", "autolocal", "bypass-dhcp", "bypass-dns", "block-local", "ipv6", "!ipv4"})
 MAX_OPTIONS = 4096
+_SECRET = frozenset({"auth-token", "auth-token-user"})
+_NEEDED = frozenset({"peer-id", "cipher", "key-derivation", "protocol-flags"})  # for each other's packets
 
 
 class BadPush(ValueError):
@@ -92,7 +104,7 @@ def filter_options(options: Iterable[str], filters: Sequence[PullFilter], *, nop
 
 
 def parse_options(options: Iterable[str]) -> PushedOptions:
-    """The value of all options, in order. Errors: BadPush."""
+    """The value of all options, in order. Errors: BadPush for what the data channel cannot do without."""
     words_of_options = [split_words(option) for option in options]
     # topology decides how ifconfig is read, wherever it stands
     words_of_options.sort(key=lambda words: words[:1] != ["topology"])
@@ -105,7 +117,10 @@ def parse_options(options: Iterable[str]) -> PushedOptions:
         try:
             pushed = reader(pushed, words[1:])
         except (ValueError, IndexError):
-            raise BadPush(f"cannot read pushed option {words[0]!r}") from None
+            if words[0] in _NEEDED:
+                raise BadPush(f"cannot read pushed option {words[0]!r}") from None
+            shown = " ".join(words) if words[0] not in _SECRET else words[0]
+            pushed = replace(pushed, errors=(*pushed.errors, f"Options error: cannot read pushed option {shown!r}"))
     return _merge_dns(pushed)
 
 
@@ -137,6 +152,17 @@ def split_words(option: str) -> list[str]:
     return words if word is None else [*words, "".join(word)]
 
 
+def without_names(options: PushedOptions) -> PushedOptions:
+    """Routes with host names left out, and told: the server must not make the client ask for names unless it may."""
+    kept = tuple(route for route in options.named_routes if not route.has_name)
+    errors = tuple(
+        f"Options error: pushed route {route.network!r} {route.gateway!r}: host names need allow-pull-fqdn"
+        for route in options.named_routes
+        if route.has_name
+    )
+    return replace(options, named_routes=kept, errors=(*options.errors, *errors))
+
+
 Reader = Callable[[PushedOptions, list[str]], PushedOptions]
 
 
@@ -157,9 +183,25 @@ def _ifconfig_ipv6(pushed: PushedOptions, words: list[str]) -> PushedOptions:
 
 def _route(pushed: PushedOptions, words: list[str]) -> PushedOptions:
     mask = words[1] if len(words) > 1 and words[1] != "default" else "255.255.255.255"
-    # strict=False: the real client clears host bits, too
+    gateway = words[2] if len(words) > 2 else ""
+    named = [text for text in (words[0], gateway) if _is_named(text)]
+    if words[0] in GATEWAY_WORDS or named:
+        IPv4Network(f"0.0.0.0/{mask}")
+        metric = None if len(words) < 4 or words[3] == "default" else _number(words[3])
+        gateway = "" if gateway == "default" else gateway
+        return replace(
+            pushed, named_routes=(*pushed.named_routes, NamedRoute(words[0], IPv4Address(mask), gateway, metric))
+        )
+    # strict=False: with host bits set the real client asks its kernel for what no kernel takes, and has no route
     route = Route(IPv4Network(f"{words[0]}/{mask}", strict=False), *_gateway_and_metric(words[2:]))
     return replace(pushed, routes=(*pushed.routes, route))
+
+
+def _is_named(text: str) -> bool:
+    """Whether it is a host name: neither an address, nor a word, nor left open, nor four numbers that are too large."""
+    if text in ("", "default", *GATEWAY_WORDS) or is_address4(text) or text.replace(".", "").isdigit():
+        return False
+    return is_host_name(text)
 
 
 def _route_ipv6(pushed: PushedOptions, words: list[str]) -> PushedOptions:
@@ -177,10 +219,12 @@ def _gateway_and_metric(words: list[str]) -> tuple[str, int | None]:
 
 def _redirect(private: bool) -> Reader:
     def read(pushed: PushedOptions, words: list[str]) -> PushedOptions:
-        if not _REDIRECT_FLAGS.issuperset(words):
-            raise ValueError("unknown flag")
         before = pushed.redirect_gateway.flags if pushed.redirect_gateway else frozenset()
-        return replace(pushed, redirect_gateway=RedirectGateway(before.union(words), private))
+        known, unknown = _REDIRECT_FLAGS.intersection(words), [word for word in words if word not in _REDIRECT_FLAGS]
+        # with a flag that nobody knows the traffic still goes into the tunnel, as with the real client: safer than not
+        errors = [f"Options error: unknown flag of pushed redirect-gateway: {word!r}" for word in unknown]
+        redirect = RedirectGateway(before.union(known), private)
+        return replace(pushed, redirect_gateway=redirect, errors=(*pushed.errors, *errors))
 
     return read
 

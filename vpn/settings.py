@@ -196,6 +196,7 @@ class ClientSettings:
     pull: bool = True
     pull_filters: tuple[PullFilter, ...] = ()
     route_nopull: bool = False
+    allow_pull_fqdn: bool = False  # pushed routes may have host names
     float_server: bool = False  # follow the server to a new address
     explicit_exit_notify: bool = True
     max_packet_octets: int = 1250  # max-packet-size: outer IP packet of the control channel

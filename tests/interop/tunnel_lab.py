@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from testbed.lab.bubble import Bubble
@@ -36,11 +37,19 @@ OURS, OPENVPN = "vpn", "openvpn"
 PATIENCE_SECONDS = 15.0
 
 
-def in_lab(body: Callable[[TunnelLab], Any], folder: Path, links: Sequence[LinkRequest] = ()) -> Any:
-    """Builds the lab in a bubble, with these `links` changed, runs `body` there, and returns its (JSON) result."""
+def in_lab(
+    body: Callable[[TunnelLab], Any],
+    folder: Path,
+    links: Sequence[LinkRequest] = (),
+    hosts: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    """Builds the lab in a bubble, runs `body` there, and returns its (JSON) result.
+
+    Shape: `links` are changed so; `hosts` are names and addresses that the client knows
+    """
 
     def run(_conductor: object) -> Any:
-        request = LabRequest(resolvers={"client": [ISP_RESOLVER]}, links=links)
+        request = LabRequest(resolvers={"client": [ISP_RESOLVER]}, links=links, hosts={"client": hosts})
         with Lab.build(plan_lab(load_topology("client-isp-server"), request)) as lab:
             tunnels = TunnelLab(lab, folder)
             try:

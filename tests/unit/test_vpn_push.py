@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from vpn.push import DnsServer, PushedOptions, Route
-from vpn.push_parser import BadPush, PushCollector, filter_options, parse_options, split_words
+from vpn.push import DnsServer, NamedRoute, PushedOptions, RedirectGateway, Route
+from vpn.push_parser import BadPush, PushCollector, filter_options, parse_options, split_words, without_names
 from vpn.settings import Cipher, Compression, PullFilter
+
+HOST, NET24 = IPv4Address("255.255.255.255"), IPv4Address("255.255.255.0")
 
 
 def test_the_real_servers_default_reply_is_understood_completely() -> None:
@@ -103,22 +105,58 @@ def test_compression_options_mean_a_framing(option: str, framing: Compression | 
         "ifconfig ten eleven",
         "ifconfig-ipv6",
         "route 300.1.1.1",
-        "route 10.0.0.0 255.0.0.0 somewhere",
-        "redirect-gateway everything",
+        "route 10.0.0.0 255.0.255.0",
+        "route 10.0.0.0 255.0.0.0 10.8.0.1 far",
+        "route some/where",
+        "route web.example 255.0.255.0",
+        "route web.example 255.255.255.255 default far",
+        "route-ipv6 six.example/64",
         "dns server 200 address 192.0.2.1",
         "dns server x",
-        "peer-id 16777216",
-        "peer-id -1",
-        "cipher ROT13",
         "ping soon",
-        "key-derivation magic",
         "topology ring",
         "tun-mtu",
     ],
 )
-def test_an_option_that_cannot_be_read_is_refused_and_not_half_used(option: str) -> None:
+def test_an_option_that_cannot_be_read_is_told_and_left_out_and_the_others_hold(option: str) -> None:
+    options = parse_options([option, "route 10.20.0.0 255.255.0.0"])
+    assert options.errors == (f"Options error: cannot read pushed option {option!r}",)
+    assert replace(options, errors=()) == parse_options(["route 10.20.0.0 255.255.0.0"])
+
+
+@pytest.mark.parametrize("option", ["peer-id 16777216", "peer-id -1", "cipher ROT13", "key-derivation magic"])
+def test_an_option_that_the_ends_need_to_understand_each_other_is_refused_if_it_cannot_be_read(option: str) -> None:
     with pytest.raises(BadPush, match=option.split(" ")[0]):
         parse_options([option])
+
+
+def test_a_token_that_cannot_be_read_is_told_without_its_words() -> None:
+    [error] = parse_options(["auth-token-user"]).errors
+    assert error.endswith("'auth-token-user'")
+
+
+def test_an_unknown_flag_does_not_keep_the_traffic_out_of_the_tunnel() -> None:
+    options = parse_options(["redirect-gateway def1 everything"])
+    assert options.redirect_gateway == RedirectGateway(frozenset({"def1"}))
+    assert "everything" in options.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "route", "has_name"),
+    [
+        ("route web.example", NamedRoute("web.example", HOST), True),
+        ("route remote_host", NamedRoute("remote_host", HOST), False),
+        ("route net_gateway 255.255.255.0 vpn_gateway 7", NamedRoute("net_gateway", NET24, "vpn_gateway", 7), False),
+        ("route 10.1.2.0 255.255.255.0 gw.example", NamedRoute("10.1.2.0", NET24, "gw.example"), True),
+        ("route web.example default default 5", NamedRoute("web.example", HOST, "", 5), True),
+    ],
+)
+def test_names_and_words_stay_as_they_are_until_routes_are_set(option: str, route: NamedRoute, has_name: bool) -> None:
+    options = parse_options([option])
+    assert (options.named_routes, options.routes, options.errors) == ((route,), (), ())
+    assert route.has_name is has_name
+    allowed = without_names(options)
+    assert (allowed.named_routes == (), bool(allowed.errors)) == (has_name, has_name)
 
 
 def test_options_nobody_may_push_are_kept_aside() -> None:

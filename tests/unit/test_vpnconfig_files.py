@@ -131,7 +131,7 @@ def test_a_server_option_in_a_clients_file_is_a_mistake(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("route 10.0.0.1 255.0.0.0", "bits set outside of the netmask"),
-        ("route www.example.com", "names are not resolved here"),
+        ("route www/example", "neither an IPv4 address nor a host name"),
         ("route 10.0.0.0 255.0.255.0", "netmask"),
         ("route-ipv6 2001:db8::", "2001:db8:8::/64 is needed"),
         ("data-ciphers AES-256-GCM:BF-CBC", "'BF-CBC': not a supported cipher"),

@@ -9,11 +9,19 @@ from pathlib import Path
 from vpn.config.model import DEFAULT_PORT, DeviceSettings, Family, Protocol, Remote, RetrySettings, SocketSettings
 from vpn.config.option import Role
 from vpn.config.options import Entry, Options
-from vpn.push import DnsServer, PushedOptions, RedirectGateway, Route
+from vpn.push import (
+    GATEWAY_WORDS,
+    DnsServer,
+    NamedRoute,
+    PushedOptions,
+    RedirectGateway,
+    Route,
+    is_address4,
+    is_host_name,
+)
 from vpn.settings import Topology, Transport
 
 INTERFACE_NAME_MAXIMUM = 15  # IFNAMSIZ less the NUL
-_GATEWAY_WORDS = ("vpn_gateway", "net_gateway", "remote_host")
 _RESERVED_TABLES = (0, 253, 254, 255)  # unspecified, default, main, local: rtnetlink(7)
 _HOST_MASK = IPv4Address("255.255.255.255")
 
@@ -138,13 +146,12 @@ def build_device(options: Options) -> DeviceSettings:
 def build_local_options(options: Options) -> PushedOptions:
     """Network options of the file itself, in the form of pushed ones."""
     topology = Topology(options.value("topology", "net30"))
+    entries = [entry for entry in options.entries if entry.option.name in ("route", "route-ipv6")]
+    routes = [_read_route(options, entry) for entry in entries]
     result = PushedOptions(
         topology=topology,
-        routes=tuple(
-            route
-            for entry in options.entries
-            if entry.option.name in ("route", "route-ipv6") and (route := _read_route(options, entry)) is not None
-        ),
+        routes=tuple(route for route in routes if isinstance(route, Route)),
+        named_routes=tuple(route for route in routes if isinstance(route, NamedRoute)),
         route_metric=options.value("route-metric"),
         route_ipv6_gateway=options.value("route-ipv6-gateway"),
         redirect_gateway=_read_redirect(options),
@@ -181,7 +188,7 @@ def _read_gateway_address(options: Options, entry: Entry) -> IPv4Address | None:
         return None
 
 
-def _read_route(options: Options, entry: Entry) -> Route | None:
+def _read_route(options: Options, entry: Entry) -> Route | NamedRoute | None:
     try:
         return _parse_route6(entry) if entry.option.name == "route-ipv6" else _parse_route4(entry)
     except ValueError as error:
@@ -189,8 +196,11 @@ def _read_route(options: Options, entry: Entry) -> Route | None:
         return None
 
 
-def _parse_route4(entry: Entry) -> Route:
+def _parse_route4(entry: Entry) -> Route | NamedRoute:
     network, mask, gateway, metric = entry.values
+    if network in GATEWAY_WORDS or is_name(network) or is_name(_default(gateway) or ""):
+        netmask = IPv4Network(f"0.0.0.0/{_default(mask) or _HOST_MASK}").netmask
+        return NamedRoute(network, netmask, _default(gateway) or "", _parse_metric(metric))
     return Route(parse_network4(network, _default(mask)), _parse_gateway(gateway, IPv4Address), _parse_metric(metric))
 
 
@@ -199,12 +209,19 @@ def _parse_route6(entry: Entry) -> Route:
     return Route(IPv6Network(prefix, strict=False), _parse_gateway(gateway, IPv6Address), _parse_metric(metric))
 
 
+def is_name(word: str) -> bool:
+    """Whether a route's network or gateway is a host name; four numbers are an address, if perhaps a wrong one."""
+    if not word or word in GATEWAY_WORDS or is_address4(word) or word.replace(".", "").isdigit():
+        return False
+    return is_host_name(word)
+
+
 def parse_network4(network: str, mask: str | None) -> IPv4Network:
     """An IPv4 network from address and netmask. Errors: ValueError with what is allowed."""
     try:
         address = IPv4Address(network)
     except ValueError:
-        raise ValueError(f"{network!r}: write the network as an IPv4 address; names are not resolved here") from None
+        raise ValueError(f"{network!r}: neither an IPv4 address nor a host name") from None
     try:
         result = IPv4Network(f"{address}/{mask or _HOST_MASK}", strict=False)
     except ValueError:
@@ -222,12 +239,12 @@ def _parse_gateway(word: str | None, kind: type[IPv4Address] | type[IPv6Address]
     word = _default(word)
     if word is None:
         return ""
-    if word in _GATEWAY_WORDS:
+    if word in GATEWAY_WORDS:
         return word
     try:
         return str(kind(word))
     except ValueError:
-        raise ValueError(f"{word!r}: a gateway is an address, {', '.join(_GATEWAY_WORDS)} or default") from None
+        raise ValueError(f"{word!r}: a gateway is an address, {', '.join(GATEWAY_WORDS)} or default") from None
 
 
 def _parse_metric(word: str | None) -> int | None:

@@ -166,6 +166,7 @@ def _client(
         peer_info=_peer_info(options),
         pull_filters=tuple(PullFilter(*entry.values) for entry in options.all("pull-filter")),
         route_nopull=options.has("route-nopull"),
+        allow_pull_fqdn=options.has("allow-pull-fqdn"),
         float_server=options.has("float"),
         explicit_exit_notify=options.value("explicit-exit-notify", 1) > 0,
         max_packet_octets=options.value("max-packet-size", 1250),

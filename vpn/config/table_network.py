@@ -96,7 +96,7 @@ ROUTE_OPTIONS: tuple[Option, ...] = (
     used("pull-filter", "accept|ignore|reject text", roles=Role.CLIENT),
     refused("allow-recursive-routing", "the route to the server always stays outside of the tunnel"),
     ignored("route-delay", "[count] [count]", "routes are set as soon as the interface is up"),
-    ignored("allow-pull-fqdn", "", "pushed host names are resolved where a route needs it"),
+    used("allow-pull-fqdn", roles=Role.CLIENT),
     ignored("max-routes", "[count]", "the number of routes is unlimited, as in OpenVPN since 2.4"),
     ignored("block-outside-dns", "", "pushed resolvers replace the present ones, so that there is none outside to ask"),
     *(

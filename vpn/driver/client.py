@@ -312,4 +312,4 @@ class ClientDriver:
 
 def _network_part(options: PushedOptions) -> PushedOptions:
     """The options that the device's set-up depends on: what changes with each connection is left out."""
-    return replace(options, peer_id=None, auth_token=None, auth_token_user=None, cipher=None, ignored=())
+    return replace(options, peer_id=None, auth_token=None, auth_token_user=None, cipher=None, ignored=(), errors=())

@@ -23,6 +23,7 @@ def merge_options(local: PushedOptions, pushed: PushedOptions) -> PushedOptions:
         route_ipv6_gateway=pushed.route_ipv6_gateway or local.route_ipv6_gateway,
         route_metric=local.route_metric if pushed.route_metric is None else pushed.route_metric,
         routes=local.routes + pushed.routes,
+        named_routes=local.named_routes + pushed.named_routes,
         redirect_gateway=_merge_redirect(local.redirect_gateway, pushed.redirect_gateway),
         dns_addresses=local.dns_addresses + pushed.dns_addresses,
         dns_domain=pushed.dns_domain or local.dns_domain,

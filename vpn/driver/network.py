@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vpn.driver.changes import Change, Changes
 from vpn.driver.errors import HostError
 from vpn.driver.journal import Journal
 from vpn.driver.log import BRIEF, NORMAL, Log
+from vpn.driver.named_routes import with_named_routes
 from vpn.driver.netlink import (
     Netlink,
     add_address,
@@ -94,6 +96,8 @@ class TunnelNetwork:
 
     def set_up_client(self, options: PushedOptions, server: IpAddress | None, mtu: int) -> None:
         """Device, addresses, routes and resolver as the server and the file say. Errors: HostError."""
+        if self._settings.set_routes:
+            options = self._with_named_routes(options, server)
         device = self._open_device(mtu)
         if self._settings.set_addresses:
             self._add_addresses(device, _client_addresses(options))
@@ -113,6 +117,9 @@ class TunnelNetwork:
 
     def set_up_server(self, addresses: ServerAddresses, options: PushedOptions, mtu: int) -> None:
         """Device, the server's own addresses, and its `route` lines. Errors: HostError."""
+        if self._settings.set_routes and options.named_routes:
+            gateway = options.route_gateway or addresses.ipv4_peer
+            options = self._with_named_routes(replace(options, route_gateway=gateway), None)
         device = self._open_device(mtu)
         if self._settings.set_addresses:
             own: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]] = []
@@ -124,6 +131,16 @@ class TunnelNetwork:
         self._bring_up(device, mtu)
         if self._settings.set_routes:
             self._add_routes(RoutePlan(tuple(_server_routes(addresses, options, device))))
+
+    def _with_named_routes(self, options: PushedOptions, server: IpAddress | None) -> PushedOptions:
+        if not options.named_routes:
+            return options
+        if self._underlay is None:
+            self.look_at_underlay(server)
+        options, problems = with_named_routes(options, server, self._underlay or Underlay(None))
+        for problem in problems:
+            self._log.write(problem, BRIEF)
+        return options
 
     def close(self) -> None:
         """Takes everything back, and the device with it. What fails is logged; the rest is still done."""

@@ -69,6 +69,7 @@ def tell_client(event: Event) -> list[str]:
             f"[{event.common_name}] Peer Connection Initiated with {shown}",
             f"Data Channel: cipher '{event.cipher}'{peer}",
             *_protocol_options(event.options.protocol_flags),
+            *event.options.errors,
         ]
     if isinstance(event, AuthFailed):
         reason = f",{event.reason}" if event.reason else ""
