@@ -8,6 +8,7 @@ Sources: RFC 9114; RFC 9001 section 5.2; aioquic's sans-I/O interface.
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import time
@@ -20,7 +21,7 @@ from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, QuicEvent, StreamReset
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, ProtocolNegotiated, QuicEvent, StreamReset
 
 from testbed.facts import Kind
 from testbed.workload.attempt import ActionFailed, Attempt, in_words
@@ -29,6 +30,8 @@ from testbed.workload.http_plan import Message, Target, note_message
 from testbed.workload.resolve import is_address
 
 DATAGRAM_OCTETS = 65535
+# The library also says on stderr why a connection failed, unless its logger has a handler; the action's record says it.
+logging.getLogger("quic").addHandler(logging.NullHandler())
 
 
 def fetch(attempt: Attempt, target: Target, message: Message, addresses: list[str]) -> tuple[int, int, str]:
@@ -127,6 +130,7 @@ class _Request:
             raise ActionFailed(f"the other side broke the request off (HTTP/3 error {event.error_code})")
         if isinstance(event, ProtocolNegotiated):
             self.http = H3Connection(quic)
+        if isinstance(event, HandshakeCompleted) and self.http is not None:  # the certificate is believed: not before
             self._ask(quic, self.http)
         for one in self.http.handle_event(event) if self.http is not None else ():
             if isinstance(one, HeadersReceived):
