@@ -94,6 +94,8 @@ class VariantResult:
         dict[str, Any], ...
     ]  # what a tunnel in full use should have hidden and did not: {kind, value, action, evidence}
     metrics: dict[str, float]  # seconds by phase, octets and packets by direction
+    # with a tunnel: {mapped, file, inner_packets, outer_packets, overhead_octets, delay_seconds, flows, …}, or why not
+    ground_truth: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

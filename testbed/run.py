@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import __version__
+from testbed.aftermath import Mapped, map_tunnel
 from testbed.dissection.shown import shown_packets
 from testbed.evidence import read_evidence
 from testbed.internet import Roles, lab_request, roles_of
@@ -153,6 +154,7 @@ class ScenarioRun:
         """Run every variant, observe, judge. Errors: HostCannot, LabFailed."""
         returned: dict[str, dict[str, Any]] = {}
         evidence: dict[str, VariantEvidence] = {}
+        maps: dict[str, Mapped] = {}
         for name in self._prepared.plans:
             try:
                 returned[name] = self._run_in_bubble(self._prepared.scenario.variants[name])
@@ -163,11 +165,12 @@ class ScenarioRun:
             evidence[name] = read_evidence(
                 self._directory.fd, self._prepared.scenario.variants[name], self._prepared.roles[name], returned[name]
             )
+            maps[name] = map_tunnel(self._directory, evidence[name], returned[name])
             failed = sum(not record["ok"] for record in returned[name]["actions"])
             reason = f"{failed} of {len(returned[name]['actions'])} actions failed"
             self._progress.finished(name, ok=not failed, reason=reason)
         judgement = judge(evidence.values(), self._prepared.scenario.expectations)
-        return self._summed_up(returned, judgement)
+        return self._summed_up(returned, judgement, maps)
 
     def _run_in_bubble(self, variant: Variant) -> dict[str, Any]:
         keep = self._keep and variant.name == list(self._prepared.plans)[-1]
@@ -202,10 +205,13 @@ class ScenarioRun:
                 words = action_in_words(action)
                 self._progress.action(variant.name, ids.index(action.id) + 1, len(ids), words)
 
-    def _summed_up(self, returned: Mapping[str, dict[str, Any]], judgement: Judgement) -> RunResult:
+    def _summed_up(
+        self, returned: Mapping[str, dict[str, Any]], judgement: Judgement, maps: Mapping[str, Mapped]
+    ) -> RunResult:
         scenario = self._prepared.scenario
         variants = {
-            name: _variant_result(scenario.variants[name], values, judgement) for name, values in returned.items()
+            name: _variant_result(scenario.variants[name], values, judgement, maps[name])
+            for name, values in returned.items()
         }
         warnings = [f"{name}: {text}" for name, values in returned.items() for text in values["warnings"]]
         return RunResult(
@@ -242,7 +248,7 @@ def _canary_secret(prepared: Prepared, variant: str) -> bytes:
     return hashlib.sha256(f"canaries/{prepared.seed}/{prepared.scenario.name}/{variant}".encode()).digest()
 
 
-def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judgement) -> VariantResult:
+def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judgement, mapped: Mapped) -> VariantResult:
     tunnel = None
     if variant.tunnel is not None:
         tunnel = {**asdict(variant.tunnel), "interface": DEVICE, **(values["tunnel"] or {})}
@@ -258,7 +264,8 @@ def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judg
         taps=tuple(TapRecord(**{key: record[key] for key in TAP_KEYS}) for record in values["taps"]),
         exposure=judgement.exposures[variant.name],
         leaks=judgement.leaks[variant.name],
-        metrics=values["metrics"],
+        metrics=values["metrics"] | mapped.metrics,
+        ground_truth=mapped.summary,
     )
 
 

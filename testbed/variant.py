@@ -20,6 +20,7 @@ from typing import Any
 from testbed.capture import tap
 from testbed.children import Child, ChildFailed, child_environment, lean_environment, module_argv
 from testbed.evidence import is_before_tunnel_server
+from testbed.ground_truth.key_files import read_key
 from testbed.internet import CLIENT, Roles, services_request
 from testbed.lab.bubble import Conductor
 from testbed.lab.build import Lab
@@ -36,6 +37,14 @@ CA_CERTIFICATE = WORK_DIRECTORY / "ca.pem"
 CA_BUNDLE = WORK_DIRECTORY / "ca-bundle.pem"
 KEYLOG = WORK_DIRECTORY / "keys.log"
 START_TIMEOUT = 20.0
+# Which key file the map needs, by what wraps the control channel; the keys of TLS are in the key log.
+KEY_FILES = {
+    "static-key": "static.key",
+    "tls-auth": "",  # nothing is encrypted
+    "tls-crypt": "tls-crypt.key",
+    "tls-crypt-v2": "tls-crypt-v2-client.key",
+    "none": "",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ class VariantRun:
             "facts": facts,
             "taps": [self._tap_record(name, counts) for name, counts in taps.items()],
             "tunnel": self._tunnel_measured(),
+            "tunnel_keys": self._tunnel_keys(),
             "metrics": self._seconds_by_phase(),
             "warnings": self._warnings,
         }
@@ -252,6 +262,16 @@ class VariantRun:
             "client_ready_seconds": self._tunnel.client.ready_after,
             "server_ready_seconds": self._tunnel.server.ready_after,
         }
+
+    def _tunnel_keys(self) -> dict[str, str]:
+        """The tunnel's own keys in hexadecimal digits, for the map from inner to outer packets; never written down."""
+        spec = self._job.variant.tunnel
+        if spec is None or self._keys is None:
+            return {}
+        name = KEY_FILES["static-key" if spec.mode == "static-key" else spec.control]
+        path = self._keys.directory / name if name else None
+        key = read_key(path.read_text()) if path and path.is_file() else None
+        return {Path(name).stem: key.hex()} if key else {}
 
     def _seconds_by_phase(self) -> dict[str, float]:
         names, times = list(self._clock), list(self._clock.values())

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.facts import Kind
+from testbed.report.inside import inside_in_words
 from testbed.report.summary import is_tunnel_interface
 from testbed.report.text import octets_in_words, plain_value, shorten, visible
 from testbed.report.words import action_in_words, kind_in_words
@@ -131,6 +132,8 @@ def _variant_lines(variant: VariantResult, style: Style) -> Iterator[tuple[str, 
     yield "routes", _routes(variant, style)
     for tap in variant.taps:
         yield "capture", _tap(tap)
+    if variant.ground_truth:
+        yield "inside", shown(inside_in_words(variant.ground_truth))
 
 
 def _tunnel(variant: VariantResult) -> Text:

@@ -89,7 +89,10 @@ class Tunnel:
         self._settings = settings
         self._environment = environment
         self._ends = ends
-        self.keylog = ends.work_dir / "tunnel.keylog"  # of the client's TLS, if its program writes one
+        # One end's TLS secrets are enough: the client's, or where its program writes none, the server's.
+        self.keylog = ends.work_dir / "tunnel.keylog"
+        able = [end for end in ("client", "server") if PROGRAMS[_program(ends, end)].keylog_option]
+        self._logs_keys = able[0] if able and settings.mode == "tls" else ""
         self._running: list[End] = []
         try:
             self.server = self._start("server", ends.server, ends.server_program, server_config(settings))
@@ -113,7 +116,7 @@ class Tunnel:
         path.write_text(config)
         flags = os.O_CREAT | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
         log_fd = os.open(f"vpn-{role}.log", flags, 0o644, dir_fd=self._ends.log_dir_fd)
-        keylog = str(self.keylog) if role == "client" and self._settings.mode == "tls" else None
+        keylog = str(self.keylog) if role == self._logs_keys else None
         argv = program.command(str(path), client=role == "client", keylog=keylog)
         process = node.spawn(
             argv, env=self._environment, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/"
@@ -136,6 +139,10 @@ class Tunnel:
         if READY_WITH_ERRORS in said:
             raise end.failure("came up, but could not set all of its addresses and routes")
         end.ready_after = end.ready_after or time.monotonic() - end.started_at
+
+
+def _program(ends: Ends, role: str) -> str:
+    return ends.client_program if role == "client" else ends.server_program
 
 
 def _end(end: End) -> str | None:

@@ -1,7 +1,7 @@
 """Where addresses stand in a frame's headers, and where its transport begins: read anew, not by the observer.
 
 `fields` walks a frame from the outside in: Ethernet with VLAN tags or raw IP; ARP; IPv4 and IPv6 with their extension
-headers; what stands inside of them, GRE, IP in IP, VXLAN, the packet an ICMP error quotes, targets of neighbour messages.
+headers; what stands inside of them, GRE, IP in IP, VXLAN, the packet an ICMP error quotes, neighbour messages.
 The search uses it on the frames in which an address's octets stand, to tell a header field from chance. Nothing is
 verified: what a header claims is held against the frame's length only.
 
@@ -37,14 +37,21 @@ class AddressField(NamedTuple):
 
 
 class Transport(NamedTuple):
-    """What the outermost IP packet carries. Shape: `fragment` is a piece's identification, else None."""
+    """What the outermost IP packet carries.
+
+    Shape: of a fragment, `fragment` is the datagram's identification, `offset` where in it the octets belong, and
+        `more` whether others follow; `octets` counts the whole IP packet
+    """
 
     source: bytes
     destination: bytes
     protocol: int
     start: int
     end: int
+    octets: int
     fragment: bytes | None = None
+    offset: int = 0
+    more: bool = False
 
 
 class _Layer(NamedTuple):
@@ -119,9 +126,12 @@ def _ip(data: bytes, at: int) -> Transport | None:
         start = at + (data[at] & 15) * 4
         total = int.from_bytes(data[at + 2 : at + 4], "big")
         end = min(at + total, len(data)) if total else len(data)
-        fragmented = int.from_bytes(data[at + 6 : at + 8], "big") & 0x3FFF
-        fragment = data[at + 4 : at + 6] if fragmented else None
-        return Transport(data[at + 12 : at + 16], data[at + 16 : at + 20], data[at + 9], start, end, fragment)
+        piece = int.from_bytes(data[at + 6 : at + 8], "big") & 0x3FFF
+        ends, protocol = (data[at + 12 : at + 16], data[at + 16 : at + 20]), data[at + 9]
+        if not piece:
+            return Transport(*ends, protocol, start, end, end - at)
+        offset, more = (piece & 0x1FFF) * 8, bool(piece & 0x2000)
+        return Transport(*ends, protocol, start, end, end - at, data[at + 4 : at + 6], offset, more)
     if _by_version(data, at) == IPV6 and len(data) >= at + 40:
         return _ipv6(data, at)
     return None
@@ -130,7 +140,7 @@ def _ip(data: bytes, at: int) -> Transport | None:
 def _ipv6(data: bytes, at: int) -> Transport:
     length, protocol, start = int.from_bytes(data[at + 4 : at + 6], "big"), data[at + 6], at + 40
     end = min(start + length, len(data)) if length else len(data)
-    fragment = None
+    fragment, offset, more = None, 0, False
     for _ in range(MOST_EXTENSIONS):
         if start + 8 > end:
             break
@@ -139,11 +149,14 @@ def _ipv6(data: bytes, at: int) -> Transport:
         elif protocol == AUTHENTICATION:
             protocol, start = data[start], start + 8 + data[start + 1] * 4
         elif protocol == FRAGMENT:
-            fragment = data[start + 4 : start + 8] if data[start + 2 : start + 4] != b"\0\0" else fragment
+            piece = int.from_bytes(data[start + 2 : start + 4], "big")
+            if piece & 0xFFF9:
+                fragment, offset, more = data[start + 4 : start + 8], piece & 0xFFF8, bool(piece & 1)
             protocol, start = data[start], start + 8
         else:
             break
-    return Transport(data[at + 8 : at + 24], data[at + 24 : at + 40], protocol, start, end, fragment)
+    ends = (data[at + 8 : at + 24], data[at + 24 : at + 40])
+    return Transport(*ends, protocol, start, end, end - at, fragment, offset, more)
 
 
 def _targets(data: bytes, packet: Transport) -> Iterator[AddressField]:
