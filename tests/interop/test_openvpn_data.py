@@ -84,6 +84,45 @@ def test_what_an_openvpn_server_compresses_is_dropped_and_counted_and_the_rest_p
     in_lab(body, tmp_path)
 
 
+@pairs
+def test_the_servers_order_of_ciphers_decides_and_the_choice_stands_in_the_clients_log(
+    server_program: str, client_program: str, keys: Path, tmp_path: Path
+) -> None:
+    setup = Setup(keys, PUSH_SPLIT)
+    server = setup.server().replace(
+        "data-ciphers AES-256-GCM", "data-ciphers AES-192-CBC:CHACHA20-POLY1305:AES-128-GCM"
+    )
+    client = setup.client().replace(
+        "data-ciphers AES-256-GCM", "data-ciphers AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305"
+    )
+
+    def body(lab: TunnelLab) -> None:
+        _, joining = lab.connect(server_program, server, client_program, client)
+        joining.wait_for("Data Channel: cipher 'CHACHA20-POLY1305'")
+        ping(lab, INNER_SERVER)
+
+    in_lab(body, tmp_path)
+
+
+@pairs
+def test_a_client_without_a_cipher_in_common_is_told_so(
+    server_program: str, client_program: str, keys: Path, tmp_path: Path
+) -> None:
+    setup = Setup(keys, PUSH_SPLIT)
+    client = setup.client().replace("data-ciphers AES-256-GCM", "data-ciphers AES-128-GCM")
+
+    def body(lab: TunnelLab) -> None:
+        server = lab.tunnel(server_program, "vpn", setup.server())
+        server.wait_for(READY)
+        joining = lab.tunnel(client_program, "client", client)
+        for program in (server, joining):
+            program.wait_for("Data channel cipher negotiation failed (no shared cipher)")
+        joining.wait()
+        assert READY not in joining.text()
+
+    in_lab(body, tmp_path)
+
+
 LIMITS = {"reneg-pkts": 60, "reneg-bytes": 15_000}
 
 

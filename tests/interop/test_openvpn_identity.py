@@ -81,6 +81,25 @@ def test_a_server_of_another_name_is_refused_with_the_reason(
 
 
 @pairs
+def test_a_server_with_a_clients_certificate_is_refused_with_the_reason(
+    server_program: str, client_program: str, keys: Path, tmp_path: Path
+) -> None:
+    setup = Setup(keys, PUSH_SPLIT, client_only=("tls-exit",))
+    posing = setup.server().replace("/server.crt", "/client.crt").replace("/server.key", "/client.key")
+
+    def body(lab: TunnelLab) -> None:
+        server = lab.tunnel(server_program, "vpn", posing)
+        server.wait_for(READY)
+        client = lab.tunnel(client_program, "client", setup.client(), "--hand-window", "2")
+        client.wait_for("unsuitable certificate purpose")
+        client.wait_for("TLS Error: TLS handshake failed")
+        client.wait()
+        assert READY not in client.text()
+
+    in_lab(body, tmp_path)
+
+
+@pairs
 @pytest.mark.parametrize(
     ("certificate", "shown"),
     [("require", True), ("optional", True), ("optional", False), ("none", True), ("none", False)],
@@ -144,7 +163,6 @@ def test_the_right_password_does_not_make_up_for_a_certificate_that_is_missing_o
         client = lab.tunnel(client_program, "client", config)
         server.wait_for("certificate revoked" if name else "peer did not return a certificate")
         server.wait_for("TLS Error: TLS handshake failed")
-        client.wait()
         assert READY not in client.text()
 
     in_lab(body, tmp_path)

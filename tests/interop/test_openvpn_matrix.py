@@ -78,6 +78,22 @@ def test_packets_pass_with(
     in_lab(body, tmp_path)
 
 
+UNDIRECTED_ROWS = list(itertools.product(PAIRS, AUTHS))
+
+
+@pytest.mark.parametrize(("pair", "auth"), UNDIRECTED_ROWS)
+def test_packets_pass_with_tls_auth_without_a_direction(
+    pair: tuple[str, str], auth: str, keys: Path, tmp_path: Path
+) -> None:
+    setup = Setup(keys, PUSH_SPLIT, control="none", both=(f"tls-auth {keys}/static.key", f"auth {auth}"))
+
+    def body(lab: TunnelLab) -> None:
+        lab.connect(pair[0], setup.server(), pair[1], setup.client())
+        both_pings(lab)
+
+    in_lab(body, tmp_path)
+
+
 def test_the_matrix_holds_every_pair_of_values_and_says_how_many_rows_that_takes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -86,7 +102,10 @@ def test_the_matrix_holds_every_pair_of_values_and_says_how_many_rows_that_takes
         assert {(row[i], row[j]) for row in ROWS} == set(itertools.product(left, right))
     everything = math.prod(len(column) for column in columns)
     with capsys.disabled():
-        print(f"\n{len(ROWS)} combinations of {everything} hold every pair, {len(STATIC_ROWS)} more with a static key")
+        print(
+            f"\n{len(ROWS)} combinations of {everything} hold every pair, {len(STATIC_ROWS)} more with a static key, "
+            f"{len(UNDIRECTED_ROWS)} with tls-auth without a direction"
+        )
 
 
 STATIC_ROWS = [

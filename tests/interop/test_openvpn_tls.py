@@ -131,9 +131,9 @@ def test_ends_that_have_nothing_in_common_are_refused_with_the_reason(
         client = lab.tunnel(client_program, "client", setup.client())
         server.wait_for(reason)
         server.wait_for("TLS Error: TLS handshake failed")
-        client.wait_for("TLS Error: TLS handshake failed")
-        client.wait()
         if server_program == OURS:
+            client.wait_for("TLS Error: TLS handshake failed")
+            client.wait()
             assert alert in client.text()
         assert READY not in client.text()
 

@@ -130,6 +130,16 @@ def test_an_option_that_the_ends_need_to_understand_each_other_is_refused_if_it_
         parse_options([option])
 
 
+def test_host_bits_of_a_pushed_route_are_cleared() -> None:
+    options = parse_options(["route 10.97.1.1 255.255.0.0"])
+    assert (options.routes, options.errors) == ((Route(IPv4Network("10.97.0.0/16")),), ())
+
+
+def test_the_words_for_gateways_hold_for_pushed_ipv6_routes_too() -> None:
+    [route] = parse_options(["route-ipv6 2001:db8:57::/48 net_gateway"]).routes
+    assert route == Route(IPv6Network("2001:db8:57::/48"), "net_gateway")
+
+
 def test_a_token_that_cannot_be_read_is_told_without_its_words() -> None:
     [error] = parse_options(["auth-token-user"]).errors
     assert error.endswith("'auth-token-user'")
