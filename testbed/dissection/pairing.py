@@ -1,7 +1,7 @@
 """Which sealed packet carried which packet: ground truth for the report, never for an observer.
 
-Two sources, the better one first. A run that links each inner packet to its outer datagrams leaves
-`<variant>/inner-outer.csv` beside its captures. Without it, packets are paired by order and size, and only where that
+Two sources, the better one first. A run that could open the tunnel's packets leaves the pairs in a CSV file beside its
+captures. Without it, packets are paired by order and size, and only where that
 leaves no doubt: over UDP with a cipher that does not pad, each data packet is as much longer than what it carries as
 every other, so in each direction the sealed packets of the right sizes, in order, must be the inner packets, all of
 them, and no packet may arrive before it was sent.

@@ -79,13 +79,16 @@ def _list(
     if tap is not None and tun is not None:
         inner = [_line(frame, view) for frame, view in opened[tun.file].items()]
         found = paired(tun.file, inner, tap.file, shown.lists[variant.name], client_addresses(variant))
-        written = _written_pairs(directory / Path(tun.file).parent / "inner-outer.csv")
-        how = f"The run itself recorded which datagram carried which packet: {len(written)} packets inside."
+        written = _written_pairs(variant, tap.file, tun.file, directory)
+        how = f"The run itself opened the tunnel's packets and noted what each carried: {len(written)} packets inside."
         shown.inside[variant.name] = Inside(tun.file, tuple(inner), tap.file, written, how) if written else found
 
 
-def _written_pairs(path: Path) -> dict[int, int]:
-    if not path.is_file():
+def _written_pairs(variant: VariantResult, outer_file: str, inner_file: str, directory: Path) -> dict[int, int]:
+    """The pairs that the run wrote down for just these two captures, if it did."""
+    noted = variant.ground_truth
+    path = directory / str(noted.get("file", ""))
+    if (noted.get("outer_capture"), noted.get("inner_capture")) != (outer_file, inner_file) or not path.is_file():
         return {}
     with path.open(encoding="utf-8", errors="replace") as file:
         return read_pairs(file.read(_LONGEST_PAIRS_OCTETS))

@@ -17,6 +17,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from testbed.report.html_packet import opened_view
+from testbed.report.inside import inside_in_words
 from testbed.report.summary import is_tunnel_interface
 from testbed.report.text import number_in_words, octets_in_words, plain_value, shorten
 from testbed.report.words import action_in_words, kind_in_words
@@ -43,7 +44,7 @@ def environment() -> Environment:
         brief=lambda text: shorten(str(text), _BRIEF_COLUMNS),
         words=lambda key: str(key).replace("_", " ").replace(".", " "),
     )
-    made.globals.update(is_inside=is_tunnel_interface, opened_view=opened_view)
+    made.globals.update(inside_words=inside_in_words, is_inside=is_tunnel_interface, opened_view=opened_view)
     return made
 
 

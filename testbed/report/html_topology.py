@@ -21,7 +21,8 @@ _STEP_X, _STEP_Y = 112, 92
 _LEFT, _TOP = 46, 74
 _BOX_HEIGHT = 32
 _LETTERS = 11
-_TUBE_LIFT = 4.0  # below the middle of the boxes, so that a way beside the tunnel has room above it
+_CLEAR_LIFT, _BEYOND_LIFT = -14.0, -5.0
+_TUBE_LIFT = 5.0  # below the middle of the boxes, so that a way beside the tunnel has room above it
 _NODE_WORDS = {"isp": "ISP", "vpn": "VPN"}
 
 Point = tuple[float, float]
@@ -159,12 +160,14 @@ def _way_views(
     for way in ways:
         if not way.inside:
             nodes = graph.way(CLIENT, way.node)
-            views.append(WayView("clear", _path([points[node] for node in nodes], lift=-11 if tunnel_way else 0)))
+            views.append(
+                WayView("clear", _path([points[node] for node in nodes], lift=_CLEAR_LIFT if tunnel_way else 0))
+            )
     if inside:
         views.append(WayView("sealed", _path([points[node] for node in tunnel_way], lift=_TUBE_LIFT)))
     for way in inside:
         nodes = graph.way(tunnel_way[-1], way.node)
-        views.append(WayView("beyond", _path([points[node] for node in nodes], lift=-9)))
+        views.append(WayView("beyond", _path([points[node] for node in nodes], lift=_BEYOND_LIFT)))
     return [view for view in views if view.path]
 
 

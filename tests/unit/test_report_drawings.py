@@ -1,0 +1,328 @@
+"""What the report draws from captures: pairs, ladders, dolls, comparisons, timelines, topologies; from real frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from testbed.dissection.pairing import paired, read_pairs
+from testbed.dissection.shown import ShownPackets, shown_packets
+from testbed.report.html import render_html
+from testbed.report.html_dolls import dolls
+from testbed.report.html_ladder import ladder, meaning_of, short_text
+from testbed.report.html_moments import Side, moments
+from testbed.report.html_sizes import still_told, timelines
+from testbed.report.html_topology import topology_view
+from testbed.report.packets import Inside, PacketLine
+from testbed.report.pieces import Pieces, packet_id
+from testbed.report.places import graph_of, places_of
+from testbed.result import RunResult
+from tests.unit.report_run import CLIENT, OVERHEAD_OCTETS, TOPOLOGY, TUN, VPN, WEB, write_run
+from tests.unit.test_report_html import Outline
+from tests.unit.test_report_sample import START, sample_packet, sample_result, sample_variant
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, ShownPackets]:
+    directory = tmp_path_factory.mktemp("run")
+    result = write_run(directory)
+    return result, shown_packets(result, directory)
+
+
+def document(run: tuple[RunResult, ShownPackets]) -> str:
+    return render_html(run[0], run[1].packets, run[1].lists, run[1].inside)
+
+
+# -- which sealed packet carried which packet --------------------------------------------------------------------------
+
+
+def test_each_packet_inside_is_paired_with_the_one_that_carried_it_and_pings_with_none(
+    run: tuple[RunResult, ShownPackets],
+) -> None:
+    inside = run[1].inside["with"]
+    assert inside.outer_of == {1: 5, 2: 6, 3: 7, 4: 8, 5: 9, 6: 10, 7: 11, 8: 12}
+    assert f"exactly {OVERHEAD_OCTETS} octets longer" in inside.how
+
+
+def line(frame: int, octets: int, time: float, *, up: bool = True, sealed: bool = False) -> PacketLine:
+    ends = ((CLIENT, VPN) if up else (VPN, CLIENT)) if sealed else ((TUN, WEB) if up else (WEB, TUN))
+    words = ("OpenVPN", "MessageType: P_DATA_V2") if sealed else ("TCP", "data")
+    return PacketLine(frame, time, *ends, words[0], octets, words[1])
+
+
+OURS = frozenset((CLIENT, TUN))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "times"),
+    [
+        ((166, 150, 266), (0.1, 0.2, 0.3)),  # one packet has another difference: a cipher that pads
+        ((166, 266), (0.1, 0.3)),  # one packet is missing
+        ((166, 216, 266), (0.1, 0.05, 0.3)),  # one was on the wire before it was sent
+    ],
+)
+def test_without_certainty_there_are_no_pairs_at_all(sizes: tuple[int, ...], times: tuple[float, ...]) -> None:
+    inner = [line(1, 100, 0.1), line(2, 150, 0.2), line(3, 200, 0.3)]
+    outer = [line(n, size, at, sealed=True) for n, (size, at) in enumerate(zip(sizes, times, strict=True), start=1)]
+    found = paired("tun.pcapng", inner, "isp.pcapng", outer, OURS)
+    assert found.outer_of == {}
+    assert "cannot be told with certainty" in found.how
+
+
+def test_a_frame_with_several_sealed_packets_is_never_paired() -> None:
+    outer = replace(line(1, 166, 0.1, sealed=True), summary="MessageType: P_DATA_V2, P_DATA_V2")
+    assert paired("a", [line(1, 100, 0.1)], "b", [outer], OURS).outer_of == {}
+
+
+def test_pairs_that_a_run_wrote_down_are_read_and_odd_lines_left_out() -> None:
+    text = "inner_frame,outer_frame,x\n1,5,a\n1,6,second datagram\n,7,ping\nx,9,\n2,10\n"
+    assert read_pairs(text) == {1: 5, 2: 10}
+    assert read_pairs("nothing,of\nthe,sort") == {}
+
+
+def test_pairs_written_down_for_these_captures_come_before_those_guessed(tmp_path: Path) -> None:
+    result = write_run(tmp_path)
+    (tmp_path / "with" / "inner-outer.csv").write_text("inner_frame,outer_frame\n6,10\n")
+    noted = {
+        "file": "with/inner-outer.csv",
+        "outer_capture": "with/isp.pcapng",
+        "inner_capture": "with/client-tun.pcapng",
+    }
+    whole = result.variants["with"]
+    for mapping, expected in ((noted, {6: 10}), ({**noted, "outer_capture": "other"}, None)):
+        told = replace(result, variants={"with": replace(whole, ground_truth=mapping)})
+        found = shown_packets(told, tmp_path).inside["with"].outer_of
+        assert found == expected if expected else len(found) == 8
+
+
+# -- ladders -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_ladders_show_a_name_a_page_the_tunnels_handshake_and_the_page_inside(
+    run: tuple[RunResult, ShownPackets],
+) -> None:
+    outline = Outline(document(run))
+    names = [str(a["id"]) for tag, a in outline.elements if tag == "div" and a.get("class") == "ladder"]
+    assert names == ["ladder-dns", "ladder-http", "ladder-tunnel", "ladder-outside", "ladder-inside"]
+    spoken = [str(a["aria-label"]) for a in outline.of("a") if "aria-label" in a and "ms," in str(a["aria-label"])]
+    assert "frame 1, +0.0 ms, you to your ISP: DNS query A www.example.com, What is the address of this name?" in spoken
+    assert any("TCP SYN, May I connect?" in words for words in spoken)
+    assert any("P_CONTROL_HARD_RESET_CLIENT_V2" in words and "here is my number" in words for words in spoken)
+    assert any("P_ACK_V1" in words for words in spoken)
+
+
+def test_an_arrow_points_from_its_sender_to_its_receiver_and_names_its_packet() -> None:
+    result = sample_result()
+    places = places_of(result.variants["without"], graph_of(result))
+    lines = [
+        PacketLine(7, START, CLIENT, WEB, "TCP", 54, "1 → 2 [SYN] Seq=0 Win=1 Len=0"),
+        PacketLine(9, START + 0.0123, WEB, CLIENT, "TCP", 54, "2 → 1 [SYN, ACK] Seq=0 Win=1 Len=0"),
+    ]
+    view = ladder("x", "X", "", "f", lines, places, lambda key: f"packet-{key[1]}")
+    assert view is not None
+    there, back = view.arrows
+    assert there.start < there.end < back.start
+    assert back.end < back.start
+    assert (back.time, back.packet_id, there.label, back.meaning) == (
+        *("+12.3 ms", "packet-9", "TCP SYN"),
+        "Yes. May I, too?",
+    )
+
+
+def test_a_ladder_of_many_speakers_and_packets_stays_small_and_says_what_it_leaves_out() -> None:
+    places = places_of(sample_variant("without"), graph_of(sample_result()))
+    lines = [PacketLine(n, START + n, CLIENT, f"203.0.113.{n}", "UDP", 60, "x") for n in range(1, 100)]
+    lines.append(PacketLine(100, START, CLIENT, "x", "ARP", 42, "Who has"))
+    view = ladder("x", "X", "", "f", lines, places, lambda key: "")
+    assert view is not None
+    assert len(view.ends) == 4
+    assert view.ends[-1].name.endswith(" others")
+    assert len(view.arrows) == 40
+    assert view.left_out == "Not drawn: 1 by which neighbours find each other and 59 later ones."
+
+
+@pytest.mark.parametrize(
+    ("protocol", "summary", "short", "meaning"),
+    [
+        ("DNS", "Standard query response 0xabcd A x A 1.2.3.4", "answer A x A 1.2.3.4", "Here it is."),
+        ("TCP", "40 → 80 [PSH, ACK] Seq=1 Ack=1 Win=5 Len=1460", "PSH, ACK, 1,460 octets of data", ""),
+        ("TCP", "GET / HTTP/1.1  [TCP segment of a reassembled PDU]", "GET / HTTP/1.1 (a part)", "This page, please."),
+        ("HTTP", "HTTP/1.1 200 OK", "200 OK", "Here it is."),
+        ("OpenVPN", "MessageType: P_CONTROL_V1, Client Hello", "P_CONTROL_V1, Client Hello",
+         "A TLS handshake begins, inside the control channel."),
+        ("TLSv1", "Client Hello", "Client Hello", "Let us encrypt. I want this site"),
+    ],
+)  # fmt: skip
+def test_a_line_is_told_in_few_words_and_what_it_means(protocol: str, summary: str, short: str, meaning: str) -> None:
+    told = PacketLine(1, 0.0, "a", "b", protocol, 60, summary)
+    assert (short_text(told)[1], meaning_of(told)) == (short, meaning)
+
+
+# -- the same moment twice ---------------------------------------------------------------------------------------------
+
+
+def test_packets_stand_beside_those_of_the_same_action_and_none_is_lost(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    graph = graph_of(result)
+    left, right = (
+        Side(result.variants[name], f"{name}/isp.pcapng", shown.lists[name], places_of(result.variants[name], graph))
+        for name in ("without", "with")
+    )
+    view = moments(left, right, lambda key: "")
+    assert [moment.action for moment in view.moments] == ["", "1-dns", "2-http"]
+    assert [[len(side.lines) for side in moment.sides] for moment in view.moments] == [[0, 4], [2, 2], [6, 6]]
+    query, answer = view.moments[1].sides[0].lines
+    assert (query.arrow, query.end, answer.arrow, answer.end) == ("→", "192.168.0.1", "←", "192.168.0.1")
+    assert {(told.end, told.text, told.sealed) for told in view.moments[2].sides[1].lines} == {(VPN, "P_DATA_V2", True)}
+
+
+def test_an_action_that_one_variant_did_not_do_is_said_to_be_missing(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    graph = graph_of(result)
+    fewer = replace(result.variants["without"], actions=result.variants["without"].actions[:1])
+    sides = [
+        Side(variant, "f", shown.lists[variant.name], places_of(variant, graph))
+        for variant in (fewer, result.variants["with"])
+    ]
+    last = moments(sides[0], sides[1], lambda key: "").moments[-1]
+    assert (last.sides[0].absent, last.sides[1].absent) == (True, False)
+
+
+# -- a packet in a packet ----------------------------------------------------------------------------------------------
+
+
+def test_the_sealed_doll_holds_the_very_request_that_the_bare_one_shows(run: tuple[RunResult, ShownPackets]) -> None:
+    text = document(run)
+    bare = text[text.index('id="doll-bare"') : text.index('id="doll-sealed"')]
+    closed = text[text.index('id="doll-sealed"') : text.index('id="sizes"')]
+    assert "session=1" in bare
+    assert "Break the seal" not in bare
+    outside, inside = closed.split('<details class="seal">')
+    assert "session=1" not in outside
+    assert "session=1" in inside
+    assert f"{OVERHEAD_OCTETS} of them wrap the packet inside." in inside
+
+
+def test_the_strip_counts_every_octet_of_the_packet_once(run: tuple[RunResult, ShownPackets]) -> None:
+    packets = run[1].packets
+    outer, inner = packets["with/isp.pcapng", 10], packets["with/client-tun.pcapng", 6]
+    for view in (dolls("a", "", "", outer, inner), dolls("b", "", "", outer), dolls("c", "", "", sample_packet())):
+        assert sum(piece.octets for piece in view.strip) == view.octets
+        ends = [piece.x + piece.width for piece in view.strip]
+        assert ends == sorted(ends)
+        assert ends[-1] == pytest.approx(1000, abs=1)
+    whole = dolls("a", "", "", outer, inner)
+    assert [piece.octets for piece in whole.strip] == [14, 20, 8, 8, 16, 20, 20, len(inner.octets) - 40]
+    assert {piece.kind for piece in whole.strip[4:]} == {"ciphertext"}
+
+
+def test_without_a_pair_the_doll_stays_closed_and_says_why(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    unsure = {"with": Inside("with/client-tun.pcapng", (), "with/isp.pcapng", {}, "Nobody can tell.")}
+    text = render_html(result, shown.packets, shown.lists, unsure)
+    closed = text[text.index('id="doll-sealed"') : text.index('id="sizes"')]
+    assert "Break the seal" not in closed
+    assert "Nobody can tell." in closed
+
+
+# -- sizes and times ---------------------------------------------------------------------------------------------------
+
+
+def test_what_sizes_still_tell_is_counted_in_the_capture(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    told = still_told(result, "without", "with", shown.lists, shown.inside["with"])
+    assert "8 packets went through the tunnel" in told[0]
+    assert "In 1-dns it began with 75, 91 octets without the tunnel, and 127, 143 with it." in told[1]
+    assert "Of 8 packets without the tunnel, 8 come back sealed in the same order, each 52 octets longer." in told[1]
+    assert "of the 1 longest pauses between sealed packets (from 147.8 ms on), 1 fall exactly" in told[2]
+
+
+def test_sizes_that_differ_are_not_said_to_come_back(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    lists = {**shown.lists}
+    lists["with"] = [replace(one, length_octets=1000 + 37 * (one.frame % 5)) for one in lists["with"]]
+    told = " ".join(still_told(result, "without", "with", lists, None))
+    assert "8 come back" not in told
+    assert "went through the tunnel" not in told
+
+
+def test_a_timeline_begins_with_the_first_action_and_marks_each(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    views = {view.variant: view for view in timelines(shown.lists, result.variants)}
+    assert set(views) == {"without", "with"}
+    assert views["with"].packets == 8
+    assert [mark.name for mark in views["with"].marks] == [action.id for action in result.variants["with"].actions]
+    assert all(0 <= stem.x <= 1000 and 0 < stem.height <= 84 for view in views.values() for stem in view.stems)
+
+
+# -- the lab and its eye -----------------------------------------------------------------------------------------------
+
+
+def test_the_drawing_follows_what_the_kernel_answers_and_what_was_reached() -> None:
+    result = replace(sample_result(), scenario={"topology": TOPOLOGY})
+    graph = graph_of(result)
+    views = {name: topology_view(result, variant, graph) for name, variant in result.variants.items()}
+    kinds = {name: sorted({way.kind for way in view.ways}) for name, view in views.items()}
+    assert kinds == {"without": ["clear"], "with": ["beyond", "sealed"], "split": ["beyond", "clear", "sealed"]}
+    assert [bool(view.tube) for view in views.values()] == [False, True, True]
+    assert [box.name for box in views["without"].refused] == ["private"]
+    assert views["split"].refused == ()
+    assert "Beside it: www.example.com" in views["split"].sentence
+
+
+def test_the_eye_looks_at_the_link_that_its_tap_records() -> None:
+    result = replace(sample_result(), scenario={"topology": TOPOLOGY})
+    view = topology_view(result, result.variants["with"], graph_of(result))
+    places = {box.name: box.x + box.width / 2 for box in view.boxes}
+    (eye,) = view.eyes
+    assert eye.name == "Your ISP"
+    assert places["client"] < eye.x < places["ISP"]
+
+
+def test_any_topology_is_drawn_inside_its_picture_and_no_two_nodes_on_one_place() -> None:
+    star = {
+        "client": {"a": {"peer": "hub", "addresses": []}},
+        "hub": {f"h{n}": {"peer": f"n{n}", "addresses": []} for n in range(6)},
+        **{f"n{n}": {"x": {"peer": "hub", "addresses": []}, "y": {"peer": f"n{n + 1}"}} for n in range(6)},
+        "alone": {},
+        "odd": "text",
+    }
+    result = replace(sample_result(), scenario={"topology": star})
+    view = topology_view(result, result.variants["with"], graph_of(result))
+    places = [(box.x + box.width / 2, box.y) for box in view.boxes]
+    assert len(set(places)) == len(places) == len(star)
+    assert all(
+        box.x >= 0 and box.x + box.width <= view.width and box.y + box.height <= view.height for box in view.boxes
+    )
+
+
+@pytest.mark.parametrize("topology", [None, [], "x", {"client": None}, {"a": {"i": {"peer": "a"}}}])
+def test_a_result_without_a_usable_topology_is_drawn_as_the_shipped_one(topology: object) -> None:
+    result = replace(sample_result(), scenario={"topology": topology})
+    view = topology_view(result, result.variants["with"], graph_of(result))
+    assert [box.name for box in view.boxes] == ["client", "ISP", "transit", "web", "VPN", "private"]
+    assert view.tube
+
+
+# -- pieces for other pages --------------------------------------------------------------------------------------------
+
+
+def test_a_lesson_puts_pieces_together_to_one_offline_page(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    files = ["without/isp.pcapng"]
+    places = places_of(result.variants["without"], graph_of(result))
+    view = ladder("l", "T", "", files[0], shown.lists["without"], places, lambda key: packet_id(*key, files))
+    assert view is not None
+    pieces = Pieces()
+    opened = [(frame, packet) for (file, frame), packet in sorted(shown.packets.items()) if file == files[0]]
+    doll = dolls("d", "D", "", shown.packets[files[0], 6])
+    body = pieces.ladder(view) + pieces.dolls(doll) + pieces.packets(files[0], opened)
+    outline = Outline(pieces.page("A <b>lesson</b>", body))
+    ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
+    assert outline.crossed == outline.stack == []
+    assert all(a["data-packet"] in ids for a in outline.of("a") if "data-packet" in a)
+    assert outline.of("b") != []
+    assert "A <b>lesson</b>" in outline.text
+    assert sum(tag == "script" for tag, _ in outline.elements) == 1
