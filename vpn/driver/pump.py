@@ -14,15 +14,21 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.train import Outgoing, Train
 from vpn.driver.transport import Link
 from vpn.driver.tun import TunDevice
 from vpn.drops import Drops
 from vpn.events import Event
 from vpn.settings import Address
 
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows, Workbench
+
 _FOREVER = -1.0
+_WORTH_MANY_AT_ONCE = 1 << 20  # octets in large batches: from then on numpy saves more time than its import costs
 
 
 class Core(Protocol):
@@ -32,11 +38,15 @@ class Core(Protocol):
 
     def start(self, now: float, unix_time: int) -> None: ...
     def receive_datagrams(self, untrusted: Sequence[bytes], address: Address, now: float, unix_time: int) -> None: ...
+    def receive_train(
+        self, untrusted: Train, address: Address, now: float, unix_time: int, bench: Workbench | None
+    ) -> None: ...
     def receive_packets(self, packets: Sequence[bytes], now: float) -> None: ...
+    def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None: ...
     def advance(self, now: float, unix_time: int) -> None: ...
     def next_timeout(self) -> float | None: ...
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]: ...
-    def packets_to_deliver(self) -> list[bytes]: ...
+    def datagrams_to_send(self) -> list[tuple[Outgoing, Address]]: ...
+    def packets_to_deliver(self) -> list[bytes | Rows]: ...
     def next_event(self) -> Event | None: ...
     def close(self, now: float) -> None: ...
 
@@ -84,6 +94,8 @@ class Pump:
         self._link_events: dict[int, int] = {}
         self.on_lost: Callable[[Address, str], None] = _ignore
         self.core: Core | None = None
+        self._bench: Workbench | None = None
+        self._in_large_batches = 0  # octets, while there is no workbench
 
     def attach_tun(self, tun: TunDevice | None) -> None:
         if self._tun is not None and self._tun.fileno() >= 0:
@@ -128,9 +140,7 @@ class Pump:
             if descriptor in self._link_events:
                 self._serve_link(descriptor, events, now, unix_time)
             elif tun is not None and descriptor == tun.fileno():
-                packets = tun.read_packets()
-                if core is not None and packets:
-                    core.receive_packets(packets, now)
+                self._serve_tun(tun, now)
             elif descriptor == self._signals.fileno():
                 signals += self._signals.take()
         if core is not None:
@@ -150,15 +160,40 @@ class Pump:
                 self.on_lost(address, reason)
         packets = self.core.packets_to_deliver()
         if packets and self._tun is not None:
-            self._tun.write_packets(packets)
+            self._tun.write_packets(packets, self._bench)
+
+    def _serve_tun(self, tun: TunDevice, now: float) -> None:
+        for packets in tun.read_packets():
+            if self.core is None:
+                continue
+            if isinstance(packets, Superpacket):
+                self.core.receive_superpacket(packets, now, self._bench_for(len(packets.octets)))
+                self.flush()
+            else:
+                self.core.receive_packets(packets, now)
+
+    def _bench_for(self, octets: int) -> Workbench | None:
+        """What works on many packets at once, as soon as there are enough of them to make it worth loading."""
+        if self._bench is None:
+            self._in_large_batches += octets
+            if self._in_large_batches >= _WORTH_MANY_AT_ONCE:
+                from vpn.dataplane.workbench import Workbench
+
+                self._bench = Workbench()
+        return self._bench
 
     def _serve_link(self, descriptor: int, events: int, now: float, unix_time: int) -> None:
         if self._link is None:
             return
         if events & ~select.EPOLLOUT:
-            for address, datagrams in self._link.receive(descriptor):
-                if self.core is not None:
-                    self.core.receive_datagrams(datagrams, address, now, unix_time)
+            for address, arrived in self._link.receive(descriptor):
+                if self.core is None:
+                    continue
+                if isinstance(arrived, Train):
+                    self.core.receive_train(arrived, address, now, unix_time, self._bench_for(arrived.octets))
+                    self.flush()
+                else:
+                    self.core.receive_datagrams(arrived, address, now, unix_time)
         if events & select.EPOLLOUT:
             self._link.writable(descriptor)
         for address, reason in self._link.lost():

@@ -12,6 +12,7 @@ Source: openvpn-protocol.md section 1
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -20,12 +21,13 @@ import time
 from collections.abc import Sequence
 
 from vpn.config.model import SocketSettings
+from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
-from vpn.driver.transport import Endpoint, Watcher, socket_address
+from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
 from vpn.driver.udp import configure, listen_family, local_address
 from vpn.settings import Address
 from vpn.wire.packet import Malformed
-from vpn.wire.stream import Deframer, frame
+from vpn.wire.stream import frame, framed_runs
 
 RECEIVE_OCTETS = 65536
 QUEUE_OCTETS = 256 * 1024  # what waits for a slow connection: more would only be old when it arrives
@@ -41,7 +43,7 @@ class TcpConnection:
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self.socket = sock
         self.address = address
-        self._deframer = Deframer()
+        self._unfinished = b""
         self._waiting = bytearray()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -49,26 +51,60 @@ class TcpConnection:
     def is_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def read(self) -> list[bytes]:
-        """The packets that are complete now. Errors: EOFError at the end; OSError; Malformed."""
+    def read(self, buffer: memoryview) -> list[list[bytes] | Train]:
+        """The packets that are complete now, with `buffer` for their place.
+
+        Errors: EOFError at the end; OSError; Malformed
+        """
+        held = len(self._unfinished)
+        buffer[:held] = self._unfinished
         try:
-            data = self.socket.recv(RECEIVE_OCTETS)
+            received = self.socket.recv_into(buffer[held:RECEIVE_OCTETS])
         except BlockingIOError:
             return []
-        if not data:
+        if not received:
             raise EOFError("the other end closed the connection")
-        return self._deframer.feed(data)
+        packets: list[list[bytes] | Train] = []
+        end = 0
+        for at, slot, count in framed_runs(buffer, held + received):
+            end = at + slot * count
+            run = Train(buffer, at, slot * count, slot, lead=2)
+            if count >= LEAST_TRAIN:
+                packets.append(run)
+            elif packets and isinstance(packets[-1], list):
+                packets[-1] += run.datagrams()
+            else:
+                packets.append(run.datagrams())
+        self._unfinished = bytes(buffer[end : held + received])
+        return packets
 
-    def write(self, packets: Sequence[bytes]) -> int:
+    def write(self, packets: Sequence[Outgoing]) -> int:
         """Sends or queues; returns how many packets found no room. Errors: OSError."""
         refused = 0
         for packet in packets:
-            if len(self._waiting) + len(packet) > QUEUE_OCTETS:
+            if isinstance(packet, Train):
+                refused += self._write_train(packet)
+            elif len(self._waiting) + len(packet) > QUEUE_OCTETS:
                 refused += 1
             else:
                 self._waiting += frame(packet)
         self.drain()
         return refused
+
+    def _write_train(self, train: Train) -> int:
+        """What the kernel takes goes out without a copy."""
+        self.drain()
+        view = train.view
+        if not self._waiting:
+            with contextlib.suppress(BlockingIOError):
+                view = view[self.socket.send(view) :]
+        room = QUEUE_OCTETS - len(self._waiting)
+        if len(view) <= room or len(view) < train.octets:  # of a packet that has begun nothing may be missing
+            self._waiting += view
+            return 0
+        kept = room // train.slot * train.slot
+        self._waiting += view[:kept]
+        return -(-(len(view) - kept) // train.slot)
 
     def drain(self) -> None:
         """Sends what the kernel takes now. Errors: OSError."""
@@ -91,31 +127,33 @@ class TcpLink:
         self._by_descriptor: dict[int, TcpConnection] = {}
         self._by_address: dict[Address, TcpConnection] = {}
         self._lost: list[tuple[Address, str]] = []
+        self._buffer = memoryview(bytearray(RECEIVE_OCTETS + 64))
 
     def add(self, connection: TcpConnection) -> None:
         self._by_descriptor[connection.socket.fileno()] = connection
         self._by_address[connection.address] = connection
         self._watcher.watch(connection.socket.fileno(), _IDLE)
 
-    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
+    def receive(self, descriptor: int) -> list[Arrived]:
         connection = self._by_descriptor.get(descriptor)
         if connection is None:
             return []
         try:
-            packets = connection.read()
+            packets = connection.read(self._buffer)
         except (EOFError, Malformed, OSError) as error:
             self._lose(connection, _reason(error))
             return []
-        self.octets_received += sum(map(len, packets))
-        return [(connection.address, packets)] if packets else []
+        for run in packets:
+            self.octets_received += run.octets if isinstance(run, Train) else sum(map(len, run))
+        return [(connection.address, run) for run in packets]
 
     def writable(self, descriptor: int) -> None:
         connection = self._by_descriptor.get(descriptor)
         if connection is not None:
             self._write(connection, ())
 
-    def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
-        by_address: dict[Address, list[bytes]] = {}
+    def send(self, datagrams: Sequence[tuple[Outgoing, Address]]) -> None:
+        by_address: dict[Address, list[Outgoing]] = {}
         for packet, address in datagrams:
             by_address.setdefault(address, []).append(packet)
         for address, packets in by_address.items():
@@ -142,14 +180,14 @@ class TcpLink:
         for address in list(self._by_address):
             self.drop(address)
 
-    def _write(self, connection: TcpConnection, packets: Sequence[bytes]) -> None:
+    def _write(self, connection: TcpConnection, packets: Sequence[Outgoing]) -> None:
         try:
             refused = connection.write(packets)
         except OSError as error:
             self._lose(connection, _reason(error))
             return
         self.unsent += refused
-        self.octets_sent += sum(map(len, packets))
+        self.octets_sent += sum(packet.octets if isinstance(packet, Train) else len(packet) for packet in packets)
         self._watcher.watch(connection.socket.fileno(), _BUSY if connection.is_waiting else _IDLE)
 
     def _lose(self, connection: TcpConnection, reason: str) -> None:
@@ -178,7 +216,7 @@ class TcpListener(TcpLink):
             raise HostError("listen on the TCP port", error.errno or 0) from error
         watcher.watch(self._socket.fileno(), _IDLE)
 
-    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
+    def receive(self, descriptor: int) -> list[Arrived]:
         if descriptor != self._socket.fileno():
             return super().receive(descriptor)
         for _ in range(ACCEPTS_PER_TURN):
@@ -241,7 +279,7 @@ class TcpClientLink(TcpLink):
             raise HostError("TCP: connect", error.errno or 0) from error
         watcher.watch(self._socket.fileno(), select.EPOLLOUT)
 
-    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
+    def receive(self, descriptor: int) -> list[Arrived]:
         if not self.is_connected:
             self._finish_connecting()
             return []

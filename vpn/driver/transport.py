@@ -6,9 +6,10 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from vpn.config.model import Family, Remote
+from vpn.dataplane.train import Outgoing, Train
 from vpn.driver.errors import HostError
 from vpn.driver.routes import IpAddress
 from vpn.settings import Address, Transport
@@ -34,6 +35,9 @@ class Endpoint:
         return f"{self.transport.value.upper()}v{4 if self.family == socket.AF_INET else 6}"
 
 
+Arrived: TypeAlias = tuple[Address, list[bytes] | Train]
+
+
 class Watcher(Protocol):
     """What a link needs of the event loop: to be called when its descriptors are ready."""
 
@@ -48,10 +52,10 @@ class Link(Protocol):
     octets_sent: int
     unsent: int  # datagrams or packets for which there was no room
 
-    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
-        """Datagrams that have arrived, grouped by sender in order of arrival."""
+    def receive(self, descriptor: int) -> list[Arrived]:
+        """Datagrams that have arrived, grouped by sender in order of arrival. Trains are valid until the next call."""
 
-    def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+    def send(self, datagrams: Sequence[tuple[Outgoing, Address]]) -> None:
         """Sends in order; what cannot be sent is dropped and counted."""
 
     def writable(self, descriptor: int) -> None:

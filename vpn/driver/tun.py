@@ -1,10 +1,14 @@
-"""The tun device: bare IP packets in and out of the kernel, a batch per call.
+"""The tun device: IP packets in and out of the kernel, with offload where the kernel has it.
+
+With offload the kernel hands over a whole TCP window's worth as one superpacket, uncut and without checksums, and takes
+such packets back (`vpn.dataplane.offload` says how they look). Without it, or with an MTU near a superpacket's size,
+packets are as they are on a wire.
 
 `dev tun` takes the next free number, `dev tun3` that very device, which may exist already (a persistent one, made by
 `ip tuntap add` for this user). The device node is opened at the start, so that a missing permission shows before any
 packet is sent; the device itself appears with `attach`.
 
-Source: linux/Documentation/networking/tuntap.rst
+Sources: linux/Documentation/networking/tuntap.rst; linux/include/uapi/linux/if_tun.h
 """
 
 from __future__ import annotations
@@ -14,18 +18,31 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vpn.dataplane.offload import PLAIN, Superpacket, read
 from vpn.driver.errors import HostError
 
-_TUNSETIFF = 0x400454CA
-_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows, Workbench
+
+_TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
+_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_CHECKSUMS, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
+_WITH_TCP = _CHECKSUMS | _TSO4 | _TSO6 | _TSO_ECN
+_WITH_UDP = _WITH_TCP | _USO4 | _USO6  # Linux 6.2; one of the two alone is refused
 _REQUEST = struct.Struct("16sH22x")
 _NUMBER_REQUEST = struct.Struct("16si20x")
 _SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFTXQLEN = 0x8913, 0x8921, 0x8942
 _IFF_UP = 0x1
 BATCH_PACKETS = 32  # read before anything else is looked at: bounds how long a flood from one side delays the other
+BATCH_SUPERPACKETS = 4
+_READ_OCTETS = 65536 + len(PLAIN)
+# Superpackets hold 64 KiB at most: above this size they save little, and checksums cost more here than in the kernel
+_LARGEST_MTU_WITH_OFFLOAD = 9216
 
 
 class TunDevice:
@@ -41,13 +58,14 @@ class TunDevice:
         self.octets_read = 0
         self.octets_written = 0
         self.refused_by_kernel = 0  # packets the kernel did not take: the interface is down, or the packet malformed
+        self._has_offload = False
+        self._takes_udp = False  # superpackets of UDP
 
     def attach(self, name: str, mtu: int) -> None:
         """Makes or takes the device. Shape: `name` "tun" stands for the next free number."""
         wanted = "tun%d" if name == "tun" else name
-        request = _REQUEST.pack(wanted.encode(), _IFF_TUN | _IFF_NO_PI)
         try:
-            answer = fcntl.ioctl(self._descriptor, _TUNSETIFF, request)
+            answer = self._make(wanted, mtu)
         except OSError as error:
             cause = (
                 "a device of this name exists and is not a tun device of this user"
@@ -58,35 +76,85 @@ class TunDevice:
         self.name = _REQUEST.unpack(answer)[0].rstrip(b"\0").decode()
         self._largest_packet = mtu
 
+    def _make(self, name: str, mtu: int) -> bytes:
+        """The kernel's answer. Errors: OSError."""
+        flags = _IFF_TUN | _IFF_NO_PI
+        if mtu <= _LARGEST_MTU_WITH_OFFLOAD:
+            try:
+                answer = fcntl.ioctl(self._descriptor, _TUNSETIFF, _REQUEST.pack(name.encode(), flags | _IFF_VNET_HDR))
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            else:
+                self._has_offload = True
+                self._takes_udp = self._offload(_WITH_UDP)
+                if not self._takes_udp:
+                    self._offload(_WITH_TCP)
+                return answer
+        answer = fcntl.ioctl(self._descriptor, _TUNSETIFF, _REQUEST.pack(name.encode(), flags))
+        self._offload(0)  # a device that was there before may still have its last owner's
+        return answer
+
+    def _offload(self, features: int) -> bool:
+        try:
+            fcntl.ioctl(self._descriptor, _TUNSETOFFLOAD, features)
+        except OSError:
+            return False
+        return True
+
     def fileno(self) -> int:
         return self._descriptor
 
-    def read_packets(self) -> list[bytes]:
-        """What the kernel has to send, up to a batch; empty if there is nothing."""
+    def read_packets(self) -> list[list[bytes] | Superpacket]:
+        """What the kernel has to send, up to a batch, in order; empty if there is nothing."""
+        batch: list[list[bytes] | Superpacket] = []
         packets: list[bytes] = []
+        octets_at_once = _READ_OCTETS if self._has_offload else self._largest_packet
         try:
-            while len(packets) < BATCH_PACKETS:
-                packet = os.read(self._descriptor, self._largest_packet)
-                packets.append(packet)
-                self.octets_read += len(packet)
+            for _ in range(BATCH_PACKETS):
+                packet = os.read(self._descriptor, octets_at_once)
+                found = read(packet) if self._has_offload else packet
+                self.octets_read += len(packet) - len(PLAIN) * self._has_offload
+                if isinstance(found, bytes):
+                    if not packets:
+                        batch.append(packets)
+                    packets.append(found)
+                elif found is None:
+                    self.refused_by_kernel += 1
+                else:
+                    batch.append(found)
+                    packets = []
+                    if len(batch) >= BATCH_SUPERPACKETS:
+                        break
         except BlockingIOError:
             pass
         except OSError as error:
             if error.errno != errno.EIO:  # EIO: the interface is down at the moment
                 raise HostError(f"read from {self.name}", error.errno or 0) from error
-        return packets
+        return batch
 
-    def write_packets(self, packets: list[bytes]) -> None:
-        """Hands packets to the kernel; those it refuses are counted."""
+    def write_packets(self, packets: Sequence[bytes | Rows], bench: Workbench | None = None) -> None:
+        """Hands packets to the kernel; those it refuses are counted. `bench` is needed for rows."""
         for packet in packets:
-            try:
-                os.write(self._descriptor, packet)
-                self.octets_written += len(packet)
-            except OSError:
-                self.refused_by_kernel += 1
+            if isinstance(packet, bytes):
+                self._write((PLAIN, packet) if self._has_offload else (packet,))
+            elif bench is not None and self._has_offload:
+                for joined in bench.join(packet, udp=self._takes_udp):
+                    self._write(joined)
+            else:
+                for single in packet.packets():
+                    self._write((PLAIN, single) if self._has_offload else (single,))
+
+    def _write(self, parts: Sequence[bytes | memoryview]) -> None:
+        try:
+            self.octets_written += os.writev(self._descriptor, parts) - len(PLAIN) * self._has_offload
+        except OSError:
+            self.refused_by_kernel += 1
 
     def close(self) -> None:
         if self._descriptor >= 0:
+            if self._has_offload:
+                self._offload(0)  # a device that stays is to give its next owner ordinary packets
             os.close(self._descriptor)
             self._descriptor = -1
 

@@ -2,22 +2,40 @@
 
 Unconnected, because the kernel then chooses the source address anew for each datagram: a client whose address changes
 goes on from the new one, and the server follows (float).
+
+Where the kernel has it, datagrams of one size go out with one call (UDP_SEGMENT) and come in so (UDP_GRO). Others are
+received one behind the other into the same memory, so that many of one size are a train all the same.
+
+Sources: udp(7) on UDP_SEGMENT and UDP_GRO; linux/Documentation/networking/segmentation-offloads.rst
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 import struct
 from collections.abc import Sequence
 
 from vpn.config.model import Family, SocketSettings
+from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
 from vpn.driver.multihome import MultihomeSocket
-from vpn.driver.transport import Endpoint, Watcher, socket_address
+from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
 from vpn.settings import Address
 
-BATCH_DATAGRAMS = 32
-_DATAGRAM_OCTETS = 65535
+BATCH_DATAGRAMS = 64
+_SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+_MOST_SEGMENTS = 64  # of one call, in kernels before 6.9
+_LARGEST_SEND = 65000  # below the largest UDP datagram, which bounds a call's octets
+_NOT_AT_ONCE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
+_BERTH_OCTETS = 65536  # a receive call needs this much room: what does not fit is lost
+_BERTHS = 5
+_CONTROL_OCTETS = 64
+_SENT_SEGMENT, _RECEIVED_SEGMENT = struct.Struct("=H"), struct.Struct("=i")
+# What the sockets hold when nothing was asked for: a few trains, since one takes the room of all its datagrams
+_BUFFER_OCTETS = 4 * 1024 * 1024
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _MTU_DISCOVERY = {"no": 0, "maybe": 1, "yes": 2}  # IP_PMTUDISC_DONT, _WANT, _DO
 
@@ -39,8 +57,11 @@ class UdpLink:
         self.octets_received = 0
         self.octets_sent = 0
         self.unsent = 0
+        self._sent_singly_from = 0
+        self._buffer = memoryview(bytearray(_BERTHS * _BERTH_OCTETS + 2 * LEAST_TRAIN + 16))
         try:
             configure(self._socket, settings, family)
+            self._offload(settings)
             # A client has one peer, which is known by its address alone.
             self._traffic = MultihomeSocket(self._socket) if settings.multihome and listens else self._socket
             if local is not None:
@@ -50,32 +71,109 @@ class UdpLink:
             self._socket.close()
             raise HostError(f"bind a UDP socket to {_shown(local)}", error.errno or 0) from error
 
-    def receive(self, descriptor: int) -> list[tuple[Address, list[bytes]]]:
-        groups: list[tuple[Address, list[bytes]]] = []
-        last: Address | None = None
-        datagrams: list[bytes] = []
-        receive = self._traffic.recvfrom
+    def _offload(self, settings: SocketSettings) -> None:
+        for option, asked in (
+            (_SO_SNDBUFFORCE, settings.send_buffer_octets),
+            (_SO_RCVBUFFORCE, settings.receive_buffer_octets),
+        ):
+            if not asked:
+                with contextlib.suppress(OSError):  # not for everybody; the host's default does, too
+                    self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER_OCTETS // 2)
+        if settings.multihome:
+            return
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)  # asks whether there is such an option
+            self._sent_singly_from = _BERTH_OCTETS
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+
+    def receive(self, descriptor: int) -> list[Arrived]:
+        if isinstance(self._traffic, MultihomeSocket):
+            return self._receive_singly(self._traffic)
+        arrivals = _Arrivals(self._buffer)
+        receive, buffer = self._socket.recvmsg_into, self._buffer
         try:
             for _ in range(BATCH_DATAGRAMS):
-                datagram, address = receive(_DATAGRAM_OCTETS)
+                at = arrivals.at
+                octets, control, _, address = receive((buffer[at:] if at else buffer,), _CONTROL_OCTETS)
+                self.octets_received += octets
+                arrivals.note(octets, _RECEIVED_SEGMENT.unpack(control[0][2])[0] if control else 0, address)
+                if arrivals.is_full:
+                    break
+        except BlockingIOError:
+            pass
+        except OSError:
+            pass  # an ICMP error from an earlier datagram: the protocol's own timers judge what it means
+        return arrivals.taken()
+
+    def _receive_singly(self, traffic: MultihomeSocket) -> list[Arrived]:
+        groups: list[Arrived] = []
+        last: Address | None = None
+        datagrams: list[bytes] = []
+        try:
+            for _ in range(BATCH_DATAGRAMS):
+                datagram, address = traffic.recvfrom(_BERTH_OCTETS)
                 self.octets_received += len(datagram)
                 if address != last:
                     last, datagrams = address, []
                     groups.append((address, datagrams))
                 datagrams.append(datagram)
-        except BlockingIOError:
-            pass
         except OSError:
-            pass  # an ICMP error from an earlier datagram: the protocol's own timers judge what it means
+            pass  # nothing left, or an ICMP error
         return groups
 
-    def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
-        send = self._traffic.sendto
+    def send(self, datagrams: Sequence[tuple[Outgoing, Address]]) -> None:
+        run: list[bytes] = []
+        octets, size, to = 0, 0, None
         for datagram, address in datagrams:
+            if isinstance(datagram, Train):
+                self._send_run(run, to)
+                run, to = [], None
+                self._send_train(datagram, address)
+                continue
+            length = len(datagram)
+            fits = length == size and octets + length <= _LARGEST_SEND and len(run) < _MOST_SEGMENTS
+            if not fits or address != to:
+                self._send_run(run, to)
+                run, octets, size, to = [], 0, length, address
+            run.append(datagram)
+            octets += length
+        self._send_run(run, to)
+
+    def _send_run(self, run: Sequence[bytes], address: Address | None) -> None:
+        """Datagrams of one size: in one call if the kernel takes them so."""
+        if address is None or not run:
+            return
+        if len(run) > 1 and len(run[0]) < self._sent_singly_from and self._send_at_once(run, len(run[0]), address):
+            return
+        for datagram in run:
             try:
-                self.octets_sent += send(datagram, address)
+                self.octets_sent += self._traffic.sendto(datagram, address)
             except OSError:
                 self.unsent += 1  # full buffer or no route for now: lost, as on any link
+
+    def _send_train(self, train: Train, address: Address) -> None:
+        most = min(_MOST_SEGMENTS, _LARGEST_SEND // train.slot) * train.slot
+        for at in range(train.at, train.at + train.octets, most):
+            end = min(at + most, train.at + train.octets)
+            if train.slot >= self._sent_singly_from or not self._send_at_once(
+                (train.buffer[at:end],), train.slot, address
+            ):
+                self._send_run(Train(train.buffer, at, end - at, train.slot).datagrams(), address)
+
+    def _send_at_once(self, buffers: Sequence[bytes | memoryview], size: int, address: Address) -> bool:
+        """False if they have to go one by one; what is only lost counts as sent."""
+        try:
+            control = [(_SOL_UDP, _UDP_SEGMENT, _SENT_SEGMENT.pack(size))]
+            self.octets_sent += self._socket.sendmsg(buffers, control, 0, address)
+        except OSError as error:
+            if error.errno in _NOT_AT_ONCE:
+                # larger than the path's MTU, or an interface that cannot: the kernel says so for each size anew
+                self._sent_singly_from = size
+                return False
+            octets = sum(map(len, buffers))
+            self.unsent += -(-octets // size)
+        return True
 
     def writable(self, descriptor: int) -> None:
         return
@@ -89,6 +187,54 @@ class UdpLink:
     def close(self) -> None:
         self._watcher.unwatch(self._socket.fileno())
         self._socket.close()
+
+
+class _Arrivals:
+    """Datagrams as they come, one behind the other in memory: many of one size and sender are a train."""
+
+    __slots__ = ("_address", "_begin", "_buffer", "_count", "_groups", "_size", "at")
+
+    def __init__(self, buffer: memoryview) -> None:
+        self.at = 0  # where the next one goes
+        self._buffer = buffer
+        self._groups: list[Arrived] = []
+        self._begin = self._size = self._count = 0
+        self._address: Address = ()
+
+    @property
+    def is_full(self) -> bool:
+        return self.at > (_BERTHS - 1) * _BERTH_OCTETS
+
+    def note(self, octets: int, segment: int, address: Address) -> None:
+        """One call's worth at `at`. Shape: `segment` 0 for a single datagram."""
+        if segment:
+            self._close_run()
+            self._groups.append((address, Train(self._buffer, self.at, octets, segment)))
+            # each in a place of its own, of which there are few: views of it are kept
+            self.at = (self.at // _BERTH_OCTETS + 1) * _BERTH_OCTETS
+            self._begin, self._count = self.at, 0
+            return
+        if octets != self._size or address != self._address:
+            self._close_run()
+            self._begin, self._count, self._size, self._address = self.at, 0, octets, address
+        self._count += 1
+        self.at += octets
+
+    def taken(self) -> list[Arrived]:
+        self._close_run()
+        return self._groups
+
+    def _close_run(self) -> None:
+        count, size, begin = self._count, self._size, self._begin
+        self._count = 0
+        if count >= LEAST_TRAIN and size:
+            self._groups.append((self._address, Train(self._buffer, begin, count * size, size)))
+            return
+        datagrams = [bytes(self._buffer[begin + index * size : begin + (index + 1) * size]) for index in range(count)]
+        if self._groups and self._groups[-1][0] == self._address and isinstance(self._groups[-1][1], list):
+            self._groups[-1][1].extend(datagrams)
+        elif datagrams:
+            self._groups.append((self._address, datagrams))
 
 
 def configure(sock: socket.socket, settings: SocketSettings, family: socket.AddressFamily) -> None:

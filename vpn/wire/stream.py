@@ -6,6 +6,8 @@ Source: openvpn-protocol.md section 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vpn.wire.packet import Malformed
 
 MAX_PACKET_OCTETS = 1768  # what a real peer with default MTU takes
@@ -44,3 +46,26 @@ class Deframer:
             offset = end
         del buffer[:offset]
         return packets
+
+
+def framed_runs(untrusted: memoryview, octets: int, limit: int = MAX_PACKET_OCTETS) -> Iterator[tuple[int, int, int]]:
+    """The complete packets among the first octets, runs of equal length as one: (begin, octets of each, how many).
+
+    Shape: a run's begin is that of its first length field; the octets of each count their length field.
+    Errors: Malformed for a length out of range
+    """
+    at = 0
+    while octets - at >= 2:
+        high, low = untrusted[at], untrusted[at + 1]
+        length = high << 8 | low
+        if not 1 <= length <= limit:
+            raise Malformed("packet length out of range in the TCP stream")
+        slot, end = length + 2, at + length + 2
+        if end > octets:
+            return
+        count = 1
+        while end + slot <= octets and untrusted[end] == high and untrusted[end + 1] == low:
+            end += slot
+            count += 1
+        yield at, slot, count
+        at = end
