@@ -148,7 +148,9 @@ class Services:
         from testbed.services import http3  # aioquic takes longer to import than all the rest
 
         for (node, address), sites in shared.items():
-            credentials = ca.issue([site.name for site in sites], [address], now)
+            names = [site.name for site in sites]
+            own = entries[names[0]].credentials if len(names) == 1 else None
+            credentials = own or ca.issue(names, [address], now)
             sock = self.nodes.listen(node, address, HTTPS_PORT, "udp")
             server, tasks = await http3.serve(sock, {site.name: entries[site.name] for site in sites}, credentials)
             self.closing.append(server)

@@ -2,7 +2,7 @@
 
 aioquic routes datagrams to connections and keeps their timers; this file answers the requests of each, and reads from
 the client's first datagrams what the library does not tell, the server name. aioquic offers one certificate an address,
-so sites that share one get a certificate with all their names.
+so sites that share one get a certificate with all their names; a site alone at its address keeps that of its HTTPS.
 
 The library takes the whole answer into its buffers and does not say when it has been sent: downloads end at
 DOWNLOAD_OCTETS here, where the other versions stream. This module is imported by labs with an HTTP/3 site only.
