@@ -27,17 +27,16 @@ _FLAGS = (
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     with services_net(tmp_path_factory.mktemp("chromium")) as net:
-        with serving(net, replace(default_request(net), sites=(replace(WWW, http3=True),))):
+        request = replace(default_request(net), sites=(replace(WWW, http3=True),))
+        with serving(net, request):
             yield net
 
 
 def key_of(net: Net) -> str:
     """The hash of the site's public key, as Chromium's flag wants it."""
     shown = net.run(["openssl", "s_client", "-connect", "93.184.216.34:443", "-servername", WWW.name], input="")
-    pem = (
-        shown.stdout[shown.stdout.index("-----BEGIN") : shown.stdout.index("-----END CERT")]
-        + "-----END CERTIFICATE-----\n"
-    )
+    begin, end = (shown.stdout.index(f"-----{word} CERTIFICATE-----") for word in ("BEGIN", "END"))
+    pem = f"{shown.stdout[begin:end]}-----END CERTIFICATE-----\n"
     key = x509.load_pem_x509_certificate(pem.encode()).public_key()
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(der).digest()).decode()
