@@ -28,7 +28,6 @@ HEAD_SAMPLE = 16
 # 16 random octets at one place hold 15.5 different values on average; fewer than 11 in one place of 16 happens by
 # chance less than once in 100,000 conversations.
 LEAST_DIFFERENT = 11
-LARGEST_FRAME_OCTETS = 4_096
 HMACS = {0: "an HMAC of 16, 32 or 64 octets or none", 4: "an HMAC of 20 octets (SHA-1)", 12: "an HMAC of 28 octets"}
 COST = (
     f"{LEAST_LENGTHS} different lengths with one remainder by 16 in random-looking packets: one in 65,536 where "
@@ -76,22 +75,3 @@ class BlockCipherDetector:
 def _random_everywhere(heads: list[bytes]) -> bool:
     """Whether no place keeps a value, counts, or is text."""
     return all(len({head[place] for head in heads}) >= LEAST_DIFFERENT for place in range(HEAD_OCTETS))
-
-
-def split_frames(data: bytes, most: int) -> list[tuple[int, bytes]]:
-    """The first packets of a stream in which each has two octets of length before it, with the offset behind each.
-
-    Empty if the lengths do not lead from one to the next.
-    """
-    frames: list[tuple[int, bytes]] = []
-    at = 0
-    while at + 2 <= len(data) and len(frames) < most:
-        length = int.from_bytes(data[at : at + 2], "big")
-        if not LEAST_OCTETS <= length <= LARGEST_FRAME_OCTETS:
-            return []
-        end = at + 2 + length
-        if end > len(data):
-            break
-        frames.append((end, data[at + 2 : end]))
-        at = end
-    return frames

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from testbed.observer.tunnels.framing import split_frames
 from testbed.observer.tunnels.recognised import Counter, Recognised
 
 RESET_CLIENT_V2, RESET_SERVER_V2, RESET_CLIENT_V3 = 7, 8, 10
 SOFT_RESET, CONTROL, ACK, CONTROL_WKC = 3, 4, 5, 11
 DATA_V1, DATA_V2 = 6, 9
 SESSION_ID_OCTETS = 8
-LARGEST_TCP_PACKET_OCTETS = 4_096
 # reset without payload: opcode, session id, no acks, message id; tls-auth adds HMAC (16 to 64), packet id and time
 SMALLEST_RESET_OCTETS = 14
 LARGEST_RESET_OCTETS = 1_600
@@ -144,18 +144,5 @@ class OpenVpnDetector:
 
 def split_tcp(data: bytes) -> list[tuple[int, bytes]]:
     """OpenVPN's first packets in a TCP stream, each with the offset behind it; empty if it is not framed like that."""
-    packets: list[tuple[int, bytes]] = []
-    at = 0
-    while at + 2 <= len(data) and len(packets) < MOST_PACKETS:
-        length = int.from_bytes(data[at : at + 2], "big")
-        if not 1 <= length <= LARGEST_TCP_PACKET_OCTETS:
-            return []
-        end = at + 2 + length
-        if end > len(data):
-            break
-        opcode = data[at + 2] >> 3
-        if not SOFT_RESET <= opcode <= CONTROL_WKC:
-            return []
-        packets.append((end, data[at + 2 : end]))
-        at = end
-    return packets
+    packets = split_frames(data, 1, MOST_PACKETS)
+    return packets if all(SOFT_RESET <= packet[0] >> 3 <= CONTROL_WKC for _, packet in packets) else []

@@ -7,8 +7,9 @@
                       to fifth, at most 1 in every later one
 
 Neither needs a value or a port, so a XOR patch over the opcodes changes nothing; both need N = 100 packets. Over TCP
-the octet is the third of a segment, behind the length. The values of packets 1 and 2 count among the 4: an ordinary
-handshake has five (two resets, control, acknowledgement, data), so that counting them apart would never find it.
+the paper takes the third octet of each segment, behind the length; where the lengths can be followed, packets are taken
+here instead. The values of packets 1 and 2 count among the 4: an ordinary handshake has five (two resets, control,
+acknowledgement, data), so that counting them apart would never find it.
 
 Deliberately not here: the paper's second phase, in which a prober connects to the suspected server.
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from testbed.observer.findings import Place
 from testbed.observer.flows import FlowState, Side
 from testbed.observer.streams import Run
-from testbed.observer.tunnels import block_cipher, encrypted, meta, openvpn, ssh
+from testbed.observer.tunnels import block_cipher, encrypted, meta, openvpn, openvpn_patterns, ssh
 from testbed.observer.tunnels.block_cipher import BlockCipherDetector
+from testbed.observer.tunnels.framing import split_frames
 from testbed.observer.tunnels.openvpn import OpenVpnDetector
 from testbed.observer.tunnels.openvpn_patterns import FIRST_OCTET_OF_TCP, OpenVpnPatternDetector
 from testbed.observer.tunnels.recognised import Detector, Recognised
@@ -47,7 +48,8 @@ def recognise(flow: FlowState) -> Found | None:
     if client.data.startswith(IKE_OVER_TCP):
         rule = "the connection begins with IKETCP: IKE and ESP over TCP"
         return Recognised("ipsec", rule, IKE_COST), _place(flow.client, len(IKE_OVER_TCP))
-    return _openvpn(flow, client, server) or _static_key(flow, client, server) or _by_segments(flow)
+    by_packets = _openvpn(flow, client, server) or _static_key(flow, client, server) or _patterns(flow, client, server)
+    return by_packets or _by_segments(flow)
 
 
 def _beginning(side: Side) -> Run:
@@ -64,9 +66,16 @@ def _openvpn(flow: FlowState, client: Run, server: Run) -> Found | None:
 
 
 def _static_key(flow: FlowState, client: Run, server: Run) -> Found | None:
-    most = block_cipher.MOST_PACKETS
-    frames = [block_cipher.split_frames(run.data, most) for run in (client, server)]
+    least, most = block_cipher.LEAST_OCTETS, block_cipher.MOST_PACKETS
+    frames = [split_frames(run.data, least, most) for run in (client, server)]
     return _feed(BlockCipherDetector(), _framed(flow, *frames)) if all(frames) else None
+
+
+def _patterns(flow: FlowState, client: Run, server: Run) -> Found | None:
+    """The order of opcodes and the sizes of acknowledgements, where the stream is framed: what hides the opcodes does
+    not hide the lengths, and by packets the patterns hold where segments cut packets in two."""
+    frames = [split_frames(run.data, 1, openvpn_patterns.PACKETS) for run in (client, server)]
+    return _feed(OpenVpnPatternDetector(), _framed(flow, *frames)) if all(frames) else None
 
 
 def _framed(flow: FlowState, client: Sequence[tuple[int, bytes]], server: Sequence[tuple[int, bytes]]) -> list[Segment]:
