@@ -256,6 +256,43 @@ def bench(
 
 
 @app.command()
+def lesson(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[LESSON]", help="A lesson; without it, which there are.")
+    ] = None,
+    grade: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Grade a class: a CSV file with a line of letters per pupil.")
+    ] = None,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Print the questions to hand out; runs nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the run here instead of runs/<time>-<name>/.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict what an observer sees, then see it: lessons on packets captured just now."""
+    from testbed.lesson import command
+    from testbed.lesson.answers import LessonBroken
+    from testbed.lesson.grade import BadAnswers
+
+    if name is None:
+        _print(command.listing())
+        return
+    prepared = command.prepare_lesson(name)
+    if sheet:
+        _print(command.questions(prepared))
+        return
+    try:
+        answers = grade.read_text("utf-8-sig") if grade else ""
+        with command.carried_out(prepared, out, quiet=as_json) as ready:
+            if grade is None:
+                command.taught(ready)
+            else:
+                _print(command.graded(ready, answers, str(grade), as_json=as_json))
+    except (BadAnswers, UnicodeDecodeError) as error:
+        _fail(Exit.BAD_INPUT, str(error))
+    except LessonBroken as error:
+        _fail(Exit.EXPECTATION_FAILED, str(error))
+
+
+@app.command()
 def schema() -> None:
     """The JSON Schema of the scenario file."""
     from testbed.scenario.schema import scenario_schema

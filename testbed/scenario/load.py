@@ -14,6 +14,7 @@ from pathlib import Path
 
 from testbed.scenario.check import Known, TopologyShape, check_actions, check_expectations, check_variant
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest, one_of
+from testbed.scenario.lesson import check_lesson, resolve_lesson
 from testbed.scenario.model import HeadModel, VariantModel
 from testbed.scenario.overrides import apply_override
 from testbed.scenario.resolve import resolve_expectations, resolve_topology, resolve_variant
@@ -28,7 +29,7 @@ SINGLE_VARIANT = "only"  # the name of the variant of a file that has no variant
 
 TopologyLookup = Collection[str] | Callable[[TopologyRef], TopologyShape | Collection[str]]
 
-HEAD_KEYS = ("title", "description", "seed", "expect")
+HEAD_KEYS = ("title", "description", "seed", "expect", "lesson")
 VARIANT_KEYS = tuple(VariantModel.model_fields)
 ROOT_KEYS = (*dict.fromkeys((*HEAD_KEYS, *VARIANT_KEYS)), "variants")
 
@@ -72,6 +73,7 @@ def parse_scenario(
     variants, known = _variants(root, Path(source).parent, nodes, mistakes)
     if head is not None:
         mistakes += check_expectations(head.expect, head_tree, known)
+        mistakes += check_lesson(head.lesson, head_tree, known)
     if mistakes or head is None or head.title is None:
         raise ScenarioErrors(mistakes)
     return Scenario(
@@ -82,6 +84,7 @@ def parse_scenario(
         seed=head.seed,
         variants=variants,
         expectations=resolve_expectations(head.expect, head_tree),
+        lesson=resolve_lesson(head.lesson),
     )
 
 

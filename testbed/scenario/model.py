@@ -24,6 +24,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from testbed.facts import Kind
 from testbed.scenario import words
+from testbed.scenario.lesson_model import StepModel
 
 PROGRAMS = ("vpn", "openvpn", "wireguard", "command")
 CIPHERS = ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC")
@@ -314,6 +315,7 @@ class ScenarioModel(VariantModel):
         default_factory=dict, description="Ways to run the workload: each overrides the keys above."
     )
     expect: list[ExpectModel] = Field(default_factory=list, description="What must be seen and what must be hidden.")
+    lesson: list[StepModel] = Field(default_factory=list, description="Steps for `testbed lesson`: predict, see, know.")
 
 
 class HeadModel(Model):
@@ -323,3 +325,4 @@ class HeadModel(Model):
     description: str = ""
     seed: int = Field(1, ge=0, lt=1 << 63)
     expect: list[ExpectModel] = Field(default_factory=list)
+    lesson: list[StepModel] = Field(default_factory=list)

@@ -11,6 +11,29 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
+from testbed.scenario.bounds import Bound, OneOf
+
+from testbed.scenario.lesson_values import Step
+
+Relation = Literal[
+    "sees",
+    "hides",
+    "leaks",
+    "first_leak_after",
+    "tunnel_detected_at_packet",
+    "volume",
+    "packets",
+    "overhead",
+    "client-address",
+]
+MEASURES: tuple[Relation, ...] = (
+    "leaks",
+    "first_leak_after",
+    "tunnel_detected_at_packet",
+    "volume",
+    "packets",
+    "overhead",
+)
 ALL_ROUTES: Literal["all"] = "all"
 TUNNEL_ACTION = "tunnel"  # the action id of what the tunnel itself shows: its use, its server's address
 SESSION_ACTION = "session"  # the action id of what the whole variant shows: volume and timing
@@ -165,22 +188,28 @@ class Selector:
     site: str | None = None
     action: str | None = None
     value: str | None = None
+    count: Bound | None = None  # how many different facts it must be
 
     def __str__(self) -> str:
         narrowed = [
             f"{key} {value}" for key in ("site", "action", "value") if (value := getattr(self, key)) is not None
         ]
-        return f"{self.kind} ({', '.join(narrowed)})" if narrowed else self.kind
+        counted = [f"count {self.count}"] if self.count is not None else []
+        return f"{self.kind} ({', '.join(narrowed + counted)})" if narrowed or counted else self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One claim: this observer sees (at least one of), or does not see (any of), the selected facts in this variant."""
+    """One claim about what an observer learned in a variant.
+
+    Shape: `sees` (at least one of) and `hides` (every one of) go with a `Selector`; `client-address` with `OneOf`; what is
+        measured, all the others, with a `Bound`
+    """
 
     variant: str
     observer: str  # a tap's name, or "server:<site>"
-    relation: Literal["sees", "hides"]
-    selector: Selector
+    relation: Relation
+    selector: Selector | Bound | OneOf
     line: int = 0  # where the scenario file says so; 0 if it did not come from a file
 
 
@@ -211,6 +240,7 @@ class Scenario:
     seed: int
     variants: dict[str, Variant]
     expectations: tuple[Expectation, ...]
+    lesson: tuple[Step, ...] = ()
 
     def resolved_yaml(self) -> str:
         """The scenario as it runs, as YAML text that loads to the same variants."""
