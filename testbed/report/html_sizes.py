@@ -136,7 +136,7 @@ def still_told(
     if not data:
         return []
     return [
-        *_overhead(inside),
+        *_overhead(inside, lists[full]),
         *_same_sizes(result, bare, variant, lists, data),
         *_bursts(variant, data),
         *_largest(variant, data),
@@ -144,12 +144,19 @@ def still_told(
     ]
 
 
-def _overhead(inside: Inside | None) -> Iterator[str]:
-    if inside is None or not inside.outer_of:
+def _overhead(inside: Inside | None, outer: Sequence[PacketLine]) -> Iterator[str]:
+    """How much longer sealed packets are than what they carry, of those pairs that are certain."""
+    sizes = {line.frame: line.length_octets for line in outer}
+    inner = inside.lines if inside else ()
+    pairs = inside.outer_of if inside else {}
+    longer = [sizes[pairs[line.frame]] - line.length_octets for line in inner if pairs.get(line.frame) in sizes]
+    if not longer or inside is None:
         return
+    least, most = min(longer), max(longer)
+    words = f"exactly {least}" if least == most else f"{least} to {most}"
     yield (
-        f"Sealing adds to a size but does not hide it: {len(inside.outer_of)} packets went through the tunnel, and the "
-        "size of each can be worked out from the sealed packet. " + inside.how
+        f"Sealing adds to a size but does not hide it: {len(longer)} packets went through the tunnel, each in a sealed "
+        f"packet {words} octets longer. {inside.how}"
     )
 
 

@@ -12,9 +12,9 @@ function setOpen(button, open) {
 
 function closeSlot(slot) {
   slot.replaceChildren();
-  const link = document.querySelector(`a[data-showing="${slot.dataset.shown}"]`);
-  document.querySelectorAll("a[data-showing]").forEach((one) => one.removeAttribute("data-showing"));
   slot.dataset.shown = "";
+  const link = slot.closest("[data-shows]").querySelector("a[data-showing]");
+  link?.removeAttribute("data-showing");
   return link;
 }
 
