@@ -16,9 +16,12 @@ from testbed.scenario.errors import Mistake, nearest, one_of, shown
 from testbed.scenario.model import ActionModel, ExpectModel, FetchOptions, SiteModel, TunnelModel, VariantModel
 from testbed.scenario.protocols import check_lookups, check_version
 from testbed.scenario.tree import Located, join_path
-from testbed.scenario.values import CLIENT_TUN, SERVER_OBSERVER, SESSION_ACTION, TUNNEL_ACTION
+from testbed.scenario.values import CLIENT_TUN, MEASURES, SERVER_OBSERVER, SESSION_ACTION, TUNNEL_ACTION
 
 NEVER_HIDDEN = (Kind.VOLUME, Kind.TIMING)
+CALLERS = "client-address"  # also a kind of fact: here, which addresses called a server
+SAYS = ("sees", "hides", *MEASURES, CALLERS)
+OF_A_TUNNEL = ("leaks", "first_leak_after", "tunnel_detected_at_packet", "overhead")
 BODY_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 SERVICES = ("http", "https", "http3", "dns", "dot", "doh")  # what a site may serve; any of them keeps a log
 
@@ -39,6 +42,7 @@ class Known:
     served: tuple[str, ...]  # sites that keep a log
     taps: tuple[str, ...]
     actions: tuple[str, ...]
+    tunnel: bool = True
 
     @classmethod
     def of(cls, tree: Located) -> Known:
@@ -49,7 +53,8 @@ class Known:
         actions = [action_id(index, next(iter(item), "")) for index, item in enumerate(workload) if _pairs(item)]
         taps = plain.get("taps") if isinstance(plain.get("taps"), list) else ["isp"]
         names = [str(tap.get("name", "")) if isinstance(tap, dict) else str(tap) for tap in taps]
-        return cls(tuple(sites), served, tuple(names), (*actions, TUNNEL_ACTION, SESSION_ACTION))
+        every = (*actions, TUNNEL_ACTION, SESSION_ACTION)
+        return cls(tuple(sites), served, tuple(names), every, plain.get("tunnel") is not None)
 
 
 def _pairs(value: object) -> bool:
@@ -224,8 +229,9 @@ def check_expectations(
     """Every expectation speaks of a variant, an observer and facts that there can be."""
     for index, item in enumerate(expect):
         place = tree.at("expect", index)
-        if place.child("sees") is None and place.child("hides") is None:
-            yield place.mistake("says neither what the observer sees nor what is hidden from it; add sees: or hides:")
+        if not any(place.child(key) for key in SAYS):
+            text = "says neither what the observer sees nor what is hidden from it; add sees: or hides:"
+            yield place.mistake(f"{text}, or one of {', '.join(SAYS[2:])}")
         if item.variant not in variants:
             text = f"value {shown(item.variant)}: no such variant; {one_of(variants)}{nearest(item.variant, variants)}"
             yield place.at("variant").mistake(text)
@@ -236,6 +242,24 @@ def check_expectations(
             text = f"no such observer; {one_of(observers)}{nearest(item.observer, observers)}"
             yield place.at("observer").mistake(f"value {shown(item.observer)}: {text}")
         yield from _selectors(item, place, known)
+        yield from _measures(item, place, known)
+
+
+def _measures(item: ExpectModel, place: Located, known: Known) -> Iterator[Mistake]:
+    """What is measured at a tap is not asked of a server, and the reverse; of a tunnel only where there is one."""
+    at_server = item.observer.startswith(SERVER_OBSERVER)
+    for key in SAYS[2:]:
+        if place.child(key) is None:
+            continue
+        where = place.at(key)
+        if at_server != (key == CALLERS):
+            yield where.key_mistake(
+                f"only a server's log knows who called; give it `observer: {SERVER_OBSERVER}<site>`"
+                if key == CALLERS
+                else f"is measured at a tap; allowed are {', '.join(known.taps)}"
+            )
+        elif key in OF_A_TUNNEL and not known.tunnel:
+            yield where.key_mistake(f"variant {item.variant} has no tunnel, so there is nothing to measure")
 
 
 def _selectors(item: ExpectModel, place: Located, known: Known) -> Iterator[Mistake]:

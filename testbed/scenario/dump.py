@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from testbed.scenario.bounds import OneOf
 from testbed.scenario.values import (
     Action,
     Expectation,
@@ -112,9 +113,14 @@ def _link(link: LinkOptions) -> dict[str, Any]:
 
 def _expectation(expectation: Expectation) -> dict[str, Any]:
     head = {"variant": expectation.variant, "observer": expectation.observer}
-    return head | {expectation.relation: [_selector(expectation.selector)]}
+    about = expectation.selector
+    if isinstance(about, Selector):
+        return head | {expectation.relation: [_selector(about)]}
+    return head | {expectation.relation: list(about.addresses) if isinstance(about, OneOf) else about.written}
 
 
 def _selector(selector: Selector) -> Any:
     narrowed = {key: value for key in ("site", "action", "value") if (value := getattr(selector, key)) is not None}
+    if selector.count is not None:
+        narrowed["count"] = selector.count.written
     return {"kind": selector.kind, **narrowed} if narrowed else selector.kind

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from testbed.facts import Kind
-from testbed.scenario import words
+from testbed.scenario import bounds, words
 from testbed.scenario.lesson_model import StepModel
 
 PROGRAMS = ("vpn", "openvpn", "wireguard", "command")
@@ -69,6 +69,13 @@ def _program_for_both(value: Any) -> Any:
     return value if isinstance(value, dict) else {"client": value, "server": value}
 
 
+_BOUND: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^\s*(>=|<=|==|!=|=|>|<)?\s*(none|never|[0-9.].*)$"},
+        {"type": "number", "minimum": 0},
+    ]
+}
+
 HostName = Annotated[str, _word(words.host_name)]
 Address = Annotated[str, _word(words.address)]
 Prefix = Annotated[str, _word(lambda text: text if text == "all" else words.prefix(text))]
@@ -84,6 +91,11 @@ HttpVersion = Annotated[
     BeforeValidator(words.http_version),
     WithJsonSchema({"enum": ["1.1", "2", "3", 1.1, 2, 3]}),
 ]
+Count = Annotated[Any, _word(bounds.count), WithJsonSchema(_BOUND | {"examples": [">= 2"]})]
+Leaks = Annotated[Any, _word(bounds.leaks), WithJsonSchema(_BOUND | {"examples": ["none", ">= 1"]})]
+PacketNumber = Annotated[Any, _word(bounds.packet), WithJsonSchema(_BOUND | {"examples": [">= 100", "never"]})]
+Seconds = Annotated[Any, _word(bounds.seconds), WithJsonSchema(_BOUND | {"examples": [">= 2s", "never"]})]
+Octets = Annotated[Any, _word(bounds.octets), WithJsonSchema(_BOUND | {"examples": ["<= 20 kB"]})]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -267,6 +279,9 @@ class SelectorModel(Model):
     site: str | None = Field(None, description="Only facts about this site.")
     action: str | None = Field(None, description="Only facts of this action, such as 2-http.")
     value: str | None = Field(None, description="Only this value.")
+    count: Count | None = Field(
+        None, description='How many different facts: of sees, how many are seen; of hides, how many there are, ">= 2".'
+    )
 
 
 Selector = Annotated[
@@ -281,6 +296,29 @@ class ExpectModel(Model):
     observer: str = Field(description="A tap's name, or server:<site> for what that site's log recorded.")
     sees: list[Selector] = Field(default_factory=list, description="At least one fact of each of these is seen.")
     hides: list[Selector] = Field(default_factory=list, description="Every fact of each of these is hidden.")
+    leaks: Leaks | None = Field(None, description="How many things leaked beside the tunnel here: none, or a comparison.")
+    first_leak_after: Seconds | None = Field(
+        None, description="When the first leak came, counted from the start of the workload; no leak is later than any."
+    )
+    tunnel_detected_at_packet: PacketNumber | None = Field(
+        None, description="At which packet of the tunnel's conversation a rule recognised it; never is beyond any number."
+    )
+    volume: Octets | None = Field(None, description="How many octets of frames this tap recorded.")
+    packets: Count | None = Field(None, description="How many frames this tap recorded.")
+    overhead: Octets | None = Field(
+        None, description="Octets of outer IP packets beyond the inner packet's own, on average."
+    )
+    client_address: (
+        Annotated[
+            list[Address],
+            BeforeValidator(_one_as_list),
+            Field(min_length=1),
+            WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+        ]
+        | None
+    ) = Field(
+        None, alias="client-address", description="Of server:<site>: the addresses from which alone requests came."
+    )
 
 
 class VariantModel(Model):

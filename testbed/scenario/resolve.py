@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from testbed.scenario.bounds import Bound, OneOf
 from testbed.scenario.check import action_id
 from testbed.scenario.model import (
     ActionModel,
@@ -20,10 +21,12 @@ from testbed.scenario.model import (
 from testbed.scenario.tree import Located
 from testbed.scenario.values import (
     ALL_ROUTES,
+    MEASURES,
     Action,
     Expectation,
     LinkOptions,
     Lookup,
+    Relation,
     Selector,
     Site,
     TapSpec,
@@ -159,7 +162,19 @@ def resolve_expectations(expect: Iterable[ExpectModel], tree: Located) -> tuple[
         relations: Sequence[tuple[Literal["sees", "hides"], Any]] = (("sees", item.sees), ("hides", item.hides))
         for relation, selectors in relations:
             for place, model in enumerate(selectors):
-                selector = Selector(model.kind, model.site, model.action, model.value)
+                selector = Selector(model.kind, model.site, model.action, model.value, model.count)
                 line = tree.at("expect", index, relation, place).line
                 found.append(Expectation(item.variant, item.observer, relation, selector, line))
+        for name, about in _measures(item):
+            line = tree.at("expect", index, name).line
+            found.append(Expectation(item.variant, item.observer, name, about, line))
     return tuple(found)
+
+
+def _measures(item: ExpectModel) -> Iterator[tuple[Relation, Bound | OneOf]]:
+    for name in MEASURES:
+        bound = getattr(item, name)
+        if bound is not None:
+            yield name, bound
+    if item.client_address is not None:
+        yield "client-address", OneOf(tuple(item.client_address))

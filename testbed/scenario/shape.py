@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from testbed.scenario.errors import Mistake, nearest, one_of
 from testbed.scenario.model import WRONG_WORD
@@ -140,8 +141,9 @@ def _model_at(model: type[BaseModel], location: Path) -> type[BaseModel] | None:
     here: Any = model
     for key in location:
         found = _models_in(here)
-        if found and key in found[0].model_fields:
-            here = found[0].model_fields[str(key)].annotation
+        fields = _fields(found[0]) if found else {}
+        if key in fields:
+            here = fields[str(key)].annotation
         elif get_origin(here) in (dict, list):
             here = get_args(here)[-1]
         # anything else is the name of a union's member, which leads no deeper
@@ -159,10 +161,15 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _known_keys(model: type[BaseModel], location: Path) -> list[str]:
     found = _model_at(model, location)
-    return list(found.model_fields) if found else []
+    return list(_fields(found)) if found else []
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The model's fields by the keys that stand in a file."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _description(model: type[BaseModel], location: Path) -> str:
     found = _model_at(model, location[:-1])
-    field = found.model_fields.get(str(location[-1])) if found else None
+    field = _fields(found).get(str(location[-1])) if found else None
     return (field.description if field and field.description else "it has no default").rstrip(".")
