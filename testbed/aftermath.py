@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.ground_truth import export
@@ -26,6 +26,13 @@ class Mapped:
     found: VariantMap | NotMapped
     summary: dict[str, Any]
     metrics: dict[str, float]
+
+    def told(self, evidence: VariantEvidence) -> VariantEvidence:
+        """The evidence, with what the map says that an expectation may ask for."""
+        if isinstance(self.found, NotMapped):
+            return replace(evidence, not_mapped=self.found.reason)
+        overhead = self.metrics["overhead_octets_per_inner_packet"]
+        return replace(evidence, overhead_octets=overhead, map_file=self.summary["file"])
 
 
 def map_tunnel(directory: RunDirectory, evidence: VariantEvidence, returned: Mapping[str, Any]) -> Mapped:

@@ -166,6 +166,7 @@ class ScenarioRun:
                 self._directory.fd, self._prepared.scenario.variants[name], self._prepared.roles[name], returned[name]
             )
             maps[name] = map_tunnel(self._directory, evidence[name], returned[name])
+            evidence[name] = maps[name].told(evidence[name])
             failed = sum(not record["ok"] for record in returned[name]["actions"])
             reason = f"{failed} of {len(returned[name]['actions'])} actions failed"
             self._progress.finished(name, ok=not failed, reason=reason)

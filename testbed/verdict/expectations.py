@@ -1,7 +1,7 @@
 """Expectations against the matrix: what holds, what does not, and why, in words for people.
 
 `sees` holds if at least one selected fact is seen; `hides` if every one is hidden. An expectation that selects nothing
-never holds: what was not done cannot be hidden. Nor does `hides` where an action failed before it did what it would
+never holds: what was not done cannot be hidden. What is measured is in `measures`. Nor does `hides` where an action failed before it did what it would
 have shown.
 """
 
@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from testbed.facts import Kind
 from testbed.result import ActionRecord, ExpectationResult, Exposure, Verdict
+from testbed.scenario.bounds import Bound
 from testbed.scenario.values import TUNNEL_ACTION, Expectation, Selector
 from testbed.verdict.capture import ADDRESS_KINDS, NAME_KINDS
 from testbed.verdict.evidence import VariantEvidence
 from testbed.verdict.explain import Explainer, sentence
+from testbed.verdict.measures import Bench, judge_measure
 
 ENDS = frozenset({Kind.CLIENT_ADDRESS, Kind.SERVER_ADDRESS})
 CANARY = "{canary}"  # in an argument of a program: what it is to send
@@ -29,14 +31,16 @@ SHOWS = {
 
 def judge_expectations(
     expectations: Iterable[Expectation],
-    variants: Mapping[str, VariantEvidence],
+    benches: Mapping[str, Bench],
     exposures: Mapping[str, Sequence[Exposure]],
 ) -> tuple[ExpectationResult, ...]:
-    """One result per expectation of a variant that ran, in the order given."""
+    """One result per expectation of a variant that ran, in the order given. Shape: both mappings are by variant."""
     return tuple(
-        _judge(expectation, variants[expectation.variant], exposures[expectation.variant])
+        _judge(expectation, expectation.selector, benches[expectation.variant].evidence, exposures[expectation.variant])
+        if isinstance(expectation.selector, Selector)
+        else judge_measure(expectation, benches[expectation.variant])
         for expectation in expectations
-        if expectation.variant in variants
+        if expectation.variant in benches
     )
 
 
@@ -64,16 +68,19 @@ def is_seen_as_itself(row: Exposure) -> bool:
     return row.read_as in ("", row.fact.kind) or kind not in NAME_KINDS | ADDRESS_KINDS
 
 
-def _judge(expectation: Expectation, variant: VariantEvidence, exposures: Sequence[Exposure]) -> ExpectationResult:
-    selector = expectation.selector
+def _judge(
+    expectation: Expectation, selector: Selector, variant: VariantEvidence, exposures: Sequence[Exposure]
+) -> ExpectationResult:
     at_observer = [row for row in exposures if row.observer == expectation.observer]
     rows = [row for row in at_observer if selects(selector, row)]
     explain = Explainer(variant)
     if not rows:
-        return _result(expectation, False, _nothing(expectation, variant, at_observer))
+        return _result(expectation, False, _nothing(expectation, selector, variant, at_observer))
     seen = [row for row in rows if row.verdict is Verdict.SEEN]
     if expectation.relation == "sees":
         as_itself = [row for row in seen if is_seen_as_itself(row)]
+        if selector.count is not None:
+            return _counted(expectation, selector.count, rows, as_itself)
         if as_itself:
             return _result(expectation, True, sentence(as_itself[0]), as_itself)
         if seen:
@@ -90,8 +97,25 @@ def _judge(expectation: Expectation, variant: VariantEvidence, exposures: Sequen
     undone = _undone(selector, variant, rows)
     if undone:
         return _result(expectation, False, undone)
+    number = len({row.fact.value for row in rows})
+    if selector.count is not None and not selector.count.holds(number):
+        return _result(expectation, False, f"all are hidden, but there are {number} different ones in all")
     every = "it is hidden" if len(rows) == 1 else f"all {len(rows)} are hidden"
     return _result(expectation, True, f"{every}; {rows[0].fact.value}: {rows[0].reason}")
+
+
+def _counted(
+    expectation: Expectation, bound: Bound, rows: Sequence[Exposure], seen: Sequence[Exposure]
+) -> ExpectationResult:
+    """Whether as many different facts are seen as expected, whatever became of those that are not proven hidden."""
+    values = {row.fact.value for row in seen}
+    unproven = {row.fact.value for row in rows if row.verdict is Verdict.UNPROVEN} - values
+    total = len({row.fact.value for row in rows})
+    words = f"{len(values)} of {total} different ones are seen"
+    if unproven:
+        words += f", {len(unproven)} of the others are unproven"
+    holds = bound.holds(len(values)) and bound.holds(len(values) + len(unproven))
+    return _result(expectation, holds, words, list({row.fact.value: row for row in reversed(seen)}.values())[::-1])
 
 
 def _result(expectation: Expectation, holds: bool, reason: str, rows: Sequence[Exposure] = ()) -> ExpectationResult:
@@ -107,16 +131,18 @@ def _result(expectation: Expectation, holds: bool, reason: str, rows: Sequence[E
     )
 
 
-def _nothing(expectation: Expectation, variant: VariantEvidence, at_observer: Sequence[Exposure]) -> str:
+def _nothing(
+    expectation: Expectation, selector: Selector, variant: VariantEvidence, at_observer: Sequence[Exposure]
+) -> str:
     """Why an expectation selects no fact at all."""
-    undone = _undone(expectation.selector, variant, ())
+    undone = _undone(selector, variant, ())
     if undone:
         return undone
     if not at_observer:
         return f"there is no observer {expectation.observer} in this variant that could have seen anything"
-    if expectation.observer.partition(":")[1] and Kind(expectation.selector.kind) not in _kinds(at_observer):
-        return f"{expectation.observer} recorded nothing that could tell a {expectation.selector.kind}"
-    return f"the client did nothing that makes a fact {expectation.selector}, so nothing was seen or hidden"
+    if expectation.observer.partition(":")[1] and Kind(selector.kind) not in _kinds(at_observer):
+        return f"{expectation.observer} recorded nothing that could tell a {selector.kind}"
+    return f"the client did nothing that makes a fact {selector}, so nothing was seen or hidden"
 
 
 def _kinds(rows: Iterable[Exposure]) -> set[Kind]:

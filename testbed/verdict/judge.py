@@ -19,6 +19,7 @@ from testbed.verdict.capture import NAME_KINDS, NEVER_HIDDEN, Capture, Found, is
 from testbed.verdict.evidence import Judgement, SiteLog, VariantEvidence
 from testbed.verdict.expectations import judge_expectations
 from testbed.verdict.leaks import find_leaks
+from testbed.verdict.measures import Bench
 from testbed.verdict.needles import TRANSFORMS
 from testbed.verdict.server import LogReader
 from testbed.verdict.told import with_told
@@ -36,11 +37,12 @@ def judge(evidence: Iterable[VariantEvidence], expectations: Iterable[Expectatio
         for capture in one.every_capture:  # one pass for all texts: a control is asked for other variants' facts too
             capture.prepare(facts)
     exposures = {name: tuple(_exposures(one, variants)) for name, one in variants.items()}
-    given = {name: one.evidence for name, one in variants.items()}
+    leaks = {name: find_leaks(one.evidence, exposures[name]) for name, one in variants.items()}
+    benches = {name: Bench(one.evidence, one.captures, leaks[name]) for name, one in variants.items()}
     return Judgement(
         exposures=exposures,
-        leaks={name: find_leaks(one, exposures[name]) for name, one in given.items()},
-        expectations=judge_expectations(expectations, given, exposures),
+        leaks=leaks,
+        expectations=judge_expectations(expectations, benches, exposures),
         warnings=tuple(_warnings(variants.values())),
     )
 
