@@ -125,6 +125,8 @@ def parse_questions(untrusted: bytes) -> DnsMessage:
         while len(questions) < min(count, MOST_RECORDS):
             name, at = parse_name(untrusted, at)
             at += 4
+            if at > len(untrusted):
+                break
             questions.append(name)
     return DnsMessage(bool(untrusted[2:3] >= b"\x80"), tuple(questions), ())
 

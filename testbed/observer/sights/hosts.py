@@ -76,7 +76,9 @@ def dissect_ntp(flow: FlowState, data: bytes, place: Place, findings: Findings) 
     if not words:
         return False
     flow.application = "ntp"
-    display_filter = f"ntp && {filters.between('udp', flow.client.endpoint, flow.server.endpoint)}"
+    ends = filters.between("udp", flow.client.endpoint, flow.server.endpoint)
+    display_filter = f"ntp.flags.mode == {data[0] & 7} && ntp.stratum == {data[1]} && {ends}"
+    display_filter += f" && ntp.refid == {data[12:16].hex(':')}"
     findings.hint("ntp", words, str(flow.server.endpoint), place, display_filter)
     return True
 

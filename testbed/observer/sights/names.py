@@ -32,6 +32,11 @@ def sight_dns(message: dns.DnsMessage, via: str, place: Place, findings: Finding
             return
         if not name.plain:
             display_filter = f"{raw_field} contains {filters.octets(name.wire)}"
+        elif field == "dns.srv.name":  # Wireshark takes a service's name apart
+            service, protocol, rest = name.spelled.split(".", 2)
+            terms = (("dns.srv.service", service), ("dns.srv.proto", protocol), (field, rest))
+            display_filter = " && ".join(filters.equals(part, value) for part, value in terms)
+            display_filter += f" && !({filters.equals('dns.qry.name', name.spelled)})"
         else:  # as it was spelled: names are compared exactly
             display_filter = filters.equals(field, name.spelled)
             if field == "dns.resp.name":  # else it would find every ordinary answer again
@@ -61,7 +66,8 @@ def sight_dns(message: dns.DnsMessage, via: str, place: Place, findings: Finding
                 sight_answer(address, f"dns.svcb.svcparam.{field}.ip == {address}", record.owner)
             _hint_service(record.owner, record.service, place, findings)
         if record.owner.spelled not in asked and record.type in NAMED_TYPES:
-            sight_name(record.owner, "dns.resp.name")
+            apart = record.type == dns.SRV and len(record.owner.labels) > 2
+            sight_name(record.owner, "dns.srv.name" if apart else "dns.resp.name")
 
 
 def _hint_service(owner: dns.DnsName, service: dns.Service, place: Place, findings: Findings) -> None:
