@@ -39,5 +39,9 @@ class Outlets:
         packets, self._packets = self._packets, []
         return packets
 
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
+
     def take_event(self) -> Event | None:
         return self._events.popleft() if self._events else None

@@ -229,6 +229,11 @@ class ServerCore:
         """IP packets for the tunnel interface, in order; empties the queue."""
         return self._out.take_packets()
 
+    @property
+    def has_events(self) -> bool:
+        """Whether `next_event` has one."""
+        return self._out.has_events
+
     def next_event(self) -> Event | None:
         """The oldest event not yet taken."""
         return self._out.take_event()

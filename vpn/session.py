@@ -63,6 +63,8 @@ class Session:
         self._dynamic: Wrapper | None = None
         self._unix_time = unix_time
         self._outbox: list[Outgoing] = []
+        self._control_is_due = self._due_is_stale = True
+        self._due = float("inf")
         self._lame: KeySession | None = None
         self._lame_expires_at = float("inf")
         self._old_key_is_used_up = False
@@ -71,6 +73,7 @@ class Session:
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def send_first_reset(self, opcode: Opcode, now: float) -> None:
+        self._disturb()
         self.primary.send_reset(opcode, b"", now)
 
     def receive_control(self, untrusted: bytes, now: float, unix_time: int) -> bool:
@@ -94,6 +97,7 @@ class Session:
 
     def receive_body(self, header: ControlHeader, body: ControlBody, now: float) -> bool:
         """The same for a packet whose protection is off already."""
+        self._disturb()
         if self.is_over:
             return self._dropped(Drop.CLOSED)
         if body.acked_session_id is not None and body.acked_session_id != self.own_id:
@@ -136,8 +140,10 @@ class Session:
         if opened.authentic:
             self.last_received_at = now
             if self.data.sending_key_id != sending:
+                self._disturb()
                 self._notice(self.primary)
         for message in opened.occ:
+            self._disturb()
             self._receive_occ(message, now)
 
     def _clamped(self, packets: list[bytes]) -> list[bytes]:
@@ -154,6 +160,7 @@ class Session:
 
     def advance(self, now: float, unix_time: int) -> None:
         """Do what is due."""
+        self._disturb()
         self._unix_time = max(self._unix_time, unix_time)
         if self.is_over:
             return
@@ -170,15 +177,20 @@ class Session:
             self.last_sent_at = now
 
     def next_timeout(self) -> float | None:
-        due = min(self._deadlines())
-        return None if due == float("inf") else due
+        """When `advance` has something to do at the earliest; after data alone the answer may stay the earlier one."""
+        if self._due_is_stale or self._counts_towards_renegotiation():
+            self._due = min(self._deadlines())
+            self._due_is_stale = False
+        return None if self._due == float("inf") else self._due
 
     def datagrams(self, now: float) -> list[Outgoing]:
         """Everything to send, in order; empties the queue."""
-        for key in (self._lame, self.primary):
-            if key is not None:
-                for opcode, body in key.bodies_to_send(self.remote_id, now):
-                    self._outbox.append(self._build(opcode, key.key_id, body))
+        if self._control_is_due:
+            self._control_is_due, self._due_is_stale = False, True
+            for key in (self._lame, self.primary):
+                if key is not None:
+                    for opcode, body in key.bodies_to_send(self.remote_id, now):
+                        self._outbox.append(self._build(opcode, key.key_id, body))
         datagrams, self._outbox = self._outbox, []
         if datagrams:
             self.last_sent_at = now
@@ -188,6 +200,7 @@ class Session:
 
     def agree(self, negotiated: Negotiated) -> None:
         """Fix what holds for all keys of the session."""
+        self._disturb()
         self.negotiated = negotiated
         self.data.compression = negotiated.compression
         data, setup = self.setup.data, self.setup
@@ -199,6 +212,7 @@ class Session:
 
     def install_keys(self, key: KeySession) -> None:
         """Make the data keys of an established key session; `agree` comes first."""
+        self._disturb()
         if self.negotiated is None:
             raise RuntimeError("keys before the negotiation")
         # data: client NORMAL, server INVERSE; of tls-crypt it is the other way round
@@ -218,6 +232,7 @@ class Session:
 
     def send_text(self, text: str, now: float) -> None:
         """A control message on the newest established TLS stream."""
+        self._disturb()
         key = self.newest_established
         if key is not None:
             key.send_text(text, now)
@@ -227,6 +242,7 @@ class Session:
 
     def renegotiate(self, now: float) -> bool:
         """Begin a soft reset, if the newest key is fully in use."""
+        self._disturb()
         if not self._may_renegotiate():
             return False
         self._roll_over(now)
@@ -234,6 +250,7 @@ class Session:
         return True
 
     def end(self, reason: CloseReason, detail: str) -> None:
+        self._disturb()
         if not self.is_over:
             self.is_over = True
             self.data.close()
@@ -241,6 +258,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of everything; nothing may be called afterwards."""
+        self._disturb()
         self.is_over = True
         self.data.close()
         for key in (self.primary, self._lame):
@@ -401,6 +419,21 @@ class Session:
             self.happenings.append(HandshakeFailed(failure.reason, failure.detail))
 
     # -- deadlines ---------------------------------------------------------------------------------------------------
+
+    def _disturb(self) -> None:
+        """Something other than data has happened: look anew at what is to be said, and when.
+
+        Data alone only moves deadlines away, so what is known stays good: looking once too early costs nothing, looking
+        with each packet would cost more than sealing it.
+        """
+        self._control_is_due = self._due_is_stale = True
+
+    def _counts_towards_renegotiation(self) -> bool:
+        """Whether the next packet may make a renegotiation due."""
+        newest = self.data.newest
+        if self.timers.reneg_bytes > 0 or self.timers.reneg_pkts > 0:
+            return True
+        return newest is not None and newest.sealer.last_packet_id >= RENEGOTIATE_AT_PACKET_ID
 
     def _deadlines(self) -> tuple[float, ...]:
         if self.is_over:

@@ -134,6 +134,11 @@ class StaticKeyCore:
     def packets_to_deliver(self) -> list[bytes | Rows]:
         return self._out.take_packets()
 
+    @property
+    def has_events(self) -> bool:
+        """Whether `next_event` has one."""
+        return self._out.has_events
+
     def next_event(self) -> Event | None:
         return self._out.take_event()
 

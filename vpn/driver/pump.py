@@ -47,6 +47,8 @@ class Core(Protocol):
     def next_timeout(self) -> float | None: ...
     def datagrams_to_send(self) -> list[tuple[Outgoing, Address]]: ...
     def packets_to_deliver(self) -> list[bytes | Rows]: ...
+    @property
+    def has_events(self) -> bool: ...
     def next_event(self) -> Event | None: ...
     def close(self, now: float) -> None: ...
 
@@ -94,6 +96,7 @@ class Pump:
         self._link_events: dict[int, int] = {}
         self.on_lost: Callable[[Address, str], None] = _ignore
         self.core: Core | None = None
+        self._is_signalled = False
         self._bench: Workbench | None = None
         self._in_large_batches = 0  # octets, while there is no workbench
 
@@ -131,24 +134,37 @@ class Pump:
         self._poll.close()
 
     def turn(self, until: float | None = None) -> list[signal.Signals]:
-        """One turn of the loop, over at `until` (monotonic) at the latest; returns the signals that came."""
-        ready = self._poll.poll(self._patience(until))
-        now, unix_time = time.monotonic(), int(time.time())
-        signals: list[signal.Signals] = []
-        tun, core = self._tun, self.core
+        """Runs until there is something for the owner: a signal, an event, another descriptor, or the time `until`.
+
+        Traffic alone does not interrupt it. Returns the signals that came.
+        """
+        while True:
+            due = self.core.next_timeout() if self.core is not None else None
+            ready = self._poll.poll(_patience(until, due))
+            now, unix_time = time.monotonic(), int(time.time())
+            is_done = self._serve(ready, now, unix_time)
+            if self.core is not None:
+                if due is not None and due <= now:
+                    self.core.advance(now, unix_time)
+                self.flush()
+            signals = self._signals.take() if self._is_signalled else []
+            self._is_signalled = False
+            if is_done or signals or self.core is None or self.core.has_events or (until is not None and until <= now):
+                return signals
+
+    def _serve(self, ready: list[tuple[int, int]], now: float, unix_time: int) -> bool:
+        """Moves what is ready; returns whether the owner has to look after something."""
+        is_done = False
         for descriptor, events in ready:
             if descriptor in self._link_events:
-                self._serve_link(descriptor, events, now, unix_time)
-            elif tun is not None and descriptor == tun.fileno():
-                self._serve_tun(tun, now)
+                is_done |= not self._serve_link(descriptor, events, now, unix_time)
+            elif self._tun is not None and descriptor == self._tun.fileno():
+                self._serve_tun(self._tun, now)
             elif descriptor == self._signals.fileno():
-                signals += self._signals.take()
-        if core is not None:
-            due = core.next_timeout()
-            if due is not None and due <= now:
-                core.advance(now, unix_time)
-            self.flush()
-        return signals
+                self._is_signalled = True
+            else:
+                is_done = True
+        return is_done
 
     def flush(self) -> None:
         """Sends and delivers everything the core has ready."""
@@ -182,27 +198,37 @@ class Pump:
                 self._bench = Workbench()
         return self._bench
 
-    def _serve_link(self, descriptor: int, events: int, now: float, unix_time: int) -> None:
+    def _serve_link(self, descriptor: int, events: int, now: float, unix_time: int) -> bool:
+        """Returns whether this was traffic, or an error that concerns nobody; else a connection came or went."""
         if self._link is None:
-            return
+            return False
+        is_traffic = True
         if events & ~select.EPOLLOUT:
-            for address, arrived in self._link.receive(descriptor):
-                if self.core is None:
-                    continue
-                if isinstance(arrived, Train):
-                    self.core.receive_train(arrived, address, now, unix_time, self._bench_for(arrived.octets))
-                    self.flush()
-                else:
-                    self.core.receive_datagrams(arrived, address, now, unix_time)
+            arrivals = self._link.receive(descriptor)
+            is_traffic = bool(arrivals)
+            for address, arrived in arrivals:
+                self._take(address, arrived, now, unix_time)
         if events & select.EPOLLOUT:
             self._link.writable(descriptor)
-        for address, reason in self._link.lost():
+        lost = self._link.lost()
+        for address, reason in lost:
             self.on_lost(address, reason)
+        return is_traffic and not lost
 
-    def _patience(self, until: float | None) -> float:
-        """Seconds to wait at most; never negative, but for `for ever`."""
-        deadline = earliest(until, self.core.next_timeout() if self.core else None)
-        return _FOREVER if deadline is None else max(0.0, deadline - time.monotonic())
+    def _take(self, address: Address, arrived: list[bytes] | Train, now: float, unix_time: int) -> None:
+        if self.core is None:
+            return
+        if isinstance(arrived, Train):
+            self.core.receive_train(arrived, address, now, unix_time, self._bench_for(arrived.octets))
+            self.flush()
+        else:
+            self.core.receive_datagrams(arrived, address, now, unix_time)
+
+
+def _patience(until: float | None, due: float | None) -> float:
+    """Seconds to wait at most; never negative, but for `for ever`."""
+    deadline = earliest(until, due)
+    return _FOREVER if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _ignore(address: Address, reason: str) -> None:
