@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from testbed.internet import roles_of, services_request
 from testbed.lab.topology import load_topology
-from testbed.scenario import ScenarioErrors
+from testbed.scenario import ScenarioErrors, find_scenario, load_scenario
 from testbed.scenario.load import parse_scenario
 from testbed.scenario.values import Lookup
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAD = """title: Names
 sites:
   www.example.com: {address: 93.184.216.34, node: web, http: true, https: true, http3: true}
@@ -164,3 +168,11 @@ def test_a_resolver_that_is_a_site_asks_where_its_users_could_and_a_private_one_
     assert dict(sites["dns.example.net"].forwards) == {".": ("93.184.216.53", "2001:db8:4::53")}
     assert set(sites["intranet.example.org"].forwards) == {".", "intranet.example.org"}
     assert not sites["www.example.com"].forwards
+
+
+def test_the_page_of_the_shipped_scenario_tries_overrides_that_load() -> None:
+    text = (ROOT / "docs" / "encrypted-dns-and-quic.md").read_text("utf-8")
+    settings = re.findall(r"testbed run encrypted-dns-and-quic --set (\S+)", text)
+    assert len(settings) == 3
+    for setting in settings:
+        load_scenario(find_scenario("encrypted-dns-and-quic"), [setting])
