@@ -24,6 +24,16 @@ def first_line(octets: bytes) -> str:
     return text_of(octets.split(b"\r\n", 1)[0].split(b"\n", 1)[0])
 
 
+def readable_head(octets: bytes) -> list[tuple[str, object]]:
+    """The header lines behind the first, as far as they are there, and what of the body follows."""
+    head, end, body = octets.partition(b"\r\n\r\n")
+    fields: list[tuple[str, object]] = []
+    for line in head.split(b"\r\n")[1 : _MOST_HEADERS + 1]:
+        name, _, value = line.partition(b":")
+        fields.append((text_of(name), text_of(value.strip())))
+    return [*fields, *([("body, a part", text_of(body))] if end and body else [])]
+
+
 def complete_messages(octets: bytes) -> list[http.HttpMessage]:
     """The messages that the octets hold to their end; a body that only the connection's end ends counts as it is."""
     parsed = (

@@ -185,8 +185,9 @@ def _open_http(opening: Opening, octets: bytes, start: int, end: int, frames: li
         http.open_messages(opening, octets, messages, start, end, frames)
         return messages[-1].end
     opening.summary = f"{http.first_line(octets)}{_UNFINISHED}"
-    fields = (("begins with", http.first_line(octets)), ("text", text_of(opening.data[start:end])))
-    opening.add("Part of an HTTP message", start, end, *fields)
+    begins_here = len(octets) <= end - start
+    fields = http.readable_head(octets) if begins_here else [("text", text_of(opening.data[start:end]))]
+    opening.add("Part of an HTTP message", start, end, ("begins with", http.first_line(octets)), *fields)
     return 0
 
 

@@ -21,7 +21,7 @@ _STEP_X, _STEP_Y = 112, 92
 _LEFT, _TOP = 46, 74
 _BOX_HEIGHT = 32
 _LETTERS = 11
-_CLEAR_LIFT, _BEYOND_LIFT = -14.0, -5.0
+_CLEAR_LIFT, _BEYOND_LIFT = -14.0, -6.0
 _TUBE_LIFT = 5.0  # below the middle of the boxes, so that a way beside the tunnel has room above it
 _NODE_WORDS = {"isp": "ISP", "vpn": "VPN"}
 
@@ -88,7 +88,7 @@ def topology_view(result: RunResult, variant: VariantResult, graph: Graph) -> To
         height=max((y for _, y in points.values()), default=0) + 40,
         boxes=tuple(boxes.values()),
         links=tuple(_path([points[a], points[b]]) for a, b in graph.links if a in points and b in points),
-        tube=_path([points[node] for node in tunnel_way], lift=_TUBE_LIFT) if len(tunnel_way) > 1 else "",
+        tube=_path([points[node] for node in tunnel_way], lift=_tube_lift(ways)) if len(tunnel_way) > 1 else "",
         ways=tuple(_way_views(ways, graph, points, tunnel_way)),
         eyes=tuple(eyes),
         refused=tuple(boxes[node] for node in _refused(variant, graph) if node in boxes),
@@ -164,11 +164,15 @@ def _way_views(
                 WayView("clear", _path([points[node] for node in nodes], lift=_CLEAR_LIFT if tunnel_way else 0))
             )
     if inside:
-        views.append(WayView("sealed", _path([points[node] for node in tunnel_way], lift=_TUBE_LIFT)))
+        views.append(WayView("sealed", _path([points[node] for node in tunnel_way], lift=_tube_lift(ways))))
     for way in inside:
         nodes = graph.way(tunnel_way[-1], way.node)
         views.append(WayView("beyond", _path([points[node] for node in nodes], lift=_BEYOND_LIFT)))
     return [view for view in views if view.path]
+
+
+def _tube_lift(ways: Sequence[_Way]) -> float:
+    return 0.0 if all(way.inside for way in ways) else _TUBE_LIFT
 
 
 def _refused(variant: VariantResult, graph: Graph) -> list[str]:
