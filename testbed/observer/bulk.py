@@ -132,7 +132,7 @@ class BulkPath:
 
     def _fitting(self, headers: Headers, packets: Integers) -> int:
         """The first frame that is not of one flow with the others, or whose octets do not follow; else one beyond."""
-        strange = (headers.ends[packets] != headers.ends[packets[0]]).any(axis=1)
+        strange = headers.differing(packets)
         side = self._table.find(headers.key(int(packets[0])))
         if side is None or side.flow.ended_ns >= LATEST_NS:
             return 0

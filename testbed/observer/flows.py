@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from testbed.observer.findings import Place
@@ -22,6 +23,7 @@ SERVICE_PORTS = frozenset((53, 67, 80, 123, 443, 500, 547, 853, 1194, 3478, 4500
 FirstSpeaker = bool  # whether who sends the first frame is the client; see `guess_client`
 
 
+@lru_cache(maxsize=4096)
 def address_text(address: bytes) -> str:
     return str(IPv4Address(address)) if len(address) == 4 else str(IPv6Address(address))
 

@@ -85,10 +85,7 @@ _ADDRESSES_AT = {4: 12, 6: 8}
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """Shape: one entry per frame; offsets are into the batch's buffer. What is neither TCP nor UDP has protocol 0.
-
-    `ends` are four words of addresses and one of ports; the sender's come first.
-    """
+    """Shape: one entry per frame; offsets are into the batch's buffer. What is neither TCP nor UDP has protocol 0."""
 
     buffer: bytes
     version: NDArray[np.uint8]
@@ -97,7 +94,6 @@ class Headers:
     payload_at: Integers
     payload: Integers  # octets
     sequence: Integers
-    ends: Words
     senders: Words  # a number of the sending end alone
     conversations: Words
     ordinary: Marks
@@ -105,10 +101,23 @@ class Headers:
 
     def key(self, index: int) -> bytes:
         """The packet's key in the table of flows."""
+        at, octets = self._ends_at(index)
+        return self.buffer[at : at + octets] + bytes((int(self.protocol[index]),))
+
+    def differing(self, packets: Integers) -> Marks:
+        """Which of the packets are not from the end, to the end and of the protocol that the first one is."""
+        version, protocol = self.version[packets], self.protocol[packets]
+        at, octets = self._ends_at(int(packets[0]))
+        from_network = at - int(self.network_at[packets[0]])
+        ends = numbers_at(self.buffer, f"V{octets}")[self.network_at[packets] + from_network]
+        words = ends.view(np.uint32).reshape(len(packets), -1)
+        differing: Marks = (words != words[0]).any(axis=1) | (version != version[0]) | (protocol != protocol[0])
+        return differing
+
+    def _ends_at(self, index: int) -> tuple[int, int]:
+        """Where addresses and ports begin, and how many octets they have."""
         version, at = int(self.version[index]), int(self.network_at[index])
-        addresses_at = at + _ADDRESSES_AT[version]
-        ports_end = at + _HEADER_OCTETS[version] + 4
-        return self.buffer[addresses_at:ports_end] + bytes((int(self.protocol[index]),))
+        return at + _ADDRESSES_AT[version], _HEADER_OCTETS[version] - _ADDRESSES_AT[version] + 4
 
 
 def read_headers(batch: Columns) -> Headers:
@@ -121,7 +130,6 @@ def read_headers(batch: Columns) -> Headers:
         payload_at=np.zeros(count, np.int64),
         payload=np.zeros(count, np.int64),
         sequence=np.zeros(count, np.int64),
-        ends=np.zeros((count, 5), np.uint64),
         senders=np.zeros(count, np.uint64),
         conversations=np.zeros(count, np.uint64),
         ordinary=np.zeros(count, np.bool_),
@@ -135,7 +143,6 @@ def read_headers(batch: Columns) -> Headers:
         plain = first == 0x45 if version == 4 else first >> 4 == 6
         headers.unusual[chosen[~plain]] = True
         _read_version(batch, headers, version, chosen[plain])
-    _number_conversations(headers)
     return headers
 
 
@@ -175,7 +182,7 @@ def _read_version(batch: Columns, headers: Headers, version: int, chosen: Intege
     taken = ~strange & ((protocol == TCP) | (protocol == UDP))
     chosen, at, rows = chosen[taken], at[taken], rows[taken]
     headers.protocol[chosen] = rows["protocol"]
-    _read_ends(headers, version, chosen, rows)
+    _number_conversations(headers, version, chosen, rows)
     header_octets = _HEADER_OCTETS[version]
     claimed = rows["length"].astype(np.int64) + (header_octets if version == 6 else 0)
     end = np.minimum(at + claimed, batch.data_at[chosen] + batch.captured[chosen])
@@ -184,15 +191,6 @@ def _read_version(batch: Columns, headers: Headers, version: int, chosen: Intege
     is_tcp = rows["protocol"] == TCP
     _read_tcp(headers, chosen[is_tcp], rows[is_tcp], start[is_tcp], end[is_tcp])
     _read_udp(headers, chosen[~is_tcp], rows[~is_tcp], start[~is_tcp], end[~is_tcp])
-
-
-def _read_ends(headers: Headers, version: int, chosen: Integers, rows: NDArray[Any]) -> None:
-    ends = np.zeros((len(chosen), 5), np.uint64)
-    ends[:, 0], ends[:, 2] = rows["source"], rows["destination"]
-    if version == 6:
-        ends[:, 1], ends[:, 3] = rows["source_end"], rows["destination_end"]
-    ends[:, 4] = rows["source_port"].astype(np.uint64) << np.uint64(16) | rows["destination_port"]
-    headers.ends[chosen] = ends
 
 
 def _read_tcp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Integers, end: Integers) -> None:
@@ -212,17 +210,14 @@ def _read_udp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Int
     headers.ordinary[chosen] &= start + 8 <= end
 
 
-def _number_conversations(headers: Headers) -> None:
-    one, two, three = MULTIPLIERS
-    ports = headers.ends[:, 4]
-    low = np.uint64(0xFFFF)
-
-    def mixed(first: Words, second: Words, port: Words) -> Words:
-        number = first * one ^ (second + port) * two
+def _number_conversations(headers: Headers, version: int, chosen: Integers, rows: NDArray[Any]) -> None:
+    numbers = []
+    for end in ("source", "destination"):
+        number = rows[end].astype(np.uint64) * MULTIPLIERS[0]
+        if version == 6:
+            number ^= (rows[f"{end}_end"] + MULTIPLIERS[2]) * MULTIPLIERS[1]
+        number += rows[f"{end}_port"] * MULTIPLIERS[1]
         number ^= number >> np.uint64(29)
-        return number * three
-
-    sender = mixed(headers.ends[:, 0], headers.ends[:, 1], ports >> np.uint64(16))
-    receiver = mixed(headers.ends[:, 2], headers.ends[:, 3], ports & low)
-    headers.senders[:] = sender
-    headers.conversations[:] = sender + receiver + headers.protocol
+        numbers.append(number * MULTIPLIERS[2])
+    headers.senders[chosen] = numbers[0]
+    headers.conversations[chosen] = numbers[0] + numbers[1] + rows["protocol"]

@@ -22,6 +22,7 @@ from testbed.observer import filters
 from testbed.observer.dissect import dissect_datagram, dissect_tcp
 from testbed.observer.findings import Findings, Place, clear_text
 from testbed.observer.flows import FlowState, FlowTable, Side, address_text, count, guess_client, is_unicast
+from testbed.observer.glance import limit_dissection
 from testbed.observer.ip import Packet, Reassembler, parse_ip
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset
 from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
@@ -64,6 +65,9 @@ def _without_collector() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():
+                gc.freeze()  # and back: all that is there now counts as old, and is not searched at once
+                gc.unfreeze()
             gc.enable()
 
 
@@ -177,7 +181,9 @@ class _Pass:
         self, packet: Packet, ports: bytes, sender_is_client: bool, place: Place, fresh: bool = False
     ) -> Side | None:
         """The sender's side of the packet's flow, opened if it is new; None where the limit on flows is reached."""
-        tail = bytes((packet.protocol,)) + "/".join(self.layers).encode()
+        tail = bytes((packet.protocol,))
+        if self.layers:
+            tail += "/".join(self.layers).encode()
         key = packet.source + packet.destination + ports + tail
         side = self.table.find(key)
         if side is not None and not fresh:
@@ -318,6 +324,7 @@ class _Pass:
         for side, _ in flow.sides:
             if side.reassembly is not None:
                 side.reassembly.finish(self.frames, self.last_time_ns)
+        limit_dissection(flow)
         dissect_tcp(flow, self.findings)
         for side, _ in flow.sides:
             side.recorder.release()

@@ -11,7 +11,7 @@ Source: RFC 9293 section 3.4
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -45,23 +45,38 @@ class Run(NamedTuple):
     data: bytes
 
 
-def _column() -> array[int]:
-    return array("Q")
-
-
-@dataclass(slots=True)
 class Recorder:
-    limit_octets: int
-    budget: Budget
-    size: int = 0
-    truncated: bool = False
-    offsets: array[int] = field(default_factory=_column)
-    frames: array[int] = field(default_factory=_column)  # that carried the piece
-    times_ns: array[int] = field(default_factory=_column)  # at which everything up to the piece was there
-    gaps: list[int] = field(default_factory=list)
-    _handles: array[int] = field(default_factory=_column)  # of the pieces in the store
-    _ready: dict[int, int] = field(default_factory=dict)  # frame with which everything was there, if it is a later one
-    _joined: bytes | None = None
+    """Shape: piece i begins at `offsets[i]` of the stream, came in `frames[i]`, and all up to it was there at
+    `times_ns[i]`; before each of `gaps` octets are missing."""
+
+    __slots__ = (
+        "_handles",
+        "_joined",
+        "_ready",
+        "_shown",
+        "budget",
+        "frames",
+        "gaps",
+        "limit_octets",
+        "offsets",
+        "size",
+        "times_ns",
+        "truncated",
+    )
+
+    def __init__(self, limit_octets: int, budget: Budget) -> None:
+        self.limit_octets = limit_octets
+        self.budget = budget
+        self.size = 0
+        self.truncated = False
+        self.offsets = array("Q")
+        self.frames = array("Q")
+        self.times_ns = array("Q")
+        self.gaps: list[int] = []
+        self._handles = array("Q")  # of the pieces in the store
+        self._ready: dict[int, int] = {}  # frame with which everything up to a piece was there, if it is a later one
+        self._joined: bytes | None = None
+        self._shown: int | None = None  # octets that `data` gives at least, where it does not give all
 
     def append(
         self, data: bytes, frame: int, ready: int, time_ns: int, position: int = NOWHERE, length: int | None = None
@@ -110,21 +125,33 @@ class Recorder:
             self.gaps.append(self.size)
 
     def data(self) -> bytes:
-        """Everything in order, kept joined until `release`."""
+        """Everything in order, or as much as is shown; kept joined until `release`."""
         if self._joined is None:
-            self._joined = self.read()
+            self._joined = self.read() if self._shown is None else self.head(0, self._shown)
         return self._joined
+
+    def show(self, octets: int) -> None:
+        """Let `data`, and what is made of it, be only the first pieces that have so many octets."""
+        self._shown = octets
 
     def release(self) -> None:
         """Let the octets go; they can be read again."""
-        self._joined = None
+        self._joined = self._shown = None
 
     def read(self) -> bytes:
         """Everything in order, afresh."""
-        return self.budget.store.read(self._handles, self._lengths())
+        return self._pieces(0, len(self.offsets))
 
-    def _lengths(self) -> list[int]:
-        return [end - start for start, end in pairwise((*self.offsets, self.size))] if self.offsets else []
+    def head(self, start: int, octets: int) -> bytes:
+        """At least so many octets from `start` on, where a piece begins, as whole pieces; less at the end."""
+        return self._pieces(bisect_left(self.offsets, start), bisect_left(self.offsets, start + octets))
+
+    def _pieces(self, first: int, behind: int) -> bytes:
+        edges = self.offsets[first : behind + 1]
+        if behind >= len(self.offsets):
+            edges.append(self.size)
+        lengths = [end - start for start, end in pairwise(edges)]
+        return self.budget.store.read(self._handles[first:behind], lengths)
 
     def pieces_between(self, start: int, end: int) -> list[tuple[bytes, int]]:
         """The octets from `start` to `end` as they came, piece by piece with the frame of each."""
@@ -141,7 +168,7 @@ class Recorder:
 
     def runs(self) -> list[Run]:
         data = self.data()
-        edges = [0, *(gap for gap in self.gaps if gap), len(data)]
+        edges = [0, *(gap for gap in self.gaps if 0 < gap < len(data)), len(data)]
         return [Run(a, data[a:b]) for a, b in pairwise(edges) if b > a]
 
     def completed(self, end: int) -> tuple[int, int]:
