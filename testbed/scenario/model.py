@@ -296,12 +296,15 @@ class ExpectModel(Model):
     observer: str = Field(description="A tap's name, or server:<site> for what that site's log recorded.")
     sees: list[Selector] = Field(default_factory=list, description="At least one fact of each of these is seen.")
     hides: list[Selector] = Field(default_factory=list, description="Every fact of each of these is hidden.")
-    leaks: Leaks | None = Field(None, description="How many things leaked beside the tunnel here: none, or a comparison.")
+    leaks: Leaks | None = Field(
+        None, description="How many things leaked beside the tunnel here: none, or a comparison."
+    )
     first_leak_after: Seconds | None = Field(
         None, description="When the first leak came, counted from the start of the workload; no leak is later than any."
     )
     tunnel_detected_at_packet: PacketNumber | None = Field(
-        None, description="At which packet of the tunnel's conversation a rule recognised it; never is beyond any number."
+        None,
+        description="At which packet of the tunnel's conversation a rule recognised it; never is beyond any number.",
     )
     volume: Octets | None = Field(None, description="How many octets of frames this tap recorded.")
     packets: Count | None = Field(None, description="How many frames this tap recorded.")

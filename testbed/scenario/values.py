@@ -12,7 +12,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
 from testbed.scenario.bounds import Bound, OneOf
-
 from testbed.scenario.lesson_values import Step
 
 Relation = Literal[
@@ -202,8 +201,8 @@ class Selector:
 class Expectation:
     """One claim about what an observer learned in a variant.
 
-    Shape: `sees` (at least one of) and `hides` (every one of) go with a `Selector`; `client-address` with `OneOf`; what is
-        measured, all the others, with a `Bound`
+    Shape: `sees` (at least one of) and `hides` (every one of) go with a `Selector`; `client-address` with `OneOf`; all
+        the others, which are measured, with a `Bound`
     """
 
     variant: str

@@ -98,7 +98,7 @@ class VariantEvidence:
     client_tun: TapEvidence | None = None
     logs: tuple[SiteLog, ...] = ()
     client_addresses: tuple[str, ...] = ()
-    # Of the map from inner to outer packets, where there is one: outer octets beyond the inner packet's own, on average.
+    # Of the map from inner to outer packets, where there is one: octets beyond the inner packet's own, on average.
     overhead_octets: float | None = None
     map_file: str = ""
     not_mapped: str = ""  # why there is no map

@@ -1,8 +1,8 @@
 """Expectations against the matrix: what holds, what does not, and why, in words for people.
 
-`sees` holds if at least one selected fact is seen; `hides` if every one is hidden. An expectation that selects nothing
-never holds: what was not done cannot be hidden. What is measured is in `measures`. Nor does `hides` where an action failed before it did what it would
-have shown.
+`sees` holds if at least one selected fact is seen, `hides` if every one is hidden; with a `count`, if there are as
+many. An expectation that selects nothing never holds: what was not done cannot be hidden. Nor does `hides` where an
+action failed before it did what it would have shown. What is measured is judged in `measures`.
 """
 
 from __future__ import annotations
