@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from vpn.crypto.auth_token import PREFIX, SESSION_OCTETS, TokenMint
-from vpn.negotiation import agree_as_server
+from vpn.negotiation import agree_as_equals, agree_as_server
 from vpn.pool import AddressPool
 from vpn.server_peer import Peer
 from vpn.settings import ClientOverrides, Compression, ServerSettings
@@ -48,7 +49,8 @@ class Admission:
         if settings.username_as_common_name and message.username:
             peer.common_name = message.username
         peer.info = PeerInfo.parse(message.peer_info)
-        peer.agreement = agree_as_server(
+        agree = partial(agree_as_equals, tls_server=True) if settings.point_to_point else agree_as_server
+        peer.agreement = agree(
             peer.info,
             message.options,
             settings.data,

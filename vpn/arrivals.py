@@ -8,6 +8,9 @@ Sources: openvpn-protocol.md sections 5.2, 8 and 13.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
+
 from vpn.admission import Admission, Answer
 from vpn.clientele import Clientele
 from vpn.dataplane.channel import Negotiated
@@ -35,6 +38,7 @@ from vpn.wire.packet import KeyId
 from vpn.wire.peer_info import Protocol
 
 _REPEAT_PUSH_AFTER = 30.0
+_EVERYTHING = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))  # what is behind the other end of a point-to-point tunnel
 
 
 class Arrivals:
@@ -153,7 +157,7 @@ class Arrivals:
         if overrides.disable:
             self._departures.refuse(peer, RefusalReason.NOT_ADMITTED, "client is disabled", now)
             return
-        if not self._settings.duplicate_cn and peer.common_name:
+        if self._settings.point_to_point or (not self._settings.duplicate_cn and peer.common_name):
             self._replace_older(peer, now)
         try:
             if self._clientele.connected_count >= self._settings.max_clients:
@@ -162,8 +166,13 @@ class Arrivals:
         except PoolExhausted as error:
             self._departures.refuse(peer, RefusalReason.SERVER_FULL, str(error), now)
             return
-        peer.peer_id = self._clientele.free_peer_id()
-        peer.replies = build_push_replies(self._admission.push_options(peer, overrides, unix_time))
+        if self._settings.point_to_point:
+            export = peer.agreement is not None and peer.agreement.key_export
+            peer.peer_id = peer.session.equals_peer_id(key_export=export)
+            overrides = replace(overrides, iroutes=_EVERYTHING)
+        else:
+            peer.peer_id = self._clientele.free_peer_id()
+            peer.replies = build_push_replies(self._admission.push_options(peer, overrides, unix_time))
         self._start_data(peer)
         self._connect(peer, overrides, now)
         self._tell_connected(peer, overrides)
@@ -173,7 +182,7 @@ class Arrivals:
     def _replace_older(self, peer: Peer, now: float) -> None:
         """One certificate, one session: the older one goes without a word, as with the real server."""
         for other in [*self._clientele.in_stage(Stage.CONNECTED), *self._clientele.in_stage(Stage.ADMISSION)]:
-            if other is not peer and other.common_name == peer.common_name:
+            if other is not peer and (self._settings.point_to_point or other.common_name == peer.common_name):
                 self._departures.leave(other, CloseReason.REPLACED, "the same certificate connected again", now)
                 self._departures.forget(other)
 

@@ -37,10 +37,10 @@ from vpn.events import (
     TransportUnusable,
 )
 from vpn.happenings import HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
-from vpn.introduction import client_peer_info, options_string
+from vpn.introduction import options_string, peer_info
 from vpn.key_session import KeySession
 from vpn.limits import Limits
-from vpn.negotiation import CC_EXIT, DYN_TLS_CRYPT, NoSharedCipher
+from vpn.negotiation import CC_EXIT, DYN_TLS_CRYPT, NoSharedCipher, agree_as_equals, protocol_flags
 from vpn.outlets import Outlets
 from vpn.protection import base_key, client_wrapper
 from vpn.push import PushedOptions
@@ -51,6 +51,7 @@ from vpn.settings import Address, ClientSettings, Transport, Wrapping
 from vpn.tls import TlsContext
 from vpn.wire.message import EXIT, HALT, PUSH_REPLY, PUSH_REQUEST, RESTART, AuthFailure, RestartRequest, is_message
 from vpn.wire.packet import Opcode
+from vpn.wire.peer_info import PeerInfo
 
 if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
@@ -266,7 +267,7 @@ class ClientCore:
             transport=settings.transport,
             transport_ipv6=settings.transport_ipv6,
             max_packet_octets=settings.max_packet_octets,
-            identity=Identity(options_string(settings), client_peer_info(settings), self._credentials),
+            identity=Identity(options_string(settings), peer_info(settings), self._credentials),
             random_bytes=self._random_bytes,
             drops=self.drops,
             base_key=base_key(settings.control),
@@ -316,7 +317,30 @@ class ClientCore:
             self._push_request_at = now + _FIRST_PUSH_REQUEST
             self._push_deadline = now + self.settings.timers.push_timeout
         else:
-            self._configure(session, [], now)
+            self._configure_as_equal(session, now)
+
+    def _configure_as_equal(self, session: Session, now: float) -> None:
+        """Point-to-point: what a server would push follows from what the other end says of itself."""
+        key = session.newest_established
+        if key is None or key.peer_message is None:
+            return
+        settings, theirs = self.settings, key.peer_message
+        try:
+            agreement = agree_as_equals(
+                PeerInfo.parse(theirs.peer_info),
+                theirs.options,
+                settings.data,
+                tls_server=False,
+                key_export=settings.tls_key_export,
+                dynamic_tls_crypt=settings.dynamic_tls_crypt,
+            )
+        except NoSharedCipher as error:
+            self._refuse(RefusalReason.NO_SHARED_CIPHER, str(error))
+            return
+        texts = [f"cipher {agreement.cipher}", protocol_flags(agreement)]
+        if agreement.data_v2:
+            texts.append(f"peer-id {session.equals_peer_id(key_export=agreement.key_export)}")
+        self._configure(session, texts, now)
 
     def _read_text(self, session: Session, text: str, now: float) -> None:
         """One control message of the server."""

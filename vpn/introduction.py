@@ -5,7 +5,7 @@ Source: openvpn-protocol.md sections 5.1 and 5.2.
 
 from __future__ import annotations
 
-from vpn.negotiation import client_protocol
+from vpn.negotiation import client_protocol, equals_protocol
 from vpn.settings import ClientSettings, KeyDirection, ServerSettings, Wrapping
 from vpn.version import IV_VERSION
 from vpn.wire.occ import LinkDescription, build_options
@@ -34,9 +34,14 @@ def options_string(settings: ClientSettings | ServerSettings) -> str:
     )
 
 
-def client_peer_info(settings: ClientSettings) -> str:
-    """The lines that tell a server what this client can do."""
-    protocol = client_protocol(key_export=settings.tls_key_export, dynamic_tls_crypt=settings.dynamic_tls_crypt)
+def peer_info(settings: ClientSettings | ServerSettings) -> str:
+    """The lines that tell the other end what this one can do. A server says nothing, unless it is point-to-point."""
+    if isinstance(settings, ServerSettings) and not settings.point_to_point:
+        return ""
+    is_client = isinstance(settings, ClientSettings) and settings.pull
+    protocol_of = client_protocol if is_client else equals_protocol
+    protocol = protocol_of(key_export=settings.tls_key_export, dynamic_tls_crypt=settings.dynamic_tls_crypt)
     ciphers = [cipher.value for cipher in settings.data.data_ciphers]
     mtu = max(settings.data.tun_mtu, _LEAST_MTU)
-    return build_peer_info(protocol, ciphers, mtu, IV_VERSION, settings.peer_info).build()
+    extra = settings.peer_info if isinstance(settings, ClientSettings) else ()
+    return build_peer_info(protocol, ciphers, mtu, IV_VERSION, extra).build()

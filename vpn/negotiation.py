@@ -74,6 +74,40 @@ def agree_as_server(
     return Agreement(cipher, export, Protocol.DATA_V2 in protocol, exit_message, dynamic, tuple(pushed))
 
 
+def equals_protocol(*, key_export: bool, dynamic_tls_crypt: bool) -> Protocol:
+    """IV_PROTO of an end that is neither client nor server."""
+    protocol = Protocol.DATA_V2 | Protocol.NCP_P2P | Protocol.DNS_OPTION | Protocol.CC_EXIT_NOTIFY
+    if key_export:
+        protocol |= Protocol.TLS_KEY_EXPORT
+        if dynamic_tls_crypt:
+            protocol |= Protocol.DYN_TLS_CRYPT
+    return protocol
+
+
+def agree_as_equals(
+    info: PeerInfo, options: str, data: DataSettings, *, tls_server: bool, key_export: bool, dynamic_tls_crypt: bool
+) -> Agreement:
+    """What both ends of a point-to-point tunnel work out for themselves: nothing is pushed. Errors: NoSharedCipher.
+
+    Of the ciphers in common the one that the TLS server likes best counts.
+    """
+    protocol = info.protocol
+    export = key_export and Protocol.TLS_KEY_EXPORT in protocol
+    dynamic = dynamic_tls_crypt and export and Protocol.DYN_TLS_CRYPT in protocol
+    own, theirs = [cipher.value for cipher in data.data_ciphers], list(info.ciphers)
+    first, second = (own, theirs) if tls_server else (theirs, own)
+    common = next((name for name in first if name in second), None)
+    cipher = Cipher(common) if common else _choose_cipher(info, options, data)
+    exit_message = Protocol.CC_EXIT_NOTIFY in protocol
+    return Agreement(cipher, export, Protocol.DATA_V2 in protocol, exit_message, dynamic, ())
+
+
+def protocol_flags(agreement: Agreement) -> str:
+    """The agreement as the option that a server would push."""
+    flags = [CC_EXIT] * agreement.exit_message + [TLS_EKM] * agreement.key_export
+    return " ".join(["protocol-flags", *flags, *[DYN_TLS_CRYPT] * agreement.dynamic_tls_crypt])
+
+
 def _choose_cipher(info: PeerInfo, options: str, data: DataSettings) -> Cipher:
     offered = info.ciphers or tuple(filter(None, [options_cipher(options)]))
     for cipher in data.data_ciphers:

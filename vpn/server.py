@@ -25,7 +25,7 @@ from vpn.departures import Departures
 from vpn.doorkeeper import Doorkeeper, Opening, Reply
 from vpn.drops import Drop, Drops
 from vpn.events import Closed, CloseReason, Event, RefusalReason, TransportUnusable
-from vpn.introduction import options_string
+from vpn.introduction import options_string, peer_info
 from vpn.outlets import Outlets
 from vpn.pool import AddressPool
 from vpn.protection import base_key
@@ -35,7 +35,7 @@ from vpn.session import Session
 from vpn.session_setup import Identity, SessionSetup
 from vpn.settings import Address, ClientOverrides, ServerSettings, Transport
 from vpn.tls import TlsContext
-from vpn.wire.message import HALT, RestartRequest
+from vpn.wire.message import EXIT, HALT, RestartRequest
 from vpn.wire.packet import CONTROL_HEADER_OCTETS, WITH_CLIENT_KEY, Malformed, Opcode
 from vpn.wire.wrapped import split_client_key
 
@@ -204,7 +204,8 @@ class ServerCore:
         touched = dict(self._clientele.peers)
         for peer in touched.values():
             if peer.stage is Stage.CONNECTED and notify:
-                peer.session.send_text(RestartRequest(next_remote=notify == 2).build(), now)
+                goodbye = EXIT if self.settings.point_to_point else RestartRequest(next_remote=notify == 2).build()
+                peer.session.send_text(goodbye, now)
             self._departures.leave(peer, CloseReason.LOCAL, "server closed", now)
         self._closing_at = now + _CLOSE_LINGER
         self._settle(touched)
@@ -307,7 +308,7 @@ class ServerCore:
             transport=settings.transport,
             transport_ipv6=settings.transport_ipv6,
             max_packet_octets=settings.max_packet_octets,
-            identity=Identity(options_string(settings), "", lambda: ("", "")),
+            identity=Identity(options_string(settings), peer_info(settings), lambda: ("", "")),
             random_bytes=self._random_bytes,
             drops=self.drops,
             base_key=base_key(settings.control, opening.client_key),

@@ -17,7 +17,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vpn.clamping import segment_limits
-from vpn.crypto.derive import DATA_KEYS_LABEL, DYNAMIC_TLS_CRYPT_LABEL, dynamic_tls_crypt_key, prf_key_block
+from vpn.crypto.derive import (
+    DATA_KEYS_LABEL,
+    DYNAMIC_TLS_CRYPT_LABEL,
+    P2P_PEER_ID_LABEL,
+    dynamic_tls_crypt_key,
+    prf_key_block,
+)
 from vpn.crypto.static_key import KEY_OCTETS, split_key
 from vpn.crypto.wrapping import NotAuthentic, Replayed, TlsCryptWrapper, Wrapper
 from vpn.dataplane.channel import DataChannel, Negotiated, Opened, make_data_key
@@ -34,7 +40,7 @@ from vpn.settings import KeyDirection, Transport
 from vpn.tls import TlsFailed
 from vpn.wire.control import ControlBody
 from vpn.wire.occ import PING, OccType, build_occ, parse_occ
-from vpn.wire.packet import WITH_CLIENT_KEY, ControlHeader, KeyId, Malformed, Opcode
+from vpn.wire.packet import WITH_CLIENT_KEY, ControlHeader, KeyId, Malformed, Opcode, PeerId
 
 if TYPE_CHECKING:
     from vpn.dataplane.workbench import Workbench
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
 _CONTROL_OVERHEAD_OCTETS = 38
 _FIRST_AFTER_WRAP = KeyId(1)  # key ids go 0, 1, …, 7, 1, 2, …: 0 is the first key's alone
 _LAST_KEY_ID = 7
+_P2P_PEER_ID = b"vpn"
 
 
 class Session:
@@ -222,6 +229,11 @@ class Session:
         wait = min(self.timers.hand_window, self.timers.reneg_sec / 2 or self.timers.hand_window)
         self.data.install(data_key, key.started_at + wait)
         self._hurry()
+
+    def equals_peer_id(self, *, key_export: bool) -> PeerId:
+        """The peer id of both ends of a point-to-point tunnel, which nobody gives out: from TLS, or always the same."""
+        exported = self.primary.tls.export(P2P_PEER_ID_LABEL, 3) if key_export else _P2P_PEER_ID
+        return PeerId(int.from_bytes(exported, "big"))
 
     def enable_dynamic_tls_crypt(self) -> None:
         """Protect renegotiations with a key of the first TLS session."""

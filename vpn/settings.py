@@ -193,7 +193,7 @@ class ClientSettings:
     username: str = ""
     password: str = field(default="", repr=False)
     peer_info: tuple[tuple[str, str], ...] = ()  # extra lines: setenv UV_…, IV_GUI_VER, push-peer-info
-    pull: bool = True
+    pull: bool = True  # False: point-to-point, where both ends know their own addresses
     pull_filters: tuple[PullFilter, ...] = ()
     route_nopull: bool = False
     allow_pull_fqdn: bool = False  # pushed routes may have host names
@@ -229,6 +229,7 @@ class ServerSettings:
     transport: Transport = Transport.UDP
     transport_ipv6: bool = False
     push: tuple[str, ...] = ()
+    point_to_point: bool = False  # one other end, nothing pushed, no addresses given: all packets are for it
     push_ping: int = 0  # keepalive A B: ping=A, ping_restart=2B here, push_ping=A, push_ping_restart=B
     push_ping_restart: int = 0
     external_admission: bool = False  # ask with AdmissionRequested before a client gets in

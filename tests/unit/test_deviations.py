@@ -11,7 +11,7 @@ from tests.sim.network import World
 from tests.sim.setups import client_settings, connect, pair, protections, server_settings
 from vpn.config.errors import ConfigurationError
 from vpn.config.load import load_configuration
-from vpn.introduction import client_peer_info
+from vpn.introduction import peer_info
 from vpn.pki.commands import run_pki
 from vpn.settings import ClientSettings, ServerSettings, TlsVersion
 from vpn.wire.message import RestartRequest
@@ -49,7 +49,7 @@ def test_every_row_of_the_table_of_deviations_names_a_test_that_exists() -> None
 
 
 def test_our_client_says_that_it_is_not_openvpn() -> None:
-    assert "IV_VER=2.6_vpn-testbed\n" in client_peer_info(client_settings())
+    assert "IV_VER=2.6_vpn-testbed\n" in peer_info(client_settings())
 
 
 def test_the_flag_n_of_a_restart_means_the_next_server() -> None:
@@ -106,6 +106,19 @@ def test_a_server_option_that_would_mean_less_than_it_says_is_refused(
         load(tmp_path, SERVER.format(keys) + line)
 
 
-def test_point_to_point_tls_is_refused_with_the_reason(keys: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="point-to-point"):
-        load(tmp_path, CLIENT.format(keys).replace("client\n", "tls-client\n", 1) + "ifconfig 10.8.0.2 10.8.0.1\n")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (CLIENT.replace("client\n", "tls-client\n", 1), "each end needs its own address"),
+        (SERVER.replace("server 10.8.0.0 255.255.255.0", "tls-server"), "each end needs its own address"),
+        (
+            SERVER.replace("server 10.8.0.0 255.255.255.0", 'tls-server\nifconfig 10.8.0.1 10.8.0.2\npush "ping 9"'),
+            "needs clients",
+        ),
+    ],
+)
+def test_a_point_to_point_file_that_lacks_addresses_or_has_clients_is_refused(
+    text: str, reason: str, keys: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        load(tmp_path, text.format(keys))

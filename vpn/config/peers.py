@@ -57,6 +57,10 @@ from vpn.settings import (
 from vpn.wire.packet import Malformed
 
 _SOCKET_PATH_MAXIMUM = 107  # sun_path of unix(7), with its NUL
+_CLIENTS_ONLY = (
+    "push", "client-config-dir", "client-to-client", "duplicate-cn", "max-clients", "auth-user-pass-verify",
+    "auth-gen-token", "username-as-common-name",
+)  # fmt: skip
 _SERVER_PREFIX6 = range(64, 125)  # openvpn's range for server-ipv6
 
 
@@ -142,8 +146,9 @@ def _client(
     _require_identity(options, tls, place, certificate=credentials is None or options.has("cert"))
     if not driver.remotes:
         options.lack("remote", "missing: a client needs the server's address", place)
-    if not (options.has("client") or options.has("pull")):
-        options.lack("client", "missing: TLS without pull (point-to-point) is not supported", place)
+    pull = options.has("client") or options.has("pull")
+    if not pull:
+        _require_addresses(options, "client", place)
     if tls.ca and not (tls.remote_cert_tls or tls.verify_name):
         options.warnings.append(
             "WARNING: No server certificate verification method has been enabled "
@@ -154,8 +159,11 @@ def _client(
     timers = build_timers(options)
     if keepalive := options.last("keepalive"):
         timers = replace(timers, ping=float(keepalive.values[0]), ping_restart=float(keepalive.values[1]))
+    elif not pull:
+        timers = replace(timers, ping_restart=float(options.value("ping-restart", 0)))
     core = ClientSettings(
         tls=tls,
+        pull=pull,
         control=build_control(options, files),
         data=build_data(options, protocol),
         timers=timers,
@@ -179,6 +187,13 @@ def _client(
         exit_on_tls_failure=options.has("tls-exit"),
     )
     return core, driver
+
+
+def _require_addresses(options: Options, role: str, place: Place) -> None:
+    """Point-to-point: nobody gives out addresses."""
+    if not (options.has("ifconfig") or options.has("ifconfig-ipv6")):
+        reason = "without it the tunnel is point-to-point, and each end needs its own address (ifconfig OWN PEER)"
+        options.lack(role, f"missing: {reason}", place)
 
 
 def _read_credentials(options: Options, files: FileReader) -> tuple[str, str]:
@@ -205,7 +220,8 @@ def _server(
 ) -> tuple[ServerSettings, DriverSettings]:
     tls = build_tls(options, files)
     _require_identity(options, tls, place, certificate=True)
-    pool, addresses = _pool(options, place)
+    equal = not (options.has("server") or options.has("server-ipv6") or options.value("mode") == "server")
+    pool, addresses = _equal_addresses(options, driver, place) if equal else _pool(options, place)
     admission = build_admission(options, files)
     if tls.client_certificate is ClientCertificate.NONE and not admission.verify_command:
         options.warnings.append(
@@ -218,7 +234,7 @@ def _server(
     ping, restart = (0, 0)
     if keepalive := options.last("keepalive"):
         ping, restart = keepalive.values
-        timers = replace(timers, ping=float(ping), ping_restart=2.0 * restart)
+        timers = replace(timers, ping=float(ping), ping_restart=float(restart if equal else 2 * restart))
     token = options.last("auth-gen-token")
     core = ServerSettings(
         tls=tls,
@@ -228,6 +244,7 @@ def _server(
         timers=timers,
         transport=protocol.transport,
         transport_ipv6=protocol.family is Family.IPV6 or ":" in driver.socket.local,
+        point_to_point=equal,
         push=tuple(entry.values[0] for entry in options.all("push")),
         push_ping=ping,
         push_ping_restart=restart,
@@ -329,6 +346,16 @@ def build_admission(options: Options, files: FileReader) -> Admission:
         password_optional=options.has("auth-user-pass-optional"),
         temporary_directory=Path(options.value("tmp-dir", defaults.temporary_directory)),
     )
+
+
+def _equal_addresses(options: Options, driver: DriverSettings, place: Place) -> tuple[Pool, ServerAddresses]:
+    """The TLS server of a point-to-point tunnel: its own addresses from the file, and nobody else's."""
+    _require_addresses(options, "server", place)
+    for name in _CLIENTS_ONLY:
+        if entry := options.last(name):
+            options.refuse(entry, "needs clients (server NETWORK MASK); this tunnel is point-to-point")
+    local = driver.local_options
+    return Pool(topology=Topology.P2P), ServerAddresses(local.ifconfig, local.ifconfig_peer, local.ifconfig_ipv6)
 
 
 def _pool(options: Options, place: Place) -> tuple[Pool, ServerAddresses]:

@@ -13,6 +13,7 @@ from vpn.wire.key_method import KeyMessage
 from vpn.wire.packet import SessionId
 
 DATA_KEYS_LABEL = b"EXPORTER-OpenVPN-datakeys"
+P2P_PEER_ID_LABEL = b"EXPORTER-OpenVPN-p2p-peerid"
 DYNAMIC_TLS_CRYPT_LABEL = b"EXPORTER-OpenVPN-dynamic-tls-crypt"
 _MASTER_OCTETS = 48
 

@@ -1,0 +1,129 @@
+"""TLS between two equal peers (`tls-server`, `tls-client`, `ifconfig`): nothing is pushed. Against openvpn."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.interop.role_pairs import pairs, ping
+from tests.interop.tunnel_configs import make_keys
+from tests.interop.tunnel_lab import INNER_SERVER, INNER_SERVER6, OURS, READY, SERVER, Program, TunnelLab, in_lab
+
+pytestmark = [pytest.mark.root, pytest.mark.interop]
+
+_NEW_KEY = r"Control Channel: TLSv1\.\d|new session key in use"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_keys(tmp_path_factory.mktemp("pki") / "keys")
+
+
+def config(keys: Path, role: str, *lines: str, transport: str = "udp", control: str = "tls-crypt") -> str:
+    own, peer = (1, 2) if role == "server" else (2, 1)
+    ends = {
+        "server": ["dh none", f"local {SERVER}", "port 1194"],
+        "client": [f"remote {SERVER} 1194", "nobind", "remote-cert-tls server"],
+    }
+    text = [
+        f"tls-{role}",
+        "dev tun0",
+        f"proto {transport}" + (f"-{role}" if transport == "tcp" else ""),
+        f"ifconfig 10.8.0.{own} 10.8.0.{peer}",
+        f"ifconfig-ipv6 2001:db8:8::{own}/64 2001:db8:8::{peer}",
+        f"ca {keys}/ca.crt",
+        f"cert {keys}/{role}.crt",
+        f"key {keys}/{role}.key",
+        *([f"tls-crypt {keys}/tls-crypt.key"] if control == "tls-crypt" else []),
+        "keepalive 10 60",
+        "verb 3",
+        *ends[role],
+        *lines,
+    ]
+    return "\n".join(text) + "\n"
+
+
+def connect(
+    lab: TunnelLab, programs: tuple[str, str], keys: Path, *lines: str, transport: str = "udp", control: str = "none"
+) -> list[Program]:
+    """Both ends up: openvpn takes a second or two more, after the handshake."""
+    ends = [("vpn", "server", programs[0]), ("client", "client", programs[1])]
+    found = []
+    for node, role, program in ends:
+        found.append(lab.tunnel(program, node, config(keys, role, *lines, transport=transport, control=control)))
+        if role == "server":
+            found[0].wait_for("link local (bound)" if transport == "udp" else "isten")
+    for end in found:
+        end.wait_for("Peer Connection Initiated")
+        end.wait_for(READY)
+    return found
+
+
+@pairs
+@pytest.mark.parametrize(("transport", "control"), [("udp", "none"), ("udp", "tls-crypt"), ("tcp", "tls-crypt")])
+def test_two_equal_peers_agree_on_everything_by_themselves(
+    server_program: str, client_program: str, transport: str, control: str, keys: Path, tmp_path: Path
+) -> None:
+    def body(lab: TunnelLab) -> None:
+        ends = connect(lab, (server_program, client_program), keys, transport=transport, control=control)
+        ping(lab, INNER_SERVER, "client", "-s", "1200")
+        ping(lab, INNER_SERVER6)
+        ping(lab, "10.8.0.2", "vpn")
+        ids = {int(number) for end in ends for number in re.findall(r"peer-id:? (\d+)", end.text())} - {0}
+        assert len(ids) == 1  # worked out by both from TLS; openvpn's last line about it always says 0
+
+    in_lab(body, tmp_path)
+
+
+@pairs
+@pytest.mark.parametrize("lines", [("tls-version-max 1.2",), ("data-ciphers AES-256-CBC", "auth SHA256")])
+def test_keys_are_replaced_under_traffic_between_equal_peers(
+    server_program: str, client_program: str, lines: tuple[str, ...], keys: Path, tmp_path: Path
+) -> None:
+    def body(lab: TunnelLab) -> None:
+        ends = connect(lab, (server_program, client_program), keys, *lines, "reneg-pkts 60", control="tls-crypt")
+        ping(lab, INNER_SERVER, "client", "-A", count=120)
+        for end in ends:
+            assert len(re.findall(_NEW_KEY, end.text())) >= 3, end.text()
+
+    in_lab(body, tmp_path)
+
+
+@pytest.mark.parametrize("legacy", ["server", "client"])
+def test_an_equal_peer_that_cannot_export_keys_gets_the_old_ones(legacy: str, keys: Path, tmp_path: Path) -> None:
+    """openvpn at the other end follows, with the peer id that it has for such a peer."""
+
+    def body(lab: TunnelLab) -> None:
+        program = {"server": "openvpn", "client": "openvpn"} | {legacy: OURS}
+        texts = {role: config(keys, role, *(["key-derivation prf"] * (role == legacy))) for role in program}
+        server = lab.tunnel(program["server"], "vpn", texts["server"])
+        server.wait_for("link local (bound)")
+        client = lab.tunnel(program["client"], "client", texts["client"])
+        other = client if legacy == "server" else server
+        other.wait_for("TLS_export=0, DATA_v2=1, peer-id 7762030")
+        other.wait_for(READY)
+        client.wait_for(READY)
+        ping(lab, INNER_SERVER)
+
+    in_lab(body, tmp_path)
+
+
+@pairs
+def test_a_client_that_starts_anew_takes_the_place_of_its_older_self(
+    server_program: str, client_program: str, keys: Path, tmp_path: Path
+) -> None:
+    def body(lab: TunnelLab) -> None:
+        server, client = connect(lab, (server_program, client_program), keys, control="tls-crypt")
+        ping(lab, INNER_SERVER)
+        seen = server.text().count("Peer Connection Initiated")
+        client.process.kill()
+        client.wait()
+        again = lab.tunnel(client_program, "client", config(keys, "client"))
+        again.wait_for(READY)
+        server.wait_for("Peer Connection Initiated", count=seen + 1)
+        lab.output("client", "ping", "-n", "-c", "1", "-w", "15", INNER_SERVER, seconds=30)
+        ping(lab, INNER_SERVER)
+
+    in_lab(body, tmp_path)
