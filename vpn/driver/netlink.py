@@ -34,7 +34,7 @@ _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTM_NEWRULE, _RTM_DELRULE = 32, 33
 _REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 _IFF_UP = 0x1
-_IFLA_MTU, _IFLA_TXQLEN = 4, 13
+_IFLA_MTU, _IFLA_TXQLEN, _IFLA_GSO_MAX_SIZE = 4, 13, 41
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_F_NODAD = 0x02  # nobody else is on a tun device to collide with
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MARK, _RTA_TABLE = 1, 4, 5, 6, 7, 16, 15
@@ -171,8 +171,18 @@ class Netlink:
             position += max(_align(length), _HEADER.size)
 
 
-def set_link(device: int, *, mtu: int | None = None, queue_length: int | None = None, up: bool = True) -> Request:
+def set_link(
+    device: int,
+    *,
+    mtu: int | None = None,
+    queue_length: int | None = None,
+    superpacket_octets: int | None = None,
+    up: bool = True,
+) -> Request:
+    """Shape: `superpacket_octets` bounds what the kernel gives a device with offload at once."""
     attributes = b""
+    if superpacket_octets is not None:
+        attributes += _attribute(_IFLA_GSO_MAX_SIZE, struct.pack("=I", superpacket_octets))
     if mtu is not None:
         attributes += _attribute(_IFLA_MTU, struct.pack("=I", mtu))
     if queue_length is not None:

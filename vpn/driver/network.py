@@ -176,7 +176,8 @@ class TunnelNetwork:
 
     def _bring_up(self, device: int, mtu: int) -> None:
         queue = self._settings.device.queue_length
-        wanted, before = set_link(device, mtu=mtu, queue_length=queue), self._device_before
+        size = self.tun.superpacket_octets if self.tun else None
+        wanted, before = set_link(device, mtu=mtu, queue_length=queue, superpacket_octets=size), self._device_before
         if before is None:  # it goes with this process
             self._netlink.require([wanted])
         else:

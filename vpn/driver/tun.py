@@ -41,6 +41,8 @@ _IFF_UP = 0x1
 BATCH_PACKETS = 32  # read before anything else is looked at: bounds how long a flood from one side delays the other
 BATCH_SUPERPACKETS = 4
 _READ_OCTETS = 65536 + len(PLAIN)
+# With what the tunnel adds to each of its packets, a superpacket of an ordinary MTU still fits into one call to send
+_SUPERPACKET_OCTETS = 61_500
 # Superpackets hold 64 KiB at most: above this size they save little, and checksums cost more here than in the kernel
 _LARGEST_MTU_WITH_OFFLOAD = 9216
 
@@ -101,6 +103,11 @@ class TunDevice:
         except OSError:
             return False
         return True
+
+    @property
+    def superpacket_octets(self) -> int | None:
+        """The largest packet to ask the kernel for; None: packets are ordinary ones."""
+        return _SUPERPACKET_OCTETS if self._has_offload else None
 
     def fileno(self) -> int:
         return self._descriptor
