@@ -116,12 +116,14 @@ class Services:
             resolver = entries[site.name].resolver
             if site.dns and resolver is not None:
                 await self._open_name_server(SiteResolver(resolver), site.node, site.addresses, freebind=site.freebind)
+        listeners: dict[tuple[int, tuple[str, ...]], Listener] = {}  # a TLS context costs as much as all else together
         for (node, address, port), sites in served.items():
+            key = (port, tuple(sites))
+            listener = listeners.get(key) or _listener(port, {name: entries[name] for name in sites})
+            listeners[key] = listener
             freebind = any(site.freebind for site in sites.values())
-            sock = self.nodes.listen(node, address, port, "tcp", freebind=freebind)
-            listener = _listener(port, {name: entries[name] for name in sites})
-            self.listeners.append(listener)
-            self.closing.append(await listener.serve(sock))
+            self.closing.append(await listener.serve(self.nodes.listen(node, address, port, "tcp", freebind=freebind)))
+        self.listeners.extend(listeners.values())
         await self._open_http3(ca, now, entries)
 
     def _served_site(self, site: Site, ca: SiteAuthority, now: datetime.datetime) -> ServedSite:

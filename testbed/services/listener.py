@@ -46,7 +46,10 @@ Converse = Callable[[Accepted], Awaitable[None]]
 
 @dataclass(slots=True)
 class Listener:
-    """The sites behind one address and port. Shape: the first site is the one for names nobody has."""
+    """The sites behind a port, of one address or of several that serve the same sites.
+
+    Shape: the first site is the one for names nobody has.
+    """
 
     sites: Mapping[str, ServedSite]
     converse: Converse
@@ -56,20 +59,19 @@ class Listener:
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, sock: socket.socket) -> asyncio.Server:
-        context = self._context()
+        """Answer on a listening socket until the returned server is closed; several may share a listener."""
+        if self.protocols and not self.contexts:
+            self._make_contexts()
+        context = self.contexts[find_site(self.sites, None).name] if self.protocols else None
         timeout = TLS_HANDSHAKE_S if context else None
         return await asyncio.start_server(self._accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout)
 
-    def _context(self) -> ssl.SSLContext | None:
-        if not self.protocols:
-            return None
+    def _make_contexts(self) -> None:
         for site in self.sites.values():
             if site.credentials is None:
                 raise ValueError(f"{site.name} has no certificate")
             self.contexts[site.name] = site.credentials.server_context(self.protocols)
-        context = self.contexts[find_site(self.sites, None).name]
-        context.sni_callback = self._choose_certificate
-        return context
+        self.contexts[find_site(self.sites, None).name].sni_callback = self._choose_certificate
 
     def _choose_certificate(self, connection: Any, name: str | None, _: ssl.SSLContext) -> None:
         self.names_asked[connection] = name
