@@ -29,6 +29,7 @@ ESP_PACKETS = 6
 HANDSHAKE_PACKETS = 16
 MOST_PACKETS = 400
 HANDSHAKE_COST = "64 random bits repeated under an exact length and version: none by chance"
+FIELDS_COST = "none by chance: more than 45 fixed bits"
 ESP_COST = "two constant 32-bit indices and two 32-bit counters that count: less than one in 2^100 by chance"
 
 
@@ -36,6 +37,7 @@ ESP_COST = "two constant 32-bit indices and two 32-bit counters that count: less
 class IpsecDetector:
     initiations: dict[bytes, bool] = field(default_factory=dict)  # initiator's SPI -> sent by the client
     packets: int = 0
+    association: tuple[bytes, bool] | None = None  # both SPIs of the first message of one, and who sent it
     esp: dict[bool, Counter] = field(default_factory=lambda: {True: Counter(), False: Counter()})
 
     @property
@@ -60,15 +62,8 @@ class IpsecDetector:
                 self.initiations[initiator] = from_client
             return None
         began = self.initiations.get(initiator)
-        if began is None:  # the beginning is missing: IKEv2 says in each message who initiated
-            if version != 0x20 or message[18] == 34 or not message[19] & INITIATOR_FLAG:
-                return None
-            return Recognised(
-                "ipsec",
-                "an IKEv2 message inside an established association, its length exact",
-                "none by chance: more than 45 fixed bits",
-                client_was_right=from_client,
-            )
+        if began is None:
+            return self._established(message, from_client)
         if began == from_client:
             return None
         return Recognised(
@@ -77,6 +72,18 @@ class IpsecDetector:
             HANDSHAKE_COST,
             client_was_right=began,
         )
+
+    def _established(self, message: bytes, from_client: bool) -> Recognised | None:
+        """The beginning is missing: IKEv2 says in each message who initiated; IKEv1 takes one from either side."""
+        if message[17] == 0x20 and message[18] != 34:
+            rule = "an IKEv2 message inside an established association, its length exact"
+            initiated = bool(message[19] & INITIATOR_FLAG)
+            return Recognised("ipsec", rule, FIELDS_COST, client_was_right=initiated == from_client)
+        if self.association is None:
+            self.association = message[:16], from_client
+        if self.association[0] != message[:16] or self.association[1] == from_client:
+            return None
+        return Recognised("ipsec", "IKE messages with the same two SPIs from both sides", HANDSHAKE_COST)
 
     def _esp(self, packet: bytes, from_client: bool) -> Recognised | None:
         spi, number = packet[:4], int.from_bytes(packet[4:8], "big")
