@@ -12,7 +12,6 @@ Source: openvpn-protocol.md section 7.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -147,7 +146,8 @@ class AeadOpener:
         last = train.last
         final = self.open_batch((last,), now, drops) if last else []
         if all(fresh):
-            return replace(rows, last=final[0]) if final else rows
+            rows.last = final[0] if final else b""
+            return rows
         drops.count(Drop.REPLAYED_DATA, fresh.count(False))
         return [packet for packet, new in zip(rows.packets(), fresh, strict=True) if new] + final
 

@@ -26,37 +26,32 @@ NONCE_OCTETS = 12
 Into: TypeAlias = Callable[[Any, Any, Any, Any], int]
 
 
-class Stamps:
-    """Nonces and associated data of as many packets as a shape holds, for headers of one length."""
+class Nonces:
+    """One nonce per row of a shape: the packet id and what the key adds."""
 
-    def __init__(self, capacity: int, header_octets: int) -> None:
-        clear_octets = header_octets + 4
-        self._nonces: Bytes = np.zeros((capacity, NONCE_OCTETS), np.uint8)
-        self._clears: Bytes = np.zeros((capacity, clear_octets), np.uint8)
-        self._nonce_ids: Numbers = np.ndarray((capacity,), ">u4", self._nonces, 0, (NONCE_OCTETS,))
-        self._clear_ids: Numbers = np.ndarray((capacity,), ">u4", self._clears, header_octets, (clear_octets,))
-        self.nonces = _slices(self._nonces)
-        # DATA_V1 authenticates the packet id alone, which is the nonce's beginning
-        self.clears = _slices(self._clears) if header_octets > 1 else [nonce[:4] for nonce in self.nonces]
-
-    def fill(self, count: int, header: Any, ids: Numbers, implicit_iv: Any) -> Bytes:
-        """Returns what stands in clear before each tag."""
-        self._nonces[:count, 4:] = implicit_iv
-        self._nonce_ids[:count] = ids
-        self._clears[:count, :-4] = header
-        self._clear_ids[:count] = ids
-        return self._clears[:count]
+    def __init__(self, capacity: int) -> None:
+        self._array: Bytes = np.zeros((capacity, NONCE_OCTETS), np.uint8)
+        self._implicit_iv = b""
+        self.ids: Numbers = np.ndarray((capacity,), ">u4", self._array, 0, (NONCE_OCTETS,))
+        self.views = _slices(self._array, 0, NONCE_OCTETS)
+        self.id_views = _slices(self._array, 0, 4)
 
     @classmethod
-    def of(cls, shape: RowShape, header_octets: int) -> Stamps:
+    def of(cls, shape: RowShape) -> Nonces:
         """Those that are kept with the shape."""
-        stamps: Stamps = shape.keep(("stamps", header_octets), lambda: cls(shape.capacity, header_octets))
-        return stamps
+        nonces: Nonces = shape.keep("nonces", lambda: cls(shape.capacity))
+        return nonces
+
+    def use(self, implicit_iv: bytes) -> None:
+        """From now on those of this key."""
+        if implicit_iv is not self._implicit_iv:
+            self._implicit_iv = implicit_iv
+            self._array[:, 4:] = np.frombuffer(implicit_iv, np.uint8)
 
 
-def _slices(array: Bytes) -> list[memoryview]:
+def _slices(array: Bytes, begin: int, end: int) -> list[memoryview]:
     flat, octets = array.reshape(-1).data, array.shape[1]
-    return [flat[row * octets : (row + 1) * octets] for row in range(len(array))]
+    return [flat[row * octets + begin : row * octets + end] for row in range(len(array))]
 
 
 class SealingSlots:
@@ -65,7 +60,7 @@ class SealingSlots:
     def __init__(self, shape: RowShape, header_octets: int, lead: int) -> None:
         capacity, body_at = shape.capacity, lead + header_octets + 4 + TAG_OCTETS
         self.lead, self.slot = lead, body_at + shape.octets
-        self._stamps = Stamps.of(shape, header_octets)
+        self._nonces = Nonces.of(shape)
         memory: Bytes = np.zeros((capacity + 2) * self.slot, np.uint8)  # one more for a last, shorter packet
         self.buffer: memoryview = memory.data
         self._bodies = [
@@ -74,8 +69,15 @@ class SealingSlots:
         slots = memory[: capacity * self.slot].reshape(capacity, self.slot)
         behind = memory[self.slot : (capacity + 1) * self.slot].reshape(capacity, self.slot)
         self._tags, self._tags_behind = slots[:, body_at - TAG_OCTETS : body_at], behind[:, :TAG_OCTETS]
-        self._clears, self._leads = slots[:, lead : body_at - TAG_OCTETS], slots[:, :lead]
-        self._length = np.frombuffer((self.slot - lead).to_bytes(2, "big")[:lead], np.uint8)
+        self._fronts_in_slots = slots[:, : body_at - TAG_OCTETS]
+        self._header = b""
+        self._fronts: Bytes = np.zeros((capacity, body_at - TAG_OCTETS), np.uint8)  # lead, header, packet id
+        self._fronts[:, :lead] = np.frombuffer((self.slot - lead).to_bytes(2, "big")[:lead], np.uint8)
+        self._header_columns = self._fronts[:, lead:-4]
+        front_octets = self._fronts.shape[1]
+        self._ids: Numbers = np.ndarray((capacity,), ">u4", self._fronts, front_octets - 4, (front_octets,))
+        # DATA_V1 authenticates the packet id alone
+        self._clears = _slices(self._fronts, lead if header_octets > 1 else front_octets - 4, front_octets)
 
     @classmethod
     def of(cls, shape: RowShape, header_octets: int, lead: int) -> SealingSlots:
@@ -84,15 +86,17 @@ class SealingSlots:
         return slots
 
     def seal(self, encrypt_into: Into, header: bytes, first_id: int, implicit_iv: bytes, rows: Rows) -> None:
-        count, shape = rows.count, rows.shape
+        count, shape, nonces = rows.count, rows.shape, self._nonces
+        nonces.use(implicit_iv)
+        if header != self._header:
+            self._header = header
+            self._header_columns[:] = np.frombuffer(header, np.uint8)
         ids = shape.counting[:count] + np.uint32(first_id)
-        clears = self._stamps.fill(count, np.frombuffer(header, np.uint8), ids, np.frombuffer(implicit_iv, np.uint8))
-        stamps = self._stamps
-        deque(map(encrypt_into, stamps.nonces, shape.packets, stamps.clears, self._bodies[:count]), 0)
+        nonces.ids[:count] = ids
+        self._ids[:count] = ids
+        deque(map(encrypt_into, nonces.views, shape.packets, self._clears, self._bodies[:count]), 0)
         self._tags[:count] = self._tags_behind[:count].copy()
-        self._clears[:count] = clears
-        if self.lead:
-            self._leads[:count] = self._length
+        self._fronts_in_slots[:count] = self._fronts[:count]
 
     def train(self, count: int, last: bytes) -> Train:
         """The sealed packets, and `last`, sealed elsewhere, behind them."""
@@ -105,40 +109,49 @@ class SealingSlots:
 
 
 class OpeningSlots:
-    """A received train with its headers taken out."""
+    """What stands before the ciphertexts of a received train, taken out of it: memory for one layout of slots."""
 
-    def __init__(self, train: Train, header_octets: int) -> None:
-        self._train, self.count, self._header_octets = train, train.full, header_octets
-        self.body_at = train.lead + header_octets + 4 + TAG_OCTETS
-        self.body_octets = train.slot - self.body_at
-        self._memory: Bytes = np.frombuffer(train.buffer, np.uint8)
-        slots = self._memory[train.at : train.at + self.count * train.slot].reshape(self.count, train.slot)
-        self._heads = slots[:, : self.body_at].copy()
-        ids: Numbers = np.ndarray((self.count,), ">u4", self._heads, train.lead + header_octets, (self.body_at,))
-        self.ids = ids.astype(np.uint32)
+    def __init__(self, shape: RowShape, header_octets: int, lead: int) -> None:
+        self.shape = shape
+        self._lead, self.front_octets = lead, lead + header_octets + 4
+        self.body_at = self.front_octets + TAG_OCTETS
+        self._header_end = lead + header_octets
+        self._heads: Bytes = np.zeros((shape.capacity, self.body_at), np.uint8)
+        self._nonces = Nonces.of(shape)
+        self._ids: Numbers = np.ndarray((shape.capacity,), ">u4", self._heads, self._header_end, (self.body_at,))
+        begin = lead if header_octets > 1 else self._header_end
+        self._clears = _slices(self._heads, begin, self.front_octets)
 
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all headers are alike, as packets of one sender and one key have them."""
-        begin = self._train.lead
-        headers = self._heads[:, begin : begin + self._header_octets]
-        return bool((headers == headers[0]).all())
+    @classmethod
+    def of(cls, shape: RowShape, header_octets: int, lead: int) -> OpeningSlots:
+        """Those that are kept with the shape."""
+        slots: OpeningSlots = shape.keep(("opening", header_octets, lead), lambda: cls(shape, header_octets, lead))
+        return slots
 
-    def open(self, decrypt_into: Into, implicit_iv: bytes, shape: RowShape, bodies: list[memoryview]) -> bool:
-        """Fills the shape's rows; False if one of the packets is not authentic. Replay is not looked at."""
-        train, count, body_at = self._train, self.count, self.body_at
-        stamps = Stamps.of(shape, self._header_octets)
-        header = self._heads[0, train.lead : train.lead + self._header_octets]
-        stamps.fill(count, header, self.ids, np.frombuffer(implicit_iv, np.uint8))
-        begin, end = train.at + train.slot, train.at + count * train.slot
-        tags: Bytes = np.ndarray((count, TAG_OCTETS), np.uint8, self._memory, begin, (train.slot, 1))
-        behind = tags[-1].copy()
-        tags[:] = self._heads[:, body_at - TAG_OCTETS :]
+    def open(
+        self, train: Train, memory: Bytes, decrypt_into: Into, implicit_iv: bytes, bodies: list[memoryview]
+    ) -> list[int] | None:
+        """Fills the shape's rows and returns the packet ids, not yet looked at; None if not all are authentic and of
+        one sender and key.
+        """
+        count, slot = train.full, train.slot
+        heads = self._heads[:count]
+        heads[:] = memory[train.at : train.at + count * slot].reshape(count, slot)[:, : self.body_at]
+        header = heads[:, self._lead : self._header_end].tobytes()
+        if header != header[: self._header_end - self._lead] * count:
+            return None
+        self._nonces.use(implicit_iv)
+        self._nonces.ids[:count] = self._ids[:count]
+        begin, end = train.at + slot, train.at + count * slot
+        tags: Bytes = np.ndarray((count, TAG_OCTETS), np.uint8, memory, begin, (slot, 1))
+        behind = bytes(train.buffer[end : end + TAG_OCTETS])
+        tags[:] = heads[:, self.front_octets :]
         try:
-            deque(map(decrypt_into, stamps.nonces, bodies, stamps.clears, shape.packets), 0)
+            deque(map(decrypt_into, self._nonces.views, bodies, self._clears, self.shape.packets), 0)
         except InvalidTag:
-            tags[:-1] = self._heads[1:, :TAG_OCTETS]
-            return False
+            tags[:-1] = heads[1:, :TAG_OCTETS]
+            return None
         finally:
-            self._memory[end : end + TAG_OCTETS] = behind
-        return True
+            train.buffer[end : end + TAG_OCTETS] = behind
+        ids: list[int] = self._ids[:count].tolist()
+        return ids

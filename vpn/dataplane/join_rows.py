@@ -48,10 +48,9 @@ def joined(rows: Rows, *, udp: bool) -> list[Write]:
     layout = _layout(rows.first) if count > 1 else None
     if layout is None or (layout.protocol == UDP and not udp):
         return _plain(rows)
-    follows = _follows(shape, count, layout)
+    breaks = [] if _all_follow(rows, layout) else (np.flatnonzero(~_follows(shape, count, layout)) + 1).tolist()
     writes: list[Write] = []
     begin = 0
-    breaks = [] if follows.all() else (np.flatnonzero(~follows) + 1).tolist()
     for end in [*breaks, count]:
         last = rows.last if end == count else b""
         writes += _run(shape, begin, end, layout, last)
@@ -101,6 +100,29 @@ def _mask(layout: Layout) -> bytes:
     return bytes(mask)
 
 
+def _all_follow(rows: Rows, layout: Layout) -> bool:
+    """Whether the rows are all of one stream without a gap, as they mostly are; False if it takes a closer look."""
+    shape, count, at = rows.shape, rows.count, layout.transport_at
+    mask: int = shape.keep(("whole mask", layout), lambda: int.from_bytes(_mask(layout), "big"))
+    if int.from_bytes(rows.varies[: layout.payload_at], "big") & mask or layout.payload_at > len(rows.varies):
+        return False
+    if layout.protocol == TCP:
+        flags = shape.array[:count, PACKET_AT + at + FLAGS_AT].tobytes()
+        if flags.count(_ACK) < count - 1 or flags[-1] & ~PSH != _ACK:
+            return False
+        first = int.from_bytes(shape.packets[0][at + 4 : at + 8], "big")
+        steps: Numbers = shape.keep(
+            ("steps", layout.payload_at), lambda: shape.counting * np.uint32(shape.octets - layout.payload_at)
+        )
+        if (shape.column(at + 4, ">u4")[:count] != steps[:count] + np.uint32(first)).any():
+            return False
+    if layout.version == 4 and not shape.array[0, PACKET_AT + 6] & 0x40:
+        ids = shape.column(4, ">u2")[:count].astype(np.uint16)
+        if (ids[1:] - ids[:-1] != 1).any():
+            return False
+    return not _sums(shape, count, layout).any()
+
+
 def _follows(shape: RowShape, count: int, layout: Layout) -> Numbers:
     """For each row but the first, whether it goes on where the one before it ends."""
     mask: Numbers = shape.keep(("mask", layout), lambda: np.frombuffer(_mask(layout), "=u4"))
@@ -108,9 +130,9 @@ def _follows(shape: RowShape, count: int, layout: Layout) -> Numbers:
     differences = np.bitwise_xor(heads[1:], heads[:-1])
     differences &= mask
     follows: Numbers = np.logical_not(differences.any(axis=1))
-    good = _good_checksums(shape, count, layout)
-    if not good.all():
-        follows &= good[1:] & good[:-1]
+    bad = _sums(shape, count, layout)
+    if bad.any():
+        follows &= (bad[1:] | bad[:-1]) < 1
     if layout.version == 4 and not shape.array[0, PACKET_AT + 6] & 0x40:
         ids = shape.column(4, ">u2")[:count].astype(np.uint16)
         follows &= ids[1:] - ids[:-1] == 1
@@ -122,19 +144,16 @@ def _follows(shape: RowShape, count: int, layout: Layout) -> Numbers:
     return follows
 
 
-def _good_checksums(shape: RowShape, count: int, layout: Layout) -> Numbers:
-    """Which rows the kernel would take. They are all alike in what the first one's header says, or do not matter."""
+def _sums(shape: RowShape, count: int, layout: Layout) -> Numbers:
+    """0 for rows whose checksums are right: IPv4's, which adds 0 then, and that of TCP or UDP.
+
+    The rows are all alike in what is taken from the first one's header, or it does not matter.
+    """
     head = bytes(shape.packets[0][: layout.payload_at])
     common = pseudo_sum(head, layout.protocol, shape.octets - layout.transport_at)
     if layout.version == 6:
         common += MODULUS - ones_sum(head[: layout.transport_at])
-    good: Numbers = row_sums(shape, count, common) < 1
-    if layout.version == 4:
-        # the first header is right, the others differ in id and checksum alone: those two must give the same sum
-        pairs = shape.column(4, "=u2")[:count].astype(np.uint32) + shape.column(10, "=u2")[:count]
-        pairs %= MODULUS
-        good &= np.equal(pairs, pairs[0])
-    return good
+    return row_sums(shape, count, common)
 
 
 def _run(shape: RowShape, begin: int, end: int, layout: Layout, last: bytes) -> list[Write]:

@@ -11,7 +11,6 @@ words of four octets. Making a view costs as much as sealing a short packet; the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +22,8 @@ Numbers: TypeAlias = npt.NDArray[Any]
 PACKET_AT = 16
 PREFIX_AT = 6
 MOST_ROWS = 512
-_SUPERPACKET_OCTETS = 65536
+_TRAINS_OCTETS = 3 * 65536
+_HEAD_WORDS = 20
 _TCP, _SYN = 6, 0x02
 _LONGEST_HEADERS = 120
 
@@ -33,7 +33,7 @@ class RowShape:
 
     def __init__(self, octets: int) -> None:
         self.octets = octets
-        self.capacity = min(MOST_ROWS, _SUPERPACKET_OCTETS // max(octets - _LONGEST_HEADERS, 64) + 2)
+        self.capacity = min(MOST_ROWS, _TRAINS_OCTETS // max(octets - _LONGEST_HEADERS, 64) + 2)
         self.stride = (PACKET_AT + octets + 7) & ~7
         self.array: Bytes = np.zeros((self.capacity, self.stride), np.uint8)
         self.words: Numbers = self.array.view("=u4")
@@ -75,13 +75,16 @@ class RowShape:
         return [flat[row * self.stride + begin : row * self.stride + end] for row in range(self.capacity)]
 
 
-@dataclass(frozen=True, slots=True)
 class Rows:
     """The first `count` packets of a shape, then `last` if it is not empty: a shorter one."""
 
-    shape: RowShape
-    count: int
-    last: bytes = b""
+    __slots__ = ("_varies", "count", "last", "shape")
+
+    def __init__(self, shape: RowShape, count: int, last: bytes = b"") -> None:
+        self.shape = shape
+        self.count = count
+        self.last = last
+        self._varies: bytes | None = None
 
     def __len__(self) -> int:
         return self.count + bool(self.last)
@@ -94,28 +97,34 @@ class Rows:
     def first(self) -> bytes:
         return bytes(self.shape.packets[0])
 
+    @property
+    def varies(self) -> bytes:
+        """Of the first 80 octets, or all if they are fewer, which bits are not the same in all full packets."""
+        if self._varies is None:
+            begin = PACKET_AT // 4
+            heads = self.shape.words[: self.count, begin : begin + _HEAD_WORDS]
+            self._varies = np.bitwise_or.reduce(np.bitwise_xor(heads, heads[0]), axis=0).tobytes()
+        return self._varies
+
     def common(self, at: int, octets: int) -> bytes | None:
         """What stands in all packets at this place; None if it is not the same in all, or not there."""
-        rows = self.shape.array[: self.count, PACKET_AT + at : PACKET_AT + at + octets]
         first = bytes(self.shape.packets[0][at : at + octets])
         if self.last and self.last[at : at + octets] != first:
             return None
-        return first if len(first) == octets and (rows == rows[0]).all() else None
+        return first if len(first) == octets and not any(self.varies[at : at + octets]) else None
 
     @property
     def may_hold_syn(self) -> bool:
         """Whether one of the packets opens a TCP connection, as far as the usual headers tell."""
-        version = self.shape.array[0, PACKET_AT] >> 4
-        protocol_at, flags_at = (9, 33) if version == 4 else (6, 53)
-        for packet in (self.last,) if self.last else ():
-            if len(packet) > flags_at and packet[protocol_at] == _TCP and packet[flags_at] & _SYN:
-                return True
+        first, last = self.shape.packets[0], self.last
+        flags_at, protocol_at = (33, 9) if first[0] >> 4 == 4 else (53, 6)
+        if len(last) > flags_at and last[protocol_at] == _TCP and last[flags_at] & _SYN:
+            return True
         if self.shape.octets <= flags_at:
             return False
-        syn = self.shape.array[: self.count, PACKET_AT + flags_at] & _SYN
-        if not syn.any():
-            return False
-        return bool((syn.astype(bool) & (self.shape.array[: self.count, PACKET_AT + protocol_at] == _TCP)).any())
+        varies = self.varies
+        is_tcp = first[protocol_at] == _TCP or varies[protocol_at]
+        return bool(is_tcp and (first[flags_at] | varies[flags_at]) & _SYN)
 
     def packets(self) -> list[bytes]:
         """A copy of each."""

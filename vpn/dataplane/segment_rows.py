@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vpn.dataplane.checksum import MODULUS, ones_sum, pseudo_sum
+from vpn.dataplane.checksum import MODULUS, complement, ones_sum, pseudo_sum
 from vpn.dataplane.offload import CHECKSUM_AT, TCP, Superpacket
 from vpn.dataplane.rows import PACKET_AT, Numbers, Rows, RowShape
 from vpn.dataplane.segment import CWR, FIN, FLAGS_AT, PSH, payload_octets, segment
@@ -58,12 +58,16 @@ def _common_head(superpacket: Superpacket, octets: int, rest: int) -> bytes:
 
 
 def _number_ipv4(shape: RowShape, count: int, superpacket: Superpacket, head: bytes) -> None:
+    """Ids that count up, and checksums that count down with them."""
     first = int.from_bytes(head[4:6], "big")
-    numbers = (shape.counting[:count] + np.uint32(first)).astype(">u2")  # the cast keeps the low 16 bits
-    shape.column(4, ">u2")[:count] = numbers
-    rest = ones_sum(head[:4] + head[6 : superpacket.transport_at])
-    totals = (numbers.view("=u2").astype(np.uint32) + np.uint32(rest)) % MODULUS
-    shape.column(10, "=u2")[:count] = (MODULUS - totals) % MODULUS
+    numbers = shape.counting[:count] + np.uint32(first)
+    shape.column(4, ">u2")[:count] = numbers  # the low 16 bits
+    total = int.from_bytes(head[: superpacket.transport_at], "big")
+    checksums = np.uint32(MODULUS + complement(total)) - shape.counting[:count]
+    if first + count > MODULUS:
+        checksums += numbers > MODULUS  # from 65536 to 0 is one step up in this arithmetic
+    checksums %= MODULUS
+    shape.column(10, ">u2")[:count] = checksums
 
 
 def _advance_tcp(shape: RowShape, count: int, superpacket: Superpacket, octets: int, rest: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+LONGEST_TRAIN = 384
 LEAST_TRAIN = 6  # fewer are faster one by one: the arrays' fixed cost is that of about six packets
 
 

@@ -7,16 +7,18 @@ Loaded when the first large batch comes (numpy costs as much time as a hundred h
 
 from __future__ import annotations
 
-from vpn.dataplane.cipher_rows import Into, OpeningSlots, SealingSlots
+import numpy as np
+
+from vpn.dataplane.cipher_rows import TAG_OCTETS, Into, OpeningSlots, SealingSlots
 from vpn.dataplane.join_rows import Write, joined
 from vpn.dataplane.offload import Superpacket
-from vpn.dataplane.rows import Rows, RowShape
+from vpn.dataplane.rows import Bytes, Rows, RowShape
 from vpn.dataplane.segment_rows import segment_rows
 from vpn.dataplane.train import Train
 
 __all__ = ["Rows", "Workbench", "Write"]
 
-_SHAPES = 12  # sizes whose memory is kept: about 200 KiB each
+_SHAPES = 8  # sizes whose memory is kept: about 500 KiB each
 _BERTHS = 16  # places in the receive buffer for which views are kept
 
 
@@ -26,6 +28,7 @@ class Workbench:
     def __init__(self) -> None:
         self._shapes: dict[int, RowShape] = {}
         self._buffer: memoryview | None = None
+        self._memory: Bytes | None = None
         self._bodies: dict[tuple[int, int, int], list[memoryview]] = {}
 
     def segment(self, superpacket: Superpacket, largest_packet: int | None) -> Rows | None:
@@ -44,16 +47,16 @@ class Workbench:
         self, train: Train, decrypt_into: Into, header_octets: int, implicit_iv: bytes
     ) -> tuple[Rows, list[int]] | None:
         """The full packets of a train and their ids; None if they are not all alike and authentic."""
-        slots = OpeningSlots(train, header_octets)
-        if slots.body_octets <= 0 or not slots.is_uniform:
+        body_octets = train.slot - train.lead - header_octets - 4 - TAG_OCTETS
+        if body_octets <= 0:
             return None
-        shape = self._shape(slots.body_octets)
-        if slots.count > shape.capacity:
+        shape = self._shape(body_octets)
+        if train.full > shape.capacity:
             return None
-        bodies = self._bodies_of(train, slots.body_at, slots.count)
-        if not slots.open(decrypt_into, implicit_iv, shape, bodies):
-            return None
-        return Rows(shape, slots.count), slots.ids.tolist()
+        slots = OpeningSlots.of(shape, header_octets, train.lead)
+        memory, bodies = self._places(train, slots.body_at)
+        ids = slots.open(train, memory, decrypt_into, implicit_iv, bodies)
+        return None if ids is None else (Rows(shape, train.full), ids)
 
     def join(self, rows: Rows, *, udp: bool) -> list[Write]:
         """What to write to a tun device with offload."""
@@ -67,15 +70,16 @@ class Workbench:
             shape = self._shapes[octets] = RowShape(octets)
         return shape
 
-    def _bodies_of(self, train: Train, body_at: int, count: int) -> list[memoryview]:
-        """Each slot's ciphertext and the tag's place behind it."""
-        if train.buffer is not self._buffer or len(self._bodies) > _BERTHS:
-            self._buffer = train.buffer
+    def _places(self, train: Train, body_at: int) -> tuple[Bytes, list[memoryview]]:
+        """The train's memory as an array, and of each slot the ciphertext and the tag's place behind it."""
+        if train.buffer is not self._buffer or self._memory is None or len(self._bodies) > _BERTHS:
+            self._buffer, self._memory = train.buffer, np.frombuffer(train.buffer, np.uint8)
             self._bodies.clear()
-        key = (train.at, train.slot, body_at)
+        key, count, slot = (train.at, train.slot, body_at), train.full, train.slot
         bodies = self._bodies.get(key, [])
         if len(bodies) < count:
-            buffer, slot, at = train.buffer, train.slot, train.at
-            bodies = [buffer[at + row * slot + body_at : at + (row + 1) * slot + 16] for row in range(count)]
+            begin = train.at + body_at
+            octets = slot - body_at + TAG_OCTETS
+            bodies = [train.buffer[at : at + octets] for at in range(begin, begin + count * slot, slot)]
             self._bodies[key] = bodies
-        return bodies if len(bodies) == count else bodies[:count]
+        return self._memory, bodies if len(bodies) == count else bodies[:count]

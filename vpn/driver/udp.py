@@ -18,7 +18,7 @@ import struct
 from collections.abc import Sequence
 
 from vpn.config.model import Family, SocketSettings
-from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
+from vpn.dataplane.train import LEAST_TRAIN, LONGEST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
 from vpn.driver.multihome import MultihomeSocket
 from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
@@ -31,6 +31,7 @@ _LARGEST_SEND = 65000  # below the largest UDP datagram, which bounds a call's o
 _NOT_AT_ONCE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
 _BERTH_OCTETS = 65536  # a receive call needs this much room: what does not fit is lost
 _BERTHS = 5
+_LONGEST_TRAIN_OCTETS = 2 * _BERTH_OCTETS
 _CONTROL_OCTETS = 64
 _SENT_SEGMENT, _RECEIVED_SEGMENT = struct.Struct("=H"), struct.Struct("=i")
 # What the sockets hold when nothing was asked for: a few trains, since one takes the room of all its datagrams
@@ -192,13 +193,14 @@ class UdpLink:
 class _Arrivals:
     """Datagrams as they come, one behind the other in memory: many of one size and sender are a train."""
 
-    __slots__ = ("_address", "_begin", "_buffer", "_count", "_groups", "_size", "at")
+    __slots__ = ("_address", "_begin", "_buffer", "_groups", "_is_cut", "_octets", "_size", "at")
 
     def __init__(self, buffer: memoryview) -> None:
         self.at = 0  # where the next one goes
         self._buffer = buffer
         self._groups: list[Arrived] = []
-        self._begin = self._size = self._count = 0
+        self._begin = self._octets = self._size = 0
+        self._is_cut = False  # a shorter datagram has come: it is the last of its train
         self._address: Address = ()
 
     @property
@@ -207,33 +209,41 @@ class _Arrivals:
 
     def note(self, octets: int, segment: int, address: Address) -> None:
         """One call's worth at `at`. Shape: `segment` 0 for a single datagram."""
-        if segment:
+        size = segment or octets
+        if not octets:
             self._close_run()
-            self._groups.append((address, Train(self._buffer, self.at, octets, segment)))
-            # each in a place of its own, of which there are few: views of it are kept
-            self.at = (self.at // _BERTH_OCTETS + 1) * _BERTH_OCTETS
-            self._begin, self._count = self.at, 0
+            self._groups.append((address, [b""]))
             return
-        if octets != self._size or address != self._address:
+        is_long = self._octets > min(_LONGEST_TRAIN_OCTETS, LONGEST_TRAIN * size)
+        if size != self._size or self._is_cut or is_long or address != self._address:
             self._close_run()
-            self._begin, self._count, self._size, self._address = self.at, 0, octets, address
-        self._count += 1
+            self._begin, self._octets, self._size, self._address, self._is_cut = self.at, 0, size, address, False
+        self._octets += octets
         self.at += octets
+        if segment and octets % segment:
+            self._is_cut = True
+            # trains begin at few places only: views of them are kept
+            self.at = (self.at // _BERTH_OCTETS + 1) * _BERTH_OCTETS
 
     def taken(self) -> list[Arrived]:
         self._close_run()
         return self._groups
 
     def _close_run(self) -> None:
-        count, size, begin = self._count, self._size, self._begin
-        self._count = 0
-        if count >= LEAST_TRAIN and size:
-            self._groups.append((self._address, Train(self._buffer, begin, count * size, size)))
+        octets, size, begin = self._octets, self._size, self._begin
+        self._octets = 0
+        if not octets:
             return
-        datagrams = [bytes(self._buffer[begin + index * size : begin + (index + 1) * size]) for index in range(count)]
+        if octets >= LEAST_TRAIN * size:
+            self._groups.append((self._address, Train(self._buffer, begin, octets, size)))
+            return
+        if octets == size:
+            datagrams = [bytes(self._buffer[begin : begin + size])]
+        else:
+            datagrams = Train(self._buffer, begin, octets, size).datagrams()
         if self._groups and self._groups[-1][0] == self._address and isinstance(self._groups[-1][1], list):
             self._groups[-1][1].extend(datagrams)
-        elif datagrams:
+        else:
             self._groups.append((self._address, datagrams))
 
 

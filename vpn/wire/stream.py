@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from vpn.wire.packet import Malformed
 
+_LONGEST_RUN = 384
 MAX_PACKET_OCTETS = 1768  # what a real peer with default MTU takes
 
 
@@ -64,7 +65,7 @@ def framed_runs(untrusted: memoryview, octets: int, limit: int = MAX_PACKET_OCTE
         if end > octets:
             return
         count = 1
-        while end + slot <= octets and untrusted[end] == high and untrusted[end + 1] == low:
+        while count < _LONGEST_RUN and end + slot <= octets and untrusted[end] == high and untrusted[end + 1] == low:
             end += slot
             count += 1
         yield at, slot, count
