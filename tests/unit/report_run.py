@@ -89,7 +89,7 @@ def sealed(packets: Sequence[Timed]) -> Iterator[Timed]:
         yield time + later, udp(*way, b"\x48\0\0\0" + number.to_bytes(4, "big") + bytes(16) + bytes(len(packet)))
 
 
-def _capture(packets: Sequence[Timed], link_type: int) -> bytes:
+def capture_octets(packets: Sequence[Timed], link_type: int) -> bytes:
     ethernet = bytes.fromhex("0200000001020200000001010800") if link_type == pcapng.LINKTYPE_ETHERNET else b""
     blocks = [pcapng.build_section_header("test"), pcapng.build_interface("eth0", link_type)]
     blocks += [
@@ -105,8 +105,8 @@ def write_run(directory: Path) -> RunResult:
     captures = {"without": list(talk(CLIENT, ISP)), "with": list(sealed(inner)), "split": []}
     for name, packets in captures.items():
         (directory / name).mkdir(parents=True)
-        (directory / name / "isp.pcapng").write_bytes(_capture(packets, pcapng.LINKTYPE_ETHERNET))
-    (directory / "with" / "client-tun.pcapng").write_bytes(_capture(inner, pcapng.LINKTYPE_RAW))
+        (directory / name / "isp.pcapng").write_bytes(capture_octets(packets, pcapng.LINKTYPE_ETHERNET))
+    (directory / "with" / "client-tun.pcapng").write_bytes(capture_octets(inner, pcapng.LINKTYPE_RAW))
     result = sample_result()
     whole = result.variants["with"]
     taps = (*whole.taps, TapRecord("client-tun", "client", "tun0", "with/client-tun.pcapng", len(inner), 1, 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.capture import pcapng
 from testbed.dissection.pairing import paired, read_pairs
 from testbed.dissection.shown import ShownPackets, shown_packets
 from testbed.report.html import render_html
@@ -19,7 +20,18 @@ from testbed.report.packets import Inside, PacketLine
 from testbed.report.pieces import Pieces, packet_id
 from testbed.report.places import graph_of, places_of
 from testbed.result import RunResult
-from tests.unit.report_run import CLIENT, OVERHEAD_OCTETS, TOPOLOGY, TUN, VPN, WEB, write_run
+from tests.unit.report_run import (
+    CLIENT,
+    OVERHEAD_OCTETS,
+    TOPOLOGY,
+    TUN,
+    VPN,
+    WEB,
+    capture_octets,
+    sealed,
+    tcp,
+    write_run,
+)
 from tests.unit.test_report_html import Outline
 from tests.unit.test_report_sample import START, sample_packet, sample_result, sample_variant
 
@@ -326,3 +338,20 @@ def test_a_lesson_puts_pieces_together_to_one_offline_page(run: tuple[RunResult,
     assert outline.of("b") != []
     assert "A <b>lesson</b>" in outline.text
     assert sum(tag == "script" for tag, _ in outline.elements) == 1
+
+
+# -- size --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_of_a_run_with_thousands_of_large_packets_stays_below_three_megabytes(tmp_path: Path) -> None:
+    result = write_run(tmp_path)
+    text = b"GET /" + b"a" * 1300 + b" HTTP/1.1\r\n" + b"".join(b"X-%d: <&>\"'\r\n" % n for n in range(10)) + b"\r\n"
+    flood = [(n * 0.0004, tcp((CLIENT, WEB), (40000, 80), (n * len(text), 1), 0x18, text)) for n in range(2_500)]
+    inside = [(time, packet[:12] + bytes((10, 8, 0, 2)) + packet[16:]) for time, packet in flood]
+    for name, packets in {"without": flood, "with": list(sealed(inside)), "split": flood}.items():
+        (tmp_path / name / "isp.pcapng").write_bytes(capture_octets(packets, pcapng.LINKTYPE_ETHERNET))
+    (tmp_path / "with" / "client-tun.pcapng").write_bytes(capture_octets(inside, pcapng.LINKTYPE_RAW))
+    shown = shown_packets(result, tmp_path)
+    document = render_html(result, shown.packets, shown.lists, shown.inside)
+    assert len(shown.packets) > 100
+    assert len(document.encode()) < 3_000_000
