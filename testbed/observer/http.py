@@ -19,10 +19,9 @@ from testbed.observer.wire.codings import decode, split_list
 
 LONGEST_HEAD_OCTETS = 256 << 10
 MOST_MESSAGES = 10_000
+VERSION = b"HTTP/1."
 REQUEST_START = re.compile(rb"[A-Z][A-Z-]{1,19} [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n")
 STATUS_START = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
-ANY_REQUEST = re.compile(rb"(?:\A|(?<=\n))" + REQUEST_START.pattern)
-ANY_STATUS = re.compile(rb"(?:\A|(?<=\n))" + STATUS_START.pattern)
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
@@ -84,16 +83,23 @@ def looks_like_response(data: bytes) -> bool:
 
 def find_request(data: bytes) -> int:
     """Where the first request line begins, or -1."""
-    return _find(ANY_REQUEST, data)
+    return _find(REQUEST_START, data)
 
 
 def find_response(data: bytes) -> int:
-    return _find(ANY_STATUS, data)
+    """Where the first status line begins, or -1."""
+    return _find(STATUS_START, data)
 
 
 def _find(pattern: re.Pattern[bytes], data: bytes) -> int:
-    found = pattern.search(data)
-    return found.start() if found else -1
+    """Where the first line that the pattern matches begins: looked for by what all such lines contain."""
+    at = data.find(VERSION)
+    while at >= 0:
+        line = data.rfind(b"\n", max(at - LONGEST_HEAD_OCTETS, 0), at) + 1
+        if pattern.match(data, line):
+            return line
+        at = data.find(VERSION, at + 1)
+    return -1
 
 
 def parse_requests(data: bytes, decoded_limit: int) -> list[HttpMessage]:

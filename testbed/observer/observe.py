@@ -323,7 +323,7 @@ class _Pass:
     def _finish_tcp(self, flow: FlowState) -> None:
         for side, _ in flow.sides:
             if side.reassembly is not None:
-                side.reassembly.finish(self.frames, self.last_time_ns)
+                side.reassembly.finish()
         limit_dissection(flow)
         dissect_tcp(flow, self.findings)
         for side, _ in flow.sides:

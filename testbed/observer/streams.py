@@ -209,6 +209,7 @@ class _Segment(NamedTuple):
     length: int
     position: int
     data: bytes
+    time_ns: int
 
 
 @dataclass(slots=True)
@@ -239,16 +240,16 @@ class Reassembly:
         expected = self.position or 0
         if start <= expected:
             if start + len(data) > expected:  # else all of it has been seen
-                self._take(_Segment(start, frame, len(data), position, data), expected - start, frame, time_ns)
+                self._take(_Segment(start, frame, len(data), position, data, time_ns), expected - start, frame, time_ns)
                 self._take_waiting(frame, time_ns)
             return
         budget = self.recorder.budget
         kept = data if budget.holds(position) else b""
-        heappush(self.waiting, _Segment(start, frame, len(data), position, kept))
+        heappush(self.waiting, _Segment(start, frame, len(data), position, kept, time_ns))
         self.waiting_octets += len(data) + SEGMENT_COST_OCTETS
         budget.waiting_octets -= len(kept) + SEGMENT_COST_OCTETS
         if self.waiting_octets > self.limit_octets or budget.waiting_octets < 0:
-            self._skip_hole(frame, time_ns)
+            self._skip_hole()
 
     def extend(self, sequence: int, data: bytes, start: int, end: int, frame: int, time_ns: int, position: int) -> bool:
         """Take `data[start:end]` if it is exactly what comes next and nothing waits; as `add`, only quicker.
@@ -285,10 +286,10 @@ class Reassembly:
         self.fin_position = self._unwrap(sequence)
         self._note_fin(frame, time_ns)
 
-    def finish(self, frame: int, time_ns: int) -> None:
+    def finish(self) -> None:
         """Give up every hole: nothing more will come."""
         while self.waiting:
-            self._skip_hole(frame, time_ns)
+            self._skip_hole()
 
     def _unwrap(self, sequence: int) -> int:
         if self.position is None:
@@ -298,7 +299,7 @@ class Reassembly:
 
     def _take(self, segment: _Segment, known: int, ready: int, time_ns: int) -> None:
         """Take what comes next; the first `known` octets of the segment are there already."""
-        _, frame, length, position, data = segment
+        _, frame, length, position, data, _ = segment
         self.position = (self.position or 0) + length - known
         self.recorder.append(data[known:], frame, ready, time_ns, position + known, length - known)
         if self.fin_position is not None:
@@ -311,14 +312,26 @@ class Reassembly:
     def _take_waiting(self, ready: int, time_ns: int) -> None:
         """Take every waiting segment that now connects."""
         while self.waiting and self.waiting[0].start <= (self.position or 0):
-            segment = heappop(self.waiting)
-            self.waiting_octets -= segment.length + SEGMENT_COST_OCTETS
-            self.recorder.budget.waiting_octets += len(segment.data) + SEGMENT_COST_OCTETS
+            segment = self._pop()
             known = (self.position or 0) - segment.start
             if known < segment.length:
                 self._take(segment, known, ready, time_ns)
 
-    def _skip_hole(self, ready: int, time_ns: int) -> None:
+    def _skip_hole(self) -> None:
+        """Go on behind the hole: what waits there was to be read when it came, by whoever does not wait."""
         self.recorder.gap()
         self.position = self.waiting[0].start
-        self._take_waiting(ready, time_ns)
+        ready = time_ns = 0
+        while self.waiting and self.waiting[0].start <= (self.position or 0):
+            segment = self._pop()
+            if segment.frame > ready:
+                ready, time_ns = segment.frame, segment.time_ns
+            known = (self.position or 0) - segment.start
+            if known < segment.length:
+                self._take(segment, known, ready, time_ns)
+
+    def _pop(self) -> _Segment:
+        segment = heappop(self.waiting)
+        self.waiting_octets -= segment.length + SEGMENT_COST_OCTETS
+        self.recorder.budget.waiting_octets += len(segment.data) + SEGMENT_COST_OCTETS
+        return segment

@@ -218,6 +218,18 @@ def test_icmp_errors_tell_the_addresses_and_the_name_in_what_they_quote(tmp_path
     assert observation.addresses["2001:db8::c"] == (2, 3)
 
 
+def test_what_lies_behind_a_hole_is_found_in_the_frame_that_brought_it(tmp_path: Path) -> None:
+    def segment(number: int, data: bytes, flags: str = "PA") -> Any:
+        return IP(src=A, dst=B) / TCP(sport=4000, dport=80, seq=number, flags=flags) / Raw(data)
+
+    requests = [b"GET /%d HTTP/1.1\r\nHost: h.example\r\n\r\n" % number for number in range(4)]
+    starts = [1000 + sum(len(request) for request in requests[:number]) for number in range(4)]
+    kept = [segment(starts[number], requests[number]) for number in (0, 2, 3)]
+    observation = observed(tmp_path, [segment(999, b"", "S"), *kept, segment(starts[3] + 99, b"", "A")])
+    urls = {s.value: s.frames for s in observation.sightings if s.kind == Kind.HTTP_URL}
+    assert urls == {"http://h.example/0": (2,), "http://h.example/2": (3,), "http://h.example/3": (4,)}
+
+
 def test_arp_tells_who_has_which_address_also_in_a_vlan_and_a_cooked_capture(tmp_path: Path) -> None:
     arp = ARP(op=2, hwsrc=HARDWARE, psrc=A, hwdst="02:00:00:00:00:0b", pdst=B)
     assert hinted(observed(tmp_path, [arp, Dot1Q(vlan=5) / arp]), "arp") == [(HARDWARE, A)]

@@ -21,7 +21,7 @@ def feed(stream: Reassembly, start: int, *segments: tuple[int, int]) -> Reassemb
     stream.syn((start - 1) & 0xFFFFFFFF)
     for frame, (begin, end) in enumerate(segments, 1):
         stream.add((start + begin) & 0xFFFFFFFF, TEXT[begin:end], frame, frame * 1000)
-    stream.finish(99, 99_000)
+    stream.finish()
     return stream
 
 
@@ -48,6 +48,12 @@ def test_the_frame_that_carried_an_octet_and_the_frame_that_completed_it_differ_
     assert [stream.recorder.carrier(at) for at in (0, 15, 25)] == [1, 3, 2]
     assert [stream.recorder.completed(end)[0] for end in (10, 20, 30)] == [1, 3, 3]
     assert stream.recorder.completed(30)[1] == 3000
+
+
+def test_what_lies_behind_a_hole_was_there_when_it_came_and_not_when_the_hole_was_given_up() -> None:
+    stream = feed(reassembly(), 1, (0, 10), (40, 60), (20, 40), (80, 104))
+    assert stream.recorder.gaps == [10, 50]
+    assert [stream.recorder.completed(end) for end in (10, 30, 50, 74)] == [(1, 1000), (3, 3000), (3, 3000), (4, 4000)]
 
 
 def test_where_segments_overlap_what_came_first_stays() -> None:
