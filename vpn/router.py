@@ -35,9 +35,31 @@ class Router:
     def __init__(self, settings: ServerSettings, clientele: Clientele, out: Outlets, drops: Drops) -> None:
         self._client_to_client = settings.client_to_client
         self._can_float = settings.transport is Transport.UDP
+        self._takes_usual = self._can_float and not settings.client_to_client
         self._clientele = clientele
         self._out = out
         self._drops = drops
+
+    def receive_usual(self, untrusted: Sequence[bytes], address: Address, now: float) -> Peer | None:
+        """Data packets of one client that is where it was; None, and nothing has happened, if they are something else.
+
+        The way of nearly all packets over UDP, in fewer steps than `receive_data`.
+        """
+        front = untrusted[0][:4]
+        if not self._takes_usual or len(front) < 4 or front[0] >> 3 != Opcode.DATA_V2:
+            return None
+        peer = self._clientele.of_peer_id(int.from_bytes(front[1:], "big"))
+        if peer is None or peer.address != address:
+            return None
+        if len(untrusted) > 1 and not all(packet.startswith(front) for packet in untrusted):
+            return None
+        packets = peer.session.receive_data(untrusted, now)
+        sources = peer.inner_sources
+        if all(source(packet) in sources for packet in packets):
+            self._out.deliver(packets)
+        else:
+            self._deliver(peer, packets, now, {})
+        return peer
 
     def receive_data(
         self, untrusted: Sequence[bytes], address: Address, now: float, touched: dict[int, Peer]

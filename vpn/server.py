@@ -91,6 +91,10 @@ class ServerCore:
         if self._closed:
             self.drops.count(Drop.CLOSED, len(untrusted))
             return
+        usual = self._router.receive_usual(untrusted, address, now)
+        if usual is not None:
+            self._settle_one(usual)
+            return
         touched: dict[int, Peer] = {}
         for is_data, run in split_runs(untrusted):
             if is_data:
@@ -111,8 +115,7 @@ class ServerCore:
             self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)
             return
         self._now, self._unix_time = now, unix_time
-        self._arrivals.interpret(peer, now, unix_time)
-        self._settle({peer.number: peer})
+        self._settle_one(peer)
 
     def receive_packet(self, packet: bytes, now: float) -> None:
         """Take one IP packet from the tunnel interface."""
@@ -130,7 +133,7 @@ class ServerCore:
         self._now = now
         peer = self._router.send_superpacket(superpacket, now, bench)
         if peer is not None:
-            self._settle({peer.number: peer})
+            self._settle_one(peer)
 
     def advance(self, now: float, unix_time: int) -> None:
         """Do what is due; call when `next_timeout()` has come."""
@@ -321,18 +324,23 @@ class ServerCore:
     def _settle(self, touched: dict[int, Peer]) -> None:
         """Interpret, send, and note when each of the touched is due."""
         for peer in touched.values():
-            self._arrivals.interpret(peer, self._now, self._unix_time)
-            if peer.stage is Stage.GONE:
-                continue
-            self._out.send(peer.session.datagrams(self._now), peer.address)
-            traffic = peer.session.data
-            peer.limits.note(traffic.octets_in + traffic.octets_out, self._now)
-            due = min(peer.gone_at, peer.limits.due_at)
-            of_session = peer.session.next_timeout()
-            self._agenda.put(peer.number, due if of_session is None else min(due, of_session))
+            self._settle_one(peer)
         closing = self._closing_at != _NEVER and not self._closed
         if closing and self._clientele.all_acknowledged:
             self._finish()
+
+    def _settle_one(self, peer: Peer) -> None:
+        session, now = peer.session, self._now
+        if session.happenings:
+            self._arrivals.interpret(peer, now, self._unix_time)
+        if peer.stage is Stage.GONE:
+            return
+        if datagrams := session.datagrams(now):
+            self._out.send(datagrams, peer.address)
+        peer.limits.note(session.data.octets_in + session.data.octets_out, now)
+        due = min(peer.gone_at, peer.limits.due_at)
+        of_session = session.next_timeout()
+        self._agenda.put(peer.number, due if of_session is None else min(due, of_session))
 
     def _finish(self) -> None:
         for peer in list(self._clientele.peers.values()):

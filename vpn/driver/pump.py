@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.train import Outgoing, Train
 from vpn.driver.transport import Link
-from vpn.driver.tun import TunDevice
+from vpn.driver.tun import BATCH_PACKETS, TunDevice
 from vpn.drops import Drops
 from vpn.events import Event
 from vpn.settings import Address
@@ -97,6 +97,7 @@ class Pump:
         self.on_lost: Callable[[Address, str], None] = _ignore
         self.core: Core | None = None
         self._is_signalled = False
+        self._ready_before: list[int] = []
         self._bench: Workbench | None = None
         self._in_large_batches = 0  # octets, while there is no workbench
 
@@ -153,13 +154,18 @@ class Pump:
                 return signals
 
     def _serve(self, ready: list[tuple[int, int]], now: float, unix_time: int) -> bool:
-        """Moves what is ready; returns whether the owner has to look after something."""
+        """Moves what is ready; returns whether the owner has to look after something.
+
+        Of a descriptor that was not ready a turn ago one packet is taken: mostly there is no other, and asking costs
+        as much as sealing; of one that was, many.
+        """
         is_done = False
+        before, self._ready_before = self._ready_before, [descriptor for descriptor, _ in ready]
         for descriptor, events in ready:
             if descriptor in self._link_events:
-                is_done |= not self._serve_link(descriptor, events, now, unix_time)
+                is_done |= not self._serve_link(descriptor, events, descriptor in before, now, unix_time)
             elif self._tun is not None and descriptor == self._tun.fileno():
-                self._serve_tun(self._tun, now)
+                self._serve_tun(self._tun, descriptor in before, now)
             elif descriptor == self._signals.fileno():
                 self._is_signalled = True
             else:
@@ -178,8 +184,8 @@ class Pump:
         if packets and self._tun is not None:
             self._tun.write_packets(packets, self._bench)
 
-    def _serve_tun(self, tun: TunDevice, now: float) -> None:
-        for packets in tun.read_packets():
+    def _serve_tun(self, tun: TunDevice, is_busy: bool, now: float) -> None:
+        for packets in tun.read_packets(BATCH_PACKETS if is_busy else 1):
             if self.core is None:
                 continue
             if isinstance(packets, Superpacket):
@@ -198,13 +204,13 @@ class Pump:
                 self._bench = Workbench()
         return self._bench
 
-    def _serve_link(self, descriptor: int, events: int, now: float, unix_time: int) -> bool:
+    def _serve_link(self, descriptor: int, events: int, is_busy: bool, now: float, unix_time: int) -> bool:
         """Returns whether this was traffic, or an error that concerns nobody; else a connection came or went."""
         if self._link is None:
             return False
         is_traffic = True
         if events & ~select.EPOLLOUT:
-            arrivals = self._link.receive(descriptor)
+            arrivals = self._link.receive(descriptor, is_busy=is_busy)
             is_traffic = bool(arrivals)
             for address, arrived in arrivals:
                 self._take(address, arrived, now, unix_time)
@@ -227,8 +233,9 @@ class Pump:
 
 def _patience(until: float | None, due: float | None) -> float:
     """Seconds to wait at most; never negative, but for `for ever`."""
-    deadline = earliest(until, due)
-    return _FOREVER if deadline is None else max(0.0, deadline - time.monotonic())
+    if due is None or (until is not None and until < due):
+        due = until
+    return _FOREVER if due is None else max(0.0, due - time.monotonic())
 
 
 def _ignore(address: Address, reason: str) -> None:

@@ -134,7 +134,7 @@ class TcpLink:
         self._by_address[connection.address] = connection
         self._watcher.watch(connection.socket.fileno(), _IDLE)
 
-    def receive(self, descriptor: int) -> list[Arrived]:
+    def receive(self, descriptor: int, *, is_busy: bool = True) -> list[Arrived]:
         connection = self._by_descriptor.get(descriptor)
         if connection is None:
             return []
@@ -216,7 +216,7 @@ class TcpListener(TcpLink):
             raise HostError("listen on the TCP port", error.errno or 0) from error
         watcher.watch(self._socket.fileno(), _IDLE)
 
-    def receive(self, descriptor: int) -> list[Arrived]:
+    def receive(self, descriptor: int, *, is_busy: bool = True) -> list[Arrived]:
         if descriptor != self._socket.fileno():
             return super().receive(descriptor)
         for _ in range(ACCEPTS_PER_TURN):
@@ -279,7 +279,7 @@ class TcpClientLink(TcpLink):
             raise HostError("TCP: connect", error.errno or 0) from error
         watcher.watch(self._socket.fileno(), select.EPOLLOUT)
 
-    def receive(self, descriptor: int) -> list[Arrived]:
+    def receive(self, descriptor: int, *, is_busy: bool = True) -> list[Arrived]:
         if not self.is_connected:
             self._finish_connecting()
             return []

@@ -52,8 +52,11 @@ class Link(Protocol):
     octets_sent: int
     unsent: int  # datagrams or packets for which there was no room
 
-    def receive(self, descriptor: int) -> list[Arrived]:
-        """Datagrams that have arrived, grouped by sender in order of arrival. Trains are valid until the next call."""
+    def receive(self, descriptor: int, *, is_busy: bool = True) -> list[Arrived]:
+        """Datagrams that have arrived, grouped by sender in order of arrival. Trains are valid until the next call.
+
+        `is_busy`: more than one is to be expected.
+        """
 
     def send(self, datagrams: Sequence[tuple[Outgoing, Address]]) -> None:
         """Sends in order; what cannot be sent is dropped and counted."""

@@ -112,13 +112,13 @@ class TunDevice:
     def fileno(self) -> int:
         return self._descriptor
 
-    def read_packets(self) -> list[list[bytes] | Superpacket]:
-        """What the kernel has to send, up to a batch, in order; empty if there is nothing."""
+    def read_packets(self, most: int = BATCH_PACKETS) -> list[list[bytes] | Superpacket]:
+        """What the kernel has to send, up to `most` packets, in order; empty if there is nothing."""
         batch: list[list[bytes] | Superpacket] = []
         packets: list[bytes] = []
         octets_at_once = _READ_OCTETS if self._has_offload else self._largest_packet
         try:
-            for _ in range(BATCH_PACKETS):
+            for _ in range(most):
                 packet = os.read(self._descriptor, octets_at_once)
                 found = read(packet) if self._has_offload else packet
                 self.octets_read += len(packet) - len(PLAIN) * self._has_offload

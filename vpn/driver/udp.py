@@ -88,13 +88,13 @@ class UdpLink:
         with contextlib.suppress(OSError):
             self._socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
 
-    def receive(self, descriptor: int) -> list[Arrived]:
+    def receive(self, descriptor: int, *, is_busy: bool = True) -> list[Arrived]:
         if isinstance(self._traffic, MultihomeSocket):
             return self._receive_singly(self._traffic)
         arrivals = _Arrivals(self._buffer)
         receive, buffer = self._socket.recvmsg_into, self._buffer
         try:
-            for _ in range(BATCH_DATAGRAMS):
+            for _ in range(BATCH_DATAGRAMS if is_busy else 1):
                 at = arrivals.at
                 octets, control, _, address = receive((buffer[at:] if at else buffer,), _CONTROL_OCTETS)
                 self.octets_received += octets
