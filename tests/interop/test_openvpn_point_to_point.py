@@ -127,3 +127,21 @@ def test_a_client_that_starts_anew_takes_the_place_of_its_older_self(
         ping(lab, INNER_SERVER)
 
     in_lab(body, tmp_path)
+
+
+@pairs
+def test_of_the_ciphers_in_common_the_tls_servers_first_counts(
+    server_program: str, client_program: str, keys: Path, tmp_path: Path
+) -> None:
+    orders = {"server": "AES-192-GCM:CHACHA20-POLY1305:AES-128-GCM", "client": "AES-128-GCM:CHACHA20-POLY1305"}
+
+    def body(lab: TunnelLab) -> None:
+        texts = {role: config(keys, role, f"data-ciphers {names}") for role, names in orders.items()}
+        server = lab.tunnel(server_program, "vpn", texts["server"])
+        server.wait_for("link local (bound)")
+        client = lab.tunnel(client_program, "client", texts["client"])
+        for end in (server, client):
+            end.wait_for("Data Channel: cipher 'CHACHA20-POLY1305'")
+        ping(lab, INNER_SERVER)
+
+    in_lab(body, tmp_path)
