@@ -137,6 +137,8 @@ def hello_with_alpn(name: bytes, protocol: bytes) -> bytes:
         (client_hello(b"r.example"), 853, "dot", "port 853"),
         (hello_with_alpn(b"r.example", b"dot"), 8853, "dot", "the client offers the protocol dot"),
         (client_hello(b"dns.google"), 443, "doh", "dns.google is a public resolver"),
+        (client_hello(b"dns2.example.net"), 443, "doh", "the name begins with dns2."),
+        (client_hello(b"dnsmasq.example.net"), 443, "tls", ""),
         (client_hello(b"r.example"), 443, "tls", ""),
     ],
 )

@@ -1,24 +1,28 @@
 """Encrypted DNS, recognised: the content stays closed, but that it is DNS, and with whom, shows.
 
-Four rules, from sound to weak; the hint says which it was:
+Five rules, from sound to weak; the hint says which it was:
 
     the client offers the protocol `dot` or `doq`                (RFC 7858, RFC 9250: says so itself)
     port 853                                                     (registered for nothing else)
     the name is that of a public resolver, listed here           (such hosts serve nothing else)
     port 443 of an address that resolves in clear DNS as well    (a web server on the same address is taken for one)
+    port 443 of a host whose first label is dns, doh, resolver   (a site about DNS is taken for one)
 
-A resolver of no listed name on port 443 looks like any web site, and stays unrecognised.
+A resolver of another name on port 443 looks like any web site, and stays unrecognised.
 
 Source: RFC 7858, RFC 8484, RFC 9250; the resolvers' own documentation
 """
 
 from __future__ import annotations
 
+import re
+
 from testbed.observer import tls
 from testbed.observer.findings import Findings, Place, as_text
 from testbed.observer.flows import FlowState
 
 DNS_OVER_TLS_PORT, HTTPS_PORT = 853, 443
+TELLING_NAME = re.compile(r"(?:dns|doh|resolver)\d{0,2}\.")
 NAMES = {"dot": "DNS over TLS", "doh": "DNS over HTTPS", "doq": "DNS over QUIC"}
 PUBLIC_RESOLVERS = frozenset(
     (
@@ -75,4 +79,5 @@ def _recognise(flow: FlowState, hello: tls.ClientHello, findings: Findings) -> t
         return "doh", f"{name} is a public resolver"
     if flow.server.endpoint.address in findings.resolvers and flow.server.endpoint.port == HTTPS_PORT:
         return "doh", "port 443 of an address that resolves names in clear DNS in the same capture"
-    return "", ""
+    telling = TELLING_NAME.match(name) if flow.server.endpoint.port == HTTPS_PORT else None
+    return ("doh", f"the name begins with {telling.group()}") if telling else ("", "")
