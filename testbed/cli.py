@@ -280,13 +280,13 @@ def lesson(
         _print(command.questions(prepared))
         return
     try:
-        answers = grade.read_text("utf-8-sig") if grade else ""
+        pupils = command.class_answers(grade, prepared) if grade else ()
         with command.carried_out(prepared, out, quiet=as_json) as ready:
             if grade is None:
                 command.taught(ready)
             else:
-                _print(command.graded(ready, answers, str(grade), as_json=as_json))
-    except (BadAnswers, UnicodeDecodeError) as error:
+                _print(command.graded(ready, pupils, as_json=as_json))
+    except BadAnswers as error:
         _fail(Exit.BAD_INPUT, str(error))
     except LessonBroken as error:
         _fail(Exit.EXPECTATION_FAILED, str(error))

@@ -234,6 +234,7 @@ def _open_openvpn(
         opening.add("Part of an OpenVPN packet", start, end, ("octets", end - start), encrypted=True)
         return 0
     if base + last >= start and at > last + 2:
+        opening.add("Length before a packet in the stream", base + last, base + last + 2, ("octets", at - last - 2))
         openvpn.open_packet(opening, base + last + 2, base + at, state, direction)
     else:
         opening.add("OpenVPN, last part of a packet", start, base + at, encrypted=True)

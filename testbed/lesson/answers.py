@@ -64,11 +64,15 @@ def _rows(condition: Condition, exhibits: Exhibits) -> list[Exposure]:
 
 def _field(condition: Condition, step: Step, exhibits: Exhibits) -> bool:
     wanted_layer, _, wanted_field = condition.value.rpartition("/")
-    return any(
-        (layer.name, label, value) == (wanted_layer, wanted_field, condition.equals)
+    values = [
+        value
         for layer in _shown_packet(step, exhibits).view.layers
         for label, value in layer.fields
-    )
+        if (layer.name, label) == (wanted_layer, wanted_field)
+    ]
+    if condition.has is not None:
+        return any(condition.has in value for value in values)
+    return condition.equals in values
 
 
 def _layer(condition: Condition, step: Step, exhibits: Exhibits) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,12 @@ from pathlib import Path
 from testbed import run as running
 from testbed.lesson.answers import right_choice
 from testbed.lesson.exhibits import Exhibits
-from testbed.lesson.grade import Grades, grades_text, read_answers
+from testbed.lesson.grade import BadAnswers, Grades, Pupil, grades_text, read_answers
 from testbed.lesson.teach import teach
 from testbed.lesson.text import question
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
 from testbed.scenario.lesson_values import Step
-from testbed.scenario.shipped import list_scenarios
+from testbed.scenario.shipped import ShippedScenario, list_scenarios
 
 FOLDER = "lessons"
 _WIDEST = 100
@@ -36,19 +37,26 @@ class Lesson:
 
 def listing() -> str:
     """The lessons that ship, in their order."""
-    lessons = [entry for entry in list_scenarios() if entry.name.startswith(f"{FOLDER}/")]
+    lessons = _shipped()
     width = max((len(entry.name) for entry in lessons), default=0) - len(FOLDER)
     return "".join(f"{entry.name.partition('/')[2]:<{width}} {entry.title}\n" for entry in lessons)
 
 
+def _shipped() -> list[ShippedScenario]:
+    return [entry for entry in list_scenarios() if entry.name.startswith(f"{FOLDER}/")]
+
+
 def prepare_lesson(name: str) -> running.Prepared:
     """The lesson's scenario, checked and planned; `name` may leave out the folder. Errors: ScenarioErrors."""
-    shipped = {entry.name for entry in list_scenarios()}
-    prepared = running.prepare(f"{FOLDER}/{name}" if f"{FOLDER}/{name}" in shipped else name, [], [], None)
+    lessons = [entry.name.removeprefix(f"{FOLDER}/") for entry in _shipped()]
+    known = f"lessons that ship: {', '.join(lessons)}"
+    if name not in lessons and not os.path.exists(name) and "/" not in name:
+        message = f"no such file, and no lesson of that name ships{nearest(name, lessons)}; {known}"
+        raise ScenarioErrors([Mistake(name, 0, 0, "", message)])
+    prepared = running.prepare(f"{FOLDER}/{name}" if name in lessons else name, [], [], None)
     if not prepared.scenario.lesson:
-        lessons = [entry.partition("/")[2] for entry in sorted(shipped) if entry.startswith(f"{FOLDER}/")]
-        message = f"has no `lesson`: no steps to go through; lessons that ship: {', '.join(lessons)}"
-        raise ScenarioErrors([Mistake(prepared.scenario.file, 0, 0, "lesson", message + nearest(name, lessons))])
+        message = f"no steps to go through; {known}"
+        raise ScenarioErrors([Mistake(prepared.scenario.file, 0, 0, "lesson", message)])
     return prepared
 
 
@@ -70,9 +78,19 @@ def questions(prepared: running.Prepared) -> str:
     return "\n".join(lines) + "\n"
 
 
-def graded(lesson: Lesson, text: str, source: str, *, as_json: bool) -> str:
-    """The class's grades. Errors: BadAnswers."""
-    grades = Grades(read_answers(text, source, lesson.steps), lesson.right, tuple(step.title for step in lesson.steps))
+def class_answers(path: Path, prepared: running.Prepared) -> tuple[Pupil, ...]:
+    """A class's answers from its file, before anything is built. Errors: BadAnswers."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise BadAnswers(f"{path}: {reason}; give a CSV file such as `--sheet` describes") from None
+    return read_answers(text, str(path), prepared.scenario.lesson)
+
+
+def graded(lesson: Lesson, pupils: tuple[Pupil, ...], *, as_json: bool) -> str:
+    """The class's grades."""
+    grades = Grades(pupils, lesson.right, tuple(step.title for step in lesson.steps))
     return json.dumps(grades.to_dict(), indent=2, ensure_ascii=False) + "\n" if as_json else grades_text(grades)
 
 

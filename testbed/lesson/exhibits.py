@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 from testbed.capture.reader import CaptureReader
 from testbed.dissection.capture import CaptureDissector
 from testbed.report.packets import PacketView
-from testbed.result import RunResult
+from testbed.result import ActionRecord, RunResult
 from testbed.scenario.lesson_values import Condition, Show
 
 MOST_FRAMES = 5_000
@@ -41,9 +42,9 @@ class Exhibits:
         tap = next((tap for tap in variant.taps if tap.name == where.observer), None)
         if tap is None:
             return
-        action = next((action for action in variant.actions if action.id == where.action), None)
+        start, end = _window(variant.actions, where.action)
         for packet in self._all(tap.file):
-            if action and not action.started_at - _MARGIN_S <= packet.view.time <= action.ended_at + _MARGIN_S:
+            if not start <= packet.view.time < end:
                 continue
             if where.protocol not in (None, packet.view.protocol):
                 continue
@@ -68,6 +69,14 @@ class Exhibits:
                     Packet(file, frame.number, dissector.open(frame)) for frame in islice(reader, MOST_FRAMES)
                 ]
         return self._opened[file]
+
+
+def _window(actions: Sequence[ActionRecord], action: str | None) -> tuple[float, float]:
+    """From when to when an action's packets come: with those right after its end, up to the next one's start."""
+    for record, following in zip_longest(actions, actions[1:]):
+        if record.id == action:
+            return record.started_at, min(record.ended_at + _MARGIN_S, following.started_at if following else math.inf)
+    return -math.inf, math.inf
 
 
 def _texts(view: PacketView) -> Iterator[str]:

@@ -74,8 +74,8 @@ def _check_condition(
     if len(forms) != 1:
         yield place.mistake(f"must have exactly one of {', '.join(FORMS)}; it has {', '.join(forms) or 'none'}")
         return
-    if forms[0] == "field" and (model.equals is None or "/" not in (model.field or "")):
-        yield place.mistake("a field is LAYER/FIELD, and `is: TEXT` says what it must be")
+    if forms[0] == "field" and ((model.equals is None and model.has is None) or "/" not in (model.field or "")):
+        yield place.mistake("a field is LAYER/FIELD, and `is: TEXT` or `has: TEXT` says what it must be or contain")
     if forms[0] in ("field", "layer") and all(show.what != "packet" for show in step.show):
         yield place.mistake("this step shows no packet whose fields could be looked at")
     if forms[0] == "egress" and not model.site:

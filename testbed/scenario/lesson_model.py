@@ -40,7 +40,7 @@ class ConditionModel(_Model):
     hidden: Literal[_KINDS] | None = Field(  # type: ignore[valid-type]
         None, description="Every fact of this kind is hidden."
     )
-    field: str | None = Field(None, description="LAYER/FIELD of the packet shown has the text `is`.")
+    field: str | None = Field(None, description="LAYER/FIELD of the packet shown is the text `is`, or contains `has`.")
     layer: str | None = Field(None, description="The packet shown has a layer of this name.")
     egress: str | None = Field(None, description="The interface by which the client's kernel sends to `site`.")
     packets: str | None = Field(None, description="How many packets there are, such as '>= 3' or '0'.")
@@ -52,7 +52,7 @@ class ConditionModel(_Model):
     site: str | None = Field(None, description="Which site; egress needs it, seen and hidden may have it.")
     action: str | None = Field(None, description="Only facts of this action, or packets from while it ran.")
     protocol: str | None = Field(None, description="packets: only those whose last layer is called so.")
-    has: str | None = Field(None, description="packets: only those in which this text stands.")
+    has: str | None = Field(None, description="packets: only those in which this text stands; field: what it contains.")
     than: str | None = Field(None, description="larger: the other variant.")
     equals: str | None = Field(None, alias="is", description="field: what it says.")
 
