@@ -30,12 +30,12 @@ from testbed.workload.http_plan import Message, Target, note_message
 from testbed.workload.resolve import is_address
 
 DATAGRAM_OCTETS = 65535
-# The library also says on stderr why a connection failed, unless its logger has a handler; the action's record says it.
-logging.getLogger("quic").addHandler(logging.NullHandler())
 
 
 def fetch(attempt: Attempt, target: Target, message: Message, addresses: list[str]) -> tuple[int, int, str]:
     """Status, octets of the body and the address that answered. Errors: ActionFailed names every address tried."""
+    # The library also tells its log, which is stderr here, why a connection failed; the action's record says it.
+    logging.getLogger("quic").setLevel(logging.CRITICAL)
     failures = []
     with ExitStack() as stack:
         keylog = stack.enter_context(open(attempt.request.keylog, "a")) if attempt.request.keylog else None
