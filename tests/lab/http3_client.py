@@ -57,4 +57,4 @@ async def main(ca: str, address: str, host: str, path: str, file: str = "") -> N
         print(hashlib.sha256(client.body).hexdigest(), file=sys.stderr)
 
 
-asyncio.run(asyncio.wait_for(main(*sys.argv[1:]), 25))
+asyncio.run(main(*sys.argv[1:]))

@@ -80,8 +80,9 @@ class Net:
     def run(self, argv: Sequence[str], node: str = "client", **options: Any) -> subprocess.CompletedProcess[str]:
         command = [*self._enter(node), *argv]
         environment = {**options.pop("env", os.environ), "PYTHONPATH": str(ROOT)}
+        patience_s = options.pop("timeout", 30)
         return subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=30, env=environment, **options
+            command, check=False, capture_output=True, text=True, timeout=patience_s, env=environment, **options
         )
 
     def workload(self, request: dict[str, Any]) -> list[dict[str, Any]]:

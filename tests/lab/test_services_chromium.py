@@ -17,6 +17,7 @@ from tests.lab.services_net import WWW, Net, default_request, services_net, serv
 
 pytestmark = [pytest.mark.root, pytest.mark.interop]
 
+PATIENCE_S = 180
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
@@ -44,7 +45,7 @@ def key_of(net: Net) -> str:
 
 def open_page(net: Net, profile: Path, url: str, *flags: str) -> subprocess.CompletedProcess[str]:
     trust = f"--ignore-certificate-errors-spki-list={key_of(net)}"
-    return net.run(["chromium", *_FLAGS, f"--user-data-dir={profile}", trust, *flags, url])
+    return net.run(["chromium", *_FLAGS, f"--user-data-dir={profile}", trust, *flags, url], timeout=PATIENCE_S)
 
 
 def test_chromium_opens_a_page_over_http3(net: Net, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.lab.services_net import SHOP, WWW, Net, default_request, services_net
 pytestmark = pytest.mark.root
 
 HTTP3_CLIENT = Path(__file__).with_name("http3_client.py")
+PATIENCE_S = 120
 PATTERN = bytes(range(256))
 
 
@@ -34,7 +35,7 @@ def record_of(net: Net, path: str) -> dict[str, Any]:
 
 
 def http3(net: Net, *arguments: str) -> subprocess.CompletedProcess[str]:
-    done = net.run([sys.executable, str(HTTP3_CLIENT), str(net.ca), *arguments])
+    done = net.run([sys.executable, str(HTTP3_CLIENT), str(net.ca), *arguments], timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return done
 

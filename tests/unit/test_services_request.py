@@ -10,7 +10,10 @@ import pytest
 from testbed.services.request import Authority, RequestError, Resolver, ServicesRequest, Site
 from testbed.services.zones import zones_of_sites
 
-SITES = (Site("www.example.com", "web", ("192.0.2.1", "2001:db8::1"), https=False),)
+SITES = (
+    Site("www.example.com", "web", ("192.0.2.1", "2001:db8::1"), https=False, http3=True),
+    Site("dns.example.net", "web", ("192.0.2.2",), dot=True, doh=True, forwards={".": ("192.0.2.53",)}, freebind=True),
+)
 REQUEST = ServicesRequest(
     nodes={"web": 5, "isp": 6},
     log_directory=7,
@@ -46,6 +49,10 @@ def broken(*path: str | int, value: Any) -> str:
         (broken("sites", 0, "addresses", value=[]), "request.sites[0].addresses: needs at least one address"),
         (broken("sites", 0, "addresses", value=["300.1.1.1"]), "request.sites[0].addresses: '300.1.1.1'"),
         (broken("sites", 0, "http", value=1), "request.sites[0].http: must be bool"),
+        (broken("sites", 0, "http3", value="yes"), "request.sites[0].http3: must be bool"),
+        (broken("sites", 0, "doh", value=None), "request.sites[0].doh: must be bool"),
+        (broken("sites", 0, "forwards", value={".": ["a"]}), "request.sites[0].forwards..: 'a' does not appear"),
+        (broken("sites", 0, "forwards", value={".": []}), "request.sites[0].forwards..: needs at least one address"),
         (broken("sites", 0, "node", value="moon"), "request.sites[0].node: 'moon' is not in request.nodes"),
         (broken("resolvers", 0, "port", value=1), "request.resolvers[0].port: unknown key"),
         (broken("authorities", 0, "zones", 0, "records", 0, "ttl", value=True), "records[0].ttl: must be int"),

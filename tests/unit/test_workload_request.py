@@ -56,6 +56,9 @@ def test_an_action_of_a_scenario_is_taken_as_it_is() -> None:
         ({"id": "1", "verb": "ping", "target": "x", "count": 0}, "request.actions[0].count: must be a whole number"),
         ({"id": "1", "verb": "http", "target": "x", "headers": [["A", "b\r\nC: d"]]}, "headers: each must be a name"),
         ({"id": "1", "verb": "http", "target": "x", "family": "ipx"}, "family: 'ipx' is none of any, ipv4, ipv6"),
+        ({"id": "1", "verb": "https", "target": "x", "version": "4"}, "version: '4' is none of 1.1, 2, 3"),
+        ({"id": "1", "verb": "dns", "target": "x", "over": "doq"}, "over: 'doq' is none of udp, tcp, dot, doh"),
+        ({"id": "1", "verb": "dns", "target": "x", "server": 9}, "request.actions[0].server: must be text"),
     ],
 )
 def test_a_mistake_in_an_action_is_named_with_its_place(action: dict[str, Any], message: str) -> None:
