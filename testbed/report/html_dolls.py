@@ -140,7 +140,7 @@ def _sealed_doll(
     ):
         keys = (file, outer), (inside.file, request[1].frame)
         lead = (
-            f"The client {action_in_words(request[0])}. To the ISP the packet ends at the seal; "
+            f"The client {action_in_words(request[0])}. To a listener the packet ends at the seal; "
             "the client's tunnel device recorded what it put inside."
         )
         yield dolls(

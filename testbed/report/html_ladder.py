@@ -29,6 +29,7 @@ _NOISE = ("ARP", "ICMPv6")  # finding a neighbour, not talking to a site; a ping
 SEALED = ("OpenVPN", "WireGuard", "ESP", "DTLS")
 _TCP = re.compile(r"^\d+ → \d+ \[(?P<flags>[^\]]*)\]")
 _UNFINISHED = "[TCP segment of a reassembled PDU]"
+_QUIC_IDS = re.compile(r", [DS]CID=[0-9a-f]*")
 _HTTP = re.compile(r"[A-Z]+ \S+ HTTP/|HTTP/1")
 _DATA_AFTER_HANDSHAKE = 2
 _LETTER = 7.7  # of a label, about
@@ -169,12 +170,15 @@ def _arrow(
         time=time,
         frame=line.frame,
         packet_id=packet_id,
-        kind=_kind(line),
+        kind=kind_of_line(line),
         spoken=f"frame {line.frame}, {time}, {who[0]} to {who[1]}: {label}" + (f", {meaning}" if meaning else ""),
     )
 
 
-def _kind(line: PacketLine) -> str:
+def kind_of_line(line: PacketLine) -> str:
+    """Whether a packet's content can be read (clear), cannot (sealed), or sets up a tunnel (control)."""
+    if line.protocol == "QUIC":
+        return "clear" if line.summary.startswith(("Initial", "Version Negotiation", "Retry")) else "sealed"
     if line.protocol not in SEALED:
         return "sealed" if line.summary.startswith("Application Data") else "clear"
     return "sealed" if "DATA" in line.summary or line.protocol == "ESP" else "control"
@@ -201,6 +205,7 @@ def short_text(line: PacketLine) -> tuple[str, str]:
         text = re.sub(
             r"0x[0-9a-f]{4} ", "", text.replace("Standard query", "query").replace("query response", "answer")
         )
+    text = _QUIC_IDS.sub("", text) if line.protocol == "QUIC" else text
     return line.protocol, text.removeprefix("HTTP/1.1 ") if line.protocol == "HTTP" else text
 
 
@@ -222,24 +227,40 @@ _WORD_MEANINGS = (
     ("P_DATA", "A packet of somebody's, sealed."),
 )
 _TLS_MEANINGS = (
-    ("Client Hello", "Let us encrypt. I want this site:"),
+    ("Client Hello", "Let us encrypt. I want this site."),
     ("Server Hello", "Agreed; from here on sealed."),
     ("Application Data", "Sealed."),
     ("Change Cipher Spec", "From here on sealed."),
 )
+_QUIC_MEANINGS = (
+    ("Client Hello", "A connection, please. I want this site; everybody can open this."),
+    ("Server Hello", "Agreed; from here on sealed."),
+    ("Initial", "A piece of the handshake that everybody can open."),
+    ("Handshake", "Sealed."),
+    ("Protected Payload", "Sealed."),
+)
+_HTTP2_MEANINGS = (
+    ("]: GET", "This page, please."),
+    ("]: POST", "This page, please."),
+    ("]: ", "Here it is."),
+    ("SETTINGS", "This is how I talk."),
+    ("GOAWAY", "I have said everything."),
+)
+_DNS_MEANINGS = (("response", "Here it is."), ("query", "What is the address of this name?"))
+# by protocol: what in its line says which meaning, the first that is found
+_MEANINGS = {"QUIC": _QUIC_MEANINGS, "HTTP2": _HTTP2_MEANINGS, "DNS": _DNS_MEANINGS}
 
 
 def meaning_of(line: PacketLine) -> str:
     """What the packet says, in words for a class; empty where its own label says it already."""
-    if line.protocol in SEALED:
-        return next((words for start, words in _WORD_MEANINGS if start in line.summary), "")
+    known = _WORD_MEANINGS if line.protocol in SEALED else _MEANINGS.get(line.protocol)
+    if known is not None:
+        return next((words for part, words in known if part in line.summary), "")
     if line.protocol.startswith(("TLS", "SSL")):
-        return next((words for start, words in _TLS_MEANINGS if line.summary.startswith(start)), "").rstrip(":")
+        return next((words for start, words in _TLS_MEANINGS if line.summary.startswith(start)), "")
     flags = _TCP.match(line.summary)
     if line.protocol == "TCP" and flags is not None and "Len=0" in line.summary:
         return _FLAG_MEANINGS.get(flags["flags"], "")
-    if line.protocol == "DNS":
-        return "Here it is." if "response" in line.summary else "What is the address of this name?"
     if short_text(line)[0] == "HTTP":
         return "Here it is." if line.summary.startswith("HTTP/") else "This page, please."
     return ""
@@ -287,6 +308,8 @@ def ladders(
     made: list[LadderView | None] = []
     if bare in told:
         made += list(_of_actions(told[bare], opened))
+    others = [one for name, one in told.items() if name != bare and one.variant.tunnel is None]
+    made += [_first_of(one, f"ladder-other-{number}", opened) for number, one in enumerate(others, start=1)]
     if full in told:
         made.append(_handshake(told[full], opened))
         made += list(_in_the_tunnel(told[full], inside.get(full or ""), opened))
@@ -304,9 +327,19 @@ def _of_actions(told: _Told, opened: Opened) -> Iterator[LadderView | None]:
         firsts.setdefault(action.verb, action)
     for verb, action in firsts.items():
         title = _VERB_TITLES.get(verb, action_in_words(action).capitalize())
-        lead = f"Variant {told.variant.name}: the client {action_in_words(action)}. Everybody on the way reads this."
+        lead = f"Variant {told.variant.name}: the client {action_in_words(action)}. As everybody on the way has it."
         lines = during(action, told.variant, told.lines)
         yield ladder(f"ladder-{verb}", title, lead, told.file, lines, told.places, opened)
+
+
+def _first_of(told: _Told, name: str, opened: Opened) -> LadderView | None:
+    """Of another variant without a tunnel, how it does the first thing: there the variants differ, if not in what."""
+    if not told.variant.actions:
+        return None
+    action = told.variant.actions[0]
+    title = f"{_VERB_TITLES.get(action.verb, action_in_words(action).capitalize())} (variant {told.variant.name})"
+    lead = f"The client {action_in_words(action)}. As everybody on the way has it."
+    return ladder(name, title, lead, told.file, during(action, told.variant, told.lines), told.places, opened)
 
 
 def during(action: ActionRecord, variant: VariantResult, lines: Iterable[PacketLine]) -> list[PacketLine]:
@@ -319,7 +352,7 @@ def during(action: ActionRecord, variant: VariantResult, lines: Iterable[PacketL
 def _handshake(told: _Told, opened: Opened) -> LadderView | None:
     """From the first packet of the tunnel to its first data packets."""
     sealed = [line for line in told.lines if line.protocol in SEALED]
-    data = [at for at, line in enumerate(sealed) if _kind(line) == "sealed"]
+    data = [at for at, line in enumerate(sealed) if kind_of_line(line) == "sealed"]
     end = data[min(_DATA_AFTER_HANDSHAKE, len(data)) - 1] + 1 if data else len(sealed)
     zero = started_at(told.variant)
     before = sealed[0].time - zero if sealed and zero is not None else 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from testbed.report.html_ladder import SEALED, Opened, during, short_text
+from testbed.report.html_ladder import Opened, during, kind_of_line, short_text
 from testbed.report.packets import PacketLine
 from testbed.report.places import Places
 from testbed.report.summary import started_at
@@ -117,7 +117,7 @@ def _line(line: PacketLine, side: Side, zero: float | None, opened: Opened) -> L
         octets=line.length_octets,
         protocol=protocol,
         text=text,
-        sealed=line.protocol in SEALED,
+        sealed=kind_of_line(line) != "clear",
     )
 
 

@@ -21,6 +21,7 @@ _STEP_X, _STEP_Y = 112, 92
 _LEFT, _TOP = 46, 74
 _BOX_HEIGHT = 32
 _LETTERS = 11
+_EYE_AWAY = 46.0
 _CLEAR_LIFT, _BEYOND_LIFT = -14.0, -6.0
 _TUBE_LIFT = 5.0  # below the middle of the boxes, so that a way beside the tunnel has room above it
 _NODE_WORDS = {"isp": "ISP", "vpn": "VPN"}
@@ -39,12 +40,13 @@ class BoxView:
 
 @dataclass(frozen=True, slots=True)
 class EyeView:
-    """An observer's place: on the link that its tap records. Shape: `name` in words, `here` where the gaze meets it"""
+    """An observer's place, above or below the link that its tap records. Shape: `here` is where the gaze meets it"""
 
     name: str
     x: float
     y: float
     here: float
+    above: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def topology_view(result: RunResult, variant: VariantResult, graph: Graph) -> To
     eyes = _eyes(result, variant, graph, points)
     return TopologyView(
         width=max((x for x, _ in points.values()), default=0) + _LEFT + 12,
-        height=max((y for _, y in points.values()), default=0) + 40,
+        height=max((*(y for _, y in points.values()), *(eye.y + 10 for eye in eyes if not eye.above)), default=0) + 40,
         boxes=tuple(boxes.values()),
         links=tuple(_path([points[a], points[b]]) for a, b in graph.links if a in points and b in points),
         tube=_path([points[node] for node in tunnel_way], lift=_tube_lift(ways)) if len(tunnel_way) > 1 else "",
@@ -195,8 +197,14 @@ def _eyes(result: RunResult, variant: VariantResult, graph: Graph, points: Mappi
             x, y = x + (far[0] - x) * 0.42, y + (far[1] - y) * 0.42
         taken = sum(abs(view.x - x) < 40 for view in views)
         words = shorten(observer_in_words(tap.name), 26)
-        views.append(EyeView(words, x + 44 * taken, max(24.0, y - 44), y - 18))
+        above = not _is_crowded(x, y - _EYE_AWAY, points)
+        views.append(EyeView(words, x + 44 * taken, y - _EYE_AWAY if above else y + _EYE_AWAY, y, above))
     return views
+
+
+def _is_crowded(x: float, y: float, points: Mapping[str, Point]) -> bool:
+    """Whether an eye here would lie on a node's box."""
+    return any(abs(px - x) < _LEFT + 16 and abs(py - y) < _BOX_HEIGHT for px, py in points.values())
 
 
 def _toward_client(graph: Graph, node: str) -> str:
