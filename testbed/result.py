@@ -120,4 +120,5 @@ class RunResult:
     expectations: tuple[ExpectationResult, ...]
     environment: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    captures: tuple[dict[str, Any], ...] = ()  # merged for people: {file, what, packets, secrets}
     schema: str = field(default=SCHEMA)

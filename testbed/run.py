@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from testbed import __version__
-from testbed.aftermath import Mapped, map_tunnel
+from testbed.aftermath import Afterwards, Mapped, map_tunnel, write_captures
 from testbed.dissection.shown import shown_packets
 from testbed.evidence import read_evidence
 from testbed.internet import Roles, lab_request, roles_of
@@ -42,7 +42,7 @@ from testbed.scenario.dump import dump_scenario
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
 from testbed.scenario.load import load_scenario
 from testbed.scenario.shipped import find_scenario
-from testbed.scenario.values import Scenario, TopologyRef, Variant
+from testbed.scenario.values import CLIENT_TUN, Scenario, TopologyRef, Variant
 from testbed.tunnels.openvpn_config import DEVICE
 from testbed.tunnels.programs import missing_program
 from testbed.variant import VariantJob, run_variant
@@ -171,7 +171,22 @@ class ScenarioRun:
             reason = f"{failed} of {len(returned[name]['actions'])} actions failed"
             self._progress.finished(name, ok=not failed, reason=reason)
         judgement = judge(evidence.values(), self._prepared.scenario.expectations)
-        return self._summed_up(returned, judgement, maps)
+        result = self._summed_up(returned, judgement, maps)
+        return replace(result, captures=self._write_captures(result, returned, maps))
+
+    def _write_captures(
+        self, result: RunResult, returned: Mapping[str, dict[str, Any]], maps: Mapping[str, Mapped]
+    ) -> tuple[dict[str, Any], ...]:
+        before = {tap["name"] for values in returned.values() for tap in values["taps"] if tap["before_tunnel_server"]}
+        run = Afterwards(
+            result=result,
+            plans=self._prepared.plans,
+            variants=self._prepared.scenario.variants,
+            maps=maps,
+            keys={name: values["tunnel_keys"] for name, values in returned.items()},
+            before_server=frozenset(before - {CLIENT_TUN}),
+        )
+        return write_captures(self._directory, run)
 
     def _run_in_bubble(self, variant: Variant) -> dict[str, Any]:
         keep = self._keep and variant.name == list(self._prepared.plans)[-1]

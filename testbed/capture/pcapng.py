@@ -1,6 +1,7 @@
 """The pcapng file format: what a tap writes, block by block, and the door to the reader of capture files.
 
-    section header | interface description | enhanced packet … | interface statistics
+    section header | interface description | enhanced packet … | interface statistics       what a tap writes
+    … | name resolution | decryption secrets | …                      what is added for people: see `merge`
 
 A block is `type, total length, body, total length`, padded to four octets. Times are nanoseconds since 1970
 (`if_tsresol` 9). Every packet carries its direction as the interface saw it. The functions build octets and do no
@@ -15,7 +16,7 @@ import struct
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import's milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from testbed.capture.reader import Frame
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 SECTION_HEADER = 0x0A0D0D0A
 INTERFACE_DESCRIPTION = 1
 SIMPLE_PACKET = 3
+NAME_RESOLUTION = 4
 INTERFACE_STATISTICS = 5
 ENHANCED_PACKET = 6
+DECRYPTION_SECRETS = 10
+TLS_KEY_LOG = 0x544C534B
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 
 LINKTYPE_NULL = 0
@@ -39,6 +43,8 @@ LINKTYPE_LINUX_SLL2 = 276
 
 INBOUND = 1
 OUTBOUND = 2
+
+LONGEST_OPTION = 0xFFF0
 
 _END_OF_OPTIONS = struct.pack("=HH", 0, 0)
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -64,9 +70,10 @@ def build_section_header(application: str) -> bytes:
     return _block(SECTION_HEADER, head + _option(4, application.encode()) + _END_OF_OPTIONS)
 
 
-def build_interface(name: str, link_type: int, snap_octets: int = 0) -> bytes:
+def build_interface(name: str, link_type: int, snap_octets: int = 0, description: str = "") -> bytes:
     """An interface with nanosecond times. Shape: `snap_octets` 0 means whole packets."""
-    options = _option(2, name.encode()) + _option(9, b"\x09") + _END_OF_OPTIONS
+    described = _option(3, _text(description)) if description else b""
+    options = _option(2, name.encode()) + described + _option(9, b"\x09") + _END_OF_OPTIONS
     return _block(INTERFACE_DESCRIPTION, struct.pack("=HHI", link_type, 0, snap_octets) + options)
 
 
@@ -77,6 +84,37 @@ def build_packet(interface: int, time_ns: int, data: bytes, original_octets: int
     times = (time_ns >> 32, time_ns & 0xFFFFFFFF)
     head = PACKET_HEAD.pack(ENHANCED_PACKET, total, interface, *times, kept, original_octets)
     return head + data + PACKET_TAILS[kept & 3].pack(2, 4, direction, 0, 0, total)
+
+
+def build_names(names: Iterable[tuple[bytes, Iterable[str]]]) -> bytes:
+    """What addresses are called. Shape: each address is 4 or 16 octets; its first name is the one that is shown."""
+    body = b""
+    for address, called in names:
+        record = address + b"".join(name.encode("ascii", "replace") + b"\0" for name in called)
+        body += struct.pack("=HH", 1 if len(address) == 4 else 2, len(record)) + record + _PADDING[len(record) & 3]
+    return _block(NAME_RESOLUTION, body + struct.pack("=HH", 0, 0))
+
+
+def build_secrets(key_log: str) -> bytes:
+    """TLS secrets in the form of a key log, for the packets behind this block."""
+    octets = key_log.encode("ascii", "replace")
+    head = struct.pack("=II", TLS_KEY_LOG, len(octets))
+    return _block(DECRYPTION_SECRETS, head + octets + _PADDING[len(octets) & 3])
+
+
+def build_commented_packet(
+    interface: int, time_ns: int, data: bytes, original_octets: int, direction: int, comments: Iterable[str]
+) -> bytes:
+    """As `build_packet`, with remarks for whoever reads the file. Shape: each is cut to what a block can hold."""
+    options = b"".join(_option(1, _text(comment)) for comment in comments)
+    options += _option(2, struct.pack("=I", direction)) + _END_OF_OPTIONS
+    head = struct.pack("=IIIII", interface, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), original_octets)
+    return _block(ENHANCED_PACKET, head + data + _PADDING[len(data) & 3] + options)
+
+
+def _text(text: str) -> bytes:
+    """A text as an option's value: UTF-8, no longer than its length field can tell."""
+    return text.encode("utf-8", "backslashreplace")[:LONGEST_OPTION].decode("utf-8", "ignore").encode()
 
 
 def build_statistics(interface: int, started_ns: int, ended_ns: int, received: int, dropped: int) -> bytes:

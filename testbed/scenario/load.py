@@ -24,7 +24,7 @@ from testbed.scenario.tree import MAX_OCTETS, Located, check_size, kind_name, me
 from testbed.scenario.values import Scenario, TopologyRef, Variant
 from testbed.scenario.words import tap_name
 
-RUN_FILES = ("result.json", "report.html", "scenario.yaml")
+RUN_FILES = ("result.json", "report.html", "scenario.yaml", "captures")
 SINGLE_VARIANT = "only"  # the name of the variant of a file that has no variants
 
 TopologyLookup = Collection[str] | Callable[[TopologyRef], TopologyShape | Collection[str]]

@@ -38,7 +38,17 @@ def test_any_free_form_part_that_json_can_hold_comes_back_equal(environment: dic
 
 def test_the_keys_are_those_of_the_contract() -> None:
     plain = json.loads(to_json(sample_result()))
-    assert list(plain) == ["schema", "scenario", "seed", "ok", "variants", "expectations", "environment", "warnings"]
+    assert list(plain) == [
+        "schema",
+        "scenario",
+        "seed",
+        "ok",
+        "variants",
+        "expectations",
+        "environment",
+        "warnings",
+        "captures",
+    ]
     assert plain["schema"] == SCHEMA
     assert set(plain["variants"]["with"]) == {
         *("tunnel", "actions", "interfaces", "routes", "egress", "taps", "exposure", "leaks", "metrics"),
