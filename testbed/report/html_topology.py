@@ -21,7 +21,7 @@ _STEP_X, _STEP_Y = 112, 92
 _LEFT, _TOP = 46, 74
 _BOX_HEIGHT = 32
 _LETTERS = 11
-_EYE_AWAY = 46.0
+_EYE_AWAY, _EYE_BELOW = 46.0, 54.0
 _CLEAR_LIFT, _BEYOND_LIFT = -14.0, -6.0
 _TUBE_LIFT = 5.0  # below the middle of the boxes, so that a way beside the tunnel has room above it
 _NODE_WORDS = {"isp": "ISP", "vpn": "VPN"}
@@ -198,7 +198,7 @@ def _eyes(result: RunResult, variant: VariantResult, graph: Graph, points: Mappi
         taken = sum(abs(view.x - x) < 40 for view in views)
         words = shorten(observer_in_words(tap.name), 26)
         above = not _is_crowded(x, y - _EYE_AWAY, points)
-        views.append(EyeView(words, x + 44 * taken, y - _EYE_AWAY if above else y + _EYE_AWAY, y, above))
+        views.append(EyeView(words, x + 44 * taken, y - _EYE_AWAY if above else y + _EYE_BELOW, y, above))
     return views
 
 

@@ -360,3 +360,56 @@ def test_the_report_of_a_run_with_thousands_of_large_packets_stays_below_three_m
     document = render_html(result, shown.packets, shown.lists, shown.inside)
     assert len(shown.packets) > 100
     assert len(document.encode()) < 3_000_000
+
+
+# -- hostile text ------------------------------------------------------------------------------------------------------
+
+
+def hostile_run(run: tuple[RunResult, ShownPackets], text: str) -> str:
+    """The report with a hostile string wherever a drawing takes one, all else as it is."""
+    result, shown = run
+    topology = {**TOPOLOGY, text: {text: {"peer": "isp", "addresses": [text]}}}
+    whole = result.variants["with"]
+    actions = tuple(replace(action, target=text, verb=text, detail=text) for action in whole.actions)
+    taps = (*whole.taps, replace(whole.taps[0], name=text, node=text, interface=text))
+    told = replace(whole, actions=actions, taps=taps, egress=tuple({**row, "site": text} for row in whole.egress))
+    result = replace(
+        result, scenario={**result.scenario, "topology": topology}, variants={**result.variants, "with": told}
+    )
+    lists = {
+        name: [replace(one, protocol=text, summary=text, source=text) for one in lines]
+        for name, lines in shown.lists.items()
+    }
+    packets = {
+        key: replace(view, source=text, protocol=text, summary=text, layers=tuple(
+            replace(layer, name=text, fields=((text, text),)) for layer in view.layers
+        ))
+        for key, view in shown.packets.items()
+    }  # fmt: skip
+    inside = {name: replace(one, how=text) for name, one in shown.inside.items()}
+    return render_html(result, packets, lists, inside)
+
+
+def test_a_hostile_string_in_any_drawing_adds_no_element_and_no_attribute(run: tuple[RunResult, ShownPackets]) -> None:
+    def shape(text: str) -> list[tuple[str, list[str]]]:
+        return [(tag, sorted(names)) for tag, names in Outline(hostile_run(run, text)).elements]
+
+    hostile = "\"'><script>alert(1)</script></svg></style><!--\x00\u2028\u202e" + "{% raw %}{{ 7*7 }}"
+    assert shape(hostile) == shape("h" * len(hostile))
+    assert "<script>alert" not in hostile_run(run, hostile)
+
+
+def test_an_eye_never_hides_a_box(run: tuple[RunResult, ShownPackets]) -> None:
+    result = run[0]
+    whole = result.variants["with"]
+    exposure = (*whole.exposure, *(replace(row, observer="exit") for row in whole.exposure[:2]))
+    taps = (*whole.taps, replace(whole.taps[0], name="exit", node="vpn", interface="vpn-eth0"))
+    told = replace(whole, taps=taps, exposure=exposure)
+    result = replace(result, variants={**result.variants, "with": told})
+    view = topology_view(result, told, graph_of(result))
+    assert [eye.name for eye in view.eyes] == ["Your ISP", "exit"]
+    for eye in view.eyes:
+        assert 12 <= eye.y <= view.height - 12
+        for box in view.boxes:
+            beside = eye.x + 24 < box.x or eye.x - 24 > box.x + box.width
+            assert beside or eye.y + 12 < box.y or eye.y - 12 > box.y + box.height, (eye, box)
