@@ -6,7 +6,8 @@ which answer with one exception for all that a hostile message can provoke.
 
 Names are tuples of lower-case labels, because text cannot tell a dot inside a label from one between two.
 
-Sources: RFC 1035 section 4, RFC 6891 (EDNS), RFC 4592 for what a `*` label means (in `zones`).
+Sources: RFC 1035 section 4, RFC 6891 (EDNS), RFC 7830 and RFC 8467 section 4.1 (padding), RFC 4592 for what a `*`
+label means (in `zones`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Name = tuple[bytes, ...]
 PLAIN_UDP_OCTETS = 512  # RFC 1035: what a client without EDNS takes
 EDNS_UDP_OCTETS = 1232  # DNS flag day 2020: fits the minimum IPv6 MTU
 MESSAGE_OCTETS = 65535
+PADDING_OPTION = 12
+PADDED_OCTETS = 468  # answers over TLS and HTTPS are a multiple of it, for who pads the question
 
 QUERY, NOTIFY = 0, 4
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
@@ -49,6 +52,7 @@ class Query:
     recursion_desired: bool
     edns_octets: int | None
     edns_version: int
+    padded: bool
     untrusted_label: Any  # the name as it came, so that the answer repeats its spelling
 
     @property
@@ -137,6 +141,7 @@ def parse_query(untrusted: bytes) -> Query:
         recursion_desired=bool(message.header.rd),
         edns_octets=None if edns is None else edns.edns_len,
         edns_version=0 if edns is None else edns.edns_ver,
+        padded=edns is not None and any(getattr(option, "code", None) == PADDING_OPTION for option in edns.rdata),
         untrusted_label=question.qname,
     )
 
@@ -161,9 +166,15 @@ def build_question(message_id: int, query: Query) -> bytes:
     return bytes(message.pack())
 
 
-def build_reply(query: Query, reply: Reply, limit: int) -> bytes:
-    """The answer to `query`, or its empty form with the truncation bit where it would be longer than `limit`."""
+def build_reply(query: Query, reply: Reply, limit: int, *, encrypted: bool = False) -> bytes:
+    """The answer to `query`, or its empty form with the truncation bit where it would be longer than `limit`.
+
+    Shape: an `encrypted` answer to a padded question is padded, so that its length tells less.
+    """
     packed = _pack(query, reply, truncated=False)
+    if encrypted and query.padded:
+        empty = len(_pack(query, reply, truncated=False, padding=b""))
+        return _pack(query, reply, truncated=False, padding=bytes(-empty % PADDED_OCTETS))
     if len(packed) <= limit:
         return packed
     return _pack(query, Reply(reply.rcode, (), (), reply.authoritative, reply.recursion_available), truncated=True)
@@ -237,7 +248,7 @@ def _parse(untrusted: bytes) -> Any:
         raise MalformedMessage(str(error)) from None
 
 
-def _pack(query: Query, reply: Reply, *, truncated: bool) -> bytes:
+def _pack(query: Query, reply: Reply, *, truncated: bool, padding: bytes | None = None) -> bytes:
     header = dnslib.DNSHeader(
         id=query.id,
         bitmap=0,
@@ -253,7 +264,8 @@ def _pack(query: Query, reply: Reply, *, truncated: bool) -> bytes:
     message.add_answer(*reply.answers)
     message.add_auth(*reply.authority)
     if query.edns_octets is not None:
-        message.add_ar(dnslib.EDNS0(udp_len=EDNS_UDP_OCTETS, ext_rcode=reply.rcode >> 4))
+        options = [] if padding is None else [dnslib.EDNSOption(PADDING_OPTION, padding)]
+        message.add_ar(dnslib.EDNS0(udp_len=EDNS_UDP_OCTETS, ext_rcode=reply.rcode >> 4, opts=options))
     return bytes(message.pack())
 
 

@@ -61,14 +61,14 @@ class NameServer:
     responder: Responder
     journal: Journal
 
-    async def answer(self, untrusted: bytes, *, datagram: bool = False) -> Told:
+    async def answer(self, untrusted: bytes, *, datagram: bool = False, encrypted: bool = False) -> Told:
         """The answer to a message, cut to what its client takes where it travels in a `datagram`."""
         try:
             query = dns.parse_query(untrusted)
         except MalformedMessage as error:
             return Told(dns.build_format_error(untrusted), {"rcode": "FORMERR", "error": str(error)})
         reply = await self.responder(query)
-        packed = dns.build_reply(query, reply, query.udp_limit if datagram else dns.MESSAGE_OCTETS)
+        packed = dns.build_reply(query, reply, query.udp_limit if datagram else dns.MESSAGE_OCTETS, encrypted=encrypted)
         said = {
             "name": dns.name_text(query.name),
             "type": dns.type_name(query.type),
@@ -96,7 +96,7 @@ class SiteResolver:
 
     async def respond(self, untrusted: bytes, ends: Connection, transport: str) -> bytes | None:
         asked_at = time.time()
-        told = await self.names.answer(untrusted, datagram=transport == "udp")
+        told = await self.names.answer(untrusted, datagram=transport == "udp", encrypted=transport == "dot")
         line = {"time": asked_at, **ends.line(), "protocol": PROTOCOLS[transport], "dns": told.said}
         self.names.journal.write(line)
         return told.packed

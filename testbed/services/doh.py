@@ -38,7 +38,7 @@ async def answer_query(
     untrusted = body if method == "POST" else _parameter(target)
     if not untrusted or len(untrusted) > dns.MESSAGE_OCTETS:
         return refusal(400, "No DNS message"), None
-    told = await resolver.answer(untrusted)
+    told = await resolver.answer(untrusted, encrypted=True)
     if told.packed is None:
         return refusal(400, "Not a DNS query"), told.said
     headers = (

@@ -6,9 +6,11 @@
     doh   one HTTP/2 connection to port 443, https://NAME/dns-query
 
 An answer counts only if it comes from the server asked and repeats id and question. Over TLS the certificate must hold
-the resolver's name, or its address where it is known by nothing else; then there is no name in SNI either.
+the resolver's name, or its address where it is known by nothing else; then there is no name in SNI either. Questions
+under TLS are padded, so that the length of a packet does not tell the length of the name.
 
-Sources: RFC 1035 section 4.2; RFC 5452 section 9; RFC 7766; RFC 7858 and RFC 8310 (DoT); RFC 8484 (DoH).
+Sources: RFC 1035 section 4.2; RFC 5452 section 9; RFC 7766; RFC 7858 and RFC 8310 (DoT); RFC 8484 (DoH); RFC 7830 and
+RFC 8467 section 4.1 (padding).
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ _HOSTILE = (
     RecursionError,
     OverflowError,
 )  # what parsing may raise
+
+PADDING_OPTION = 12
+PADDED_OCTETS = 128  # questions over TLS and HTTPS are a multiple of it
 
 Sent = Callable[[], None]  # called when a question has left
 
@@ -136,7 +141,7 @@ class _StreamChannel:
 
     def ask(self, question: Any, sent: Sent) -> Any:
         self.sock.settimeout(self.attempt.remaining_s())
-        self.sock.sendall(_framed(bytes(question.pack())))
+        self.sock.sendall(_framed(_padded(question)))
         sent()
         while True:
             self.sock.settimeout(self.attempt.remaining_s())
@@ -155,7 +160,7 @@ class _HttpsChannel:
 
     def ask(self, question: Any, sent: Sent) -> Any:
         question.header.id = 0  # RFC 8484 section 4.1: the same question is the same request
-        packed = bytes(question.pack())
+        packed = _padded(question)
         lines = (("Accept", DOH_TYPE), ("Content-Type", DOH_TYPE))
         headers = self._headers("POST", "https", self._authority, DOH_PATH, lines, packed)
         response = self._connection.exchange(headers, packed, sent)
@@ -165,6 +170,16 @@ class _HttpsChannel:
                 f"name server https://{self._authority}{DOH_PATH}: status {response.status}, no DNS answer"
             )
         return message
+
+
+def _padded(question: Any) -> bytes:
+    """The question with EDNS and so much padding that names of usual length look alike."""
+    question.ar.clear()
+    question.add_ar(dnslib.EDNS0(udp_len=1232, opts=[dnslib.EDNSOption(PADDING_OPTION, b"")]))
+    padding = bytes(-len(question.pack()) % PADDED_OCTETS)
+    question.ar.clear()
+    question.add_ar(dnslib.EDNS0(udp_len=1232, opts=[dnslib.EDNSOption(PADDING_OPTION, padding)]))
+    return bytes(question.pack())
 
 
 def _framed(packed: bytes) -> bytes:

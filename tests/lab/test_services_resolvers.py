@@ -63,6 +63,19 @@ def test_dig_refuses_a_resolver_whose_certificate_holds_another_name(net: Net) -
     assert "93.184.216.34" in net.dig(f"@{RESOLVER[0]}", f"+tls-hostname={RESOLVER[0]}", *right), "or its address"
 
 
+@pytest.mark.parametrize("flag", ["+tls", "+https"])
+def test_a_padded_question_gets_a_padded_answer_and_only_under_tls(net: Net, flag: str) -> None:
+    trust = (f"+tls-ca={net.ca}", f"+tls-hostname={NAME}")
+    sizes = set()
+    for name in ("a.www.example.com", f"{'a' * 40}.www.example.com"):
+        answer = net.dig(f"@{RESOLVER[0]}", *trust, flag, "+padding=128", name)
+        assert "; PAD" in answer, answer
+        sizes.add(answer.split("MSG SIZE")[1])
+        assert "; PAD" not in net.dig(f"@{RESOLVER[0]}", *trust, flag, name)
+        assert "; PAD" not in net.dig(f"@{RESOLVER[0]}", "+padding=128", name)
+    assert sizes == {"  rcvd: 468\n\n"}
+
+
 def test_what_is_too_long_for_a_datagram_comes_whole(net: Net) -> None:
     assert dig(net, RESOLVER[0], "+tls", "long.test", "TXT").count("all work and no play") > 90
     assert dig(net, RESOLVER[0], "+https", "long.test", "TXT").count("all work and no play") > 90

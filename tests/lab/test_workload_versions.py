@@ -164,6 +164,8 @@ def test_a_resolver_of_one_s_own_is_asked_over_every_transport(net: Net, over: s
     assert kinds(line) == wanted
     assert values(line, "server-address") == ["93.184.216.35"]
     if encrypted:
+        assert {entry["dns"]["octets"] for entry in asked} == {468}, "padded, as RFC 8467 has it"
+        assert {entry.get("body_octets", 128) for entry in asked} == {128}
         assert len({tuple(entry["source"]) for entry in asked}) == 1, "one connection for all questions"
         assert values(line, "tls-name") == ["dns.example.com"]
 
