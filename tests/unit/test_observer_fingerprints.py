@@ -113,7 +113,7 @@ def test_a_second_hello_behind_a_change_of_cipher_is_read_and_encrypted_records_
     bodies = [handshake.body for handshake in tls.parse_handshakes(first + change + second)]
     hellos = [tls.parse_client_hello(body) for body in bodies]
     assert [hello.server_name for hello in hellos if hello] == [b"a.example", b"b.example"]
-    encrypted = b"\x16\3\3\0\x28" + bytes(range(1, 41))
+    encrypted = b"\x16\3\3\0\x10" + b"\x14\0\0\x0c" + bytes(12)  # by chance of a message's form
     assert len(tls.parse_handshakes(first + change + encrypted)) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import tracemalloc
 
 import brotli  # type: ignore[import-untyped]  # it ships no types
 import pytest
@@ -71,6 +72,7 @@ def test_headers_are_read_over_continuations_and_trailers_belong_to_their_messag
         ("identity", BODY),
         ("zstd", BODY),  # unknown: left as it is
     ],
+    ids=["gzip", "br", "both", "none", "unknown"],
 )
 def test_bodies_are_decoded(coding: str, octets: bytes) -> None:
     connection = client()
@@ -86,7 +88,12 @@ def test_a_body_never_grows_beyond_the_limit(coding: bytes) -> None:
     bomb = bytes(30 << 20)
     small = gzip.compress(bomb) if coding == b"gzip" else brotli.compress(bomb, quality=4)
     assert len(small) < 100_000
-    assert codings.decode(small, [coding], 5000) == bytes(5000)
+    tracemalloc.start()
+    try:
+        assert codings.decode(small, [coding], 5000) == bytes(5000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20  # nor does it do so in between
+    finally:
+        tracemalloc.stop()
     assert len(codings.decode(small, [coding] * 9, 5000)) <= 5000
 
 
