@@ -8,7 +8,7 @@ The output depends on the arguments alone: no clock, no random identifiers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -48,7 +48,7 @@ def render_html(
         .get_template("report.html.j2")
         .render(
             **_result_context(result),
-            **_packet_context(result, packets or {}),
+            **_packet_context(result, packets or {}, inside or {}),
             **_drawing_context(result, packets or {}, packet_lists or {}, inside or {}),
             **page_context(),
         )
@@ -86,8 +86,9 @@ def _of_kind(exposures: Sequence[Exposure], kind: Kind) -> list[Exposure]:
     return [row for row in exposures if row.fact.kind == kind]
 
 
-def _packet_context(result: RunResult, packets: Packets) -> dict[str, Any]:
+def _packet_context(result: RunResult, packets: Packets, inside: Mapping[str, Inside]) -> dict[str, Any]:
     ids = packet_ids(packets)
+    carried = _carried(inside.values(), ids)
     zeros = {name: started_at(variant) for name, variant in result.variants.items()}
     pairs = [
         (row, list(proof_views(row.evidence, ids, zeros.get(row.variant), log=is_server(row.observer))))
@@ -98,10 +99,20 @@ def _packet_context(result: RunResult, packets: Packets) -> dict[str, Any]:
         "failing": [pair for pair in pairs if not pair[0].holds],
         "holding": [pair for pair in pairs if pair[0].holds],
         "packet_files": [
-            (file, [(ids[key], key[1], packets[key]) for key in keys])
+            (file, [(ids[key], key[1], packets[key], carried.get(key, ())) for key in keys])
             for file, keys in groupby(sorted(packets), key=lambda key: key[0])
         ],
     }
+
+
+def _carried(inside: Iterable[Inside], ids: Mapping[PacketKey, str]) -> dict[PacketKey, list[tuple[str, str, int]]]:
+    """For each sealed packet the packets it carried, if the report holds them: identifier, file and frame."""
+    found: dict[PacketKey, list[tuple[str, str, int]]] = {}
+    for one in inside:
+        for inner, outer in one.outer_of.items():
+            if (one.file, inner) in ids:
+                found.setdefault((one.outer_file, outer), []).append((ids[one.file, inner], one.file, inner))
+    return found
 
 
 def _drawing_context(

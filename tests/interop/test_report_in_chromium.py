@@ -240,7 +240,7 @@ def test_every_cell_opens_and_every_frame_number_opens_its_packet(drawn: Chromiu
     }).length"""
     assert drawn.value("document.querySelectorAll('button.cell').length") > 40
     assert drawn.value(stuck) == 0
-    dead = """[...document.querySelectorAll('a[data-packet]')].filter((link) => {
+    dead = """[...document.querySelectorAll('[data-shows] a[data-packet]')].filter((link) => {
       const slot = link.closest('[data-shows]').querySelector('.packet-slot');
       const press = () => link.dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}));
       if (slot.dataset.shown === link.dataset.packet) press();
@@ -260,6 +260,20 @@ def test_an_arrow_of_a_ladder_opens_its_packet_by_keyboard_and_escape_leads_back
     drawn.press("Escape", 27)
     assert drawn.value("document.querySelector('#ladder-http .packet-slot').childElementCount") == 0
     assert drawn.value("document.activeElement === document.querySelector('#ladder-http a[data-packet]')")
+
+
+def test_a_sealed_packet_leads_to_the_one_it_carried_and_escape_back_to_where_it_was_opened(drawn: Chromium) -> None:
+    at_home = "[...document.querySelectorAll('#ladder-outside svg a[data-packet]')].at(-1)"
+    drawn.value("document.querySelector('#ladder-outside').closest('details').open = true")
+    drawn.value(f"{at_home}.focus()")
+    drawn.press("Enter", 13, "\r")
+    slot = "document.querySelector('#ladder-outside .packet-slot')"
+    assert "P_DATA_V2" in drawn.value(f"{slot}.textContent")
+    drawn.click("#ladder-outside .packet-slot .carried a")
+    assert drawn.value(f"{slot}.getAttribute('aria-label')").startswith("with/client-tun.pcapng frame ")
+    assert "P_DATA_V2" not in drawn.value(f"{slot}.textContent")
+    drawn.press("Escape", 27)
+    assert drawn.value(f"document.activeElement === {at_home}")
 
 
 def test_the_seal_of_the_inner_packet_breaks_by_click(drawn: Chromium) -> None:

@@ -235,6 +235,16 @@ def test_the_strip_counts_every_octet_of_the_packet_once(run: tuple[RunResult, S
     assert {piece.kind for piece in whole.strip[4:]} == {"ciphertext"}
 
 
+def test_a_sealed_packet_names_what_it_carried_and_a_ping_of_the_tunnels_own_nothing(
+    run: tuple[RunResult, ShownPackets],
+) -> None:
+    text = document(run)
+    by_title = {part.split('"')[0]: part for part in text.split('data-title="')[1:]}
+    assert ">with/client-tun.pcapng frame 6</a></p>" in by_title["with/isp.pcapng frame 10"]
+    assert "What it carried" not in by_title["with/isp.pcapng frame 4"]
+    assert "What it carried" not in by_title["without/isp.pcapng frame 6"]
+
+
 def test_without_a_pair_the_doll_stays_closed_and_says_why(run: tuple[RunResult, ShownPackets]) -> None:
     result, shown = run
     unsure = {"with": Inside("with/client-tun.pcapng", (), "with/isp.pcapng", {}, "Nobody can tell.")}

@@ -23,9 +23,12 @@ function showPacket(link, go) {
   const packet = document.getElementById(link.dataset.packet);
   if (!slot || !packet) return false;
   const again = slot.dataset.shown === link.dataset.packet;
-  closeSlot(slot);
+  const isInside = slot.contains(link);
+  const before = closeSlot(slot);
   if (again) return true;
-  slot.dataset.shown = link.dataset.showing = link.dataset.packet;
+  const opener = isInside ? before : link;
+  if (opener) opener.dataset.showing = "";
+  slot.dataset.shown = link.dataset.packet;
   const head = document.createElement("p");
   const close = document.createElement("button");
   head.className = "slot-head";
