@@ -221,6 +221,11 @@ def _build_value(kind: str, value: str) -> Any:
         case "TXT":
             octets = value.encode()
             return dnslib.TXT([octets[start : start + 255] for start in range(0, len(octets) or 1, 255)])
+        case "HTTPS":
+            try:
+                return dnslib.HTTPS.fromZone(value.split())
+            except dnslib.DNSError as error:
+                raise ValueError(f"{value!r} is not an HTTPS value: {error}") from None
         case "SOA":
             primary, mailbox, *times = value.split()
             if len(times) != 5:

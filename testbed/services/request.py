@@ -71,7 +71,7 @@ class Record:
     """One resource record in presentation form. Shape: `name` may begin with `*.`; a SOA value has seven parts."""
 
     name: str
-    type: str  # A | AAAA | CNAME | NS | SOA | TXT
+    type: str  # A | AAAA | CNAME | HTTPS | NS | SOA | TXT
     value: str
     ttl: int = 60
 

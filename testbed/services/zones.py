@@ -2,7 +2,8 @@
 
 Lookup follows RFC 1034 section 4.3.2 for servers that delegate nothing: the closest zone, then the name in it, else a
 wildcard at the closest encloser (RFC 4592), CNAMEs followed as far as this server's zones reach. What does not exist is
-answered with the zone's SOA. A canary made up as a sub-domain of a site is answered by that site's wildcard.
+answered with the zone's SOA. A site with HTTP/3 has an HTTPS record that says so (RFC 9460). A canary made up as a
+sub-domain of a site is answered by that site's wildcard.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from testbed.services.request import Record, Site, Zone
 CNAME_STEPS = 8
 SOA_TIMES = "2024010100 3600 600 604800 60"
 SOA_TTL = 60
+HTTP3_AND_MORE, HTTP3_ALONE = "alpn=h3,h2", "alpn=h3 no-default-alpn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,11 @@ def zones_of_sites(sites: Iterable[Site], server_addresses: Sequence[str], *, ro
     for site in sites:
         labels = site.name.split(".")
         origin = ".".join(labels[1:]) if len(labels) > 2 else site.name
-        grouped.setdefault(origin, []).extend(
-            Record(name, "AAAA" if ":" in address else "A", address)
-            for name in (site.name, f"*.{site.name}")
-            for address in site.addresses
-        )
+        records = grouped.setdefault(origin, [])
+        for name in (site.name, f"*.{site.name}"):
+            records += [Record(name, "AAAA" if ":" in address else "A", address) for address in site.addresses]
+            if site.http3:
+                records.append(Record(name, "HTTPS", f"1 . {HTTP3_AND_MORE if site.https else HTTP3_ALONE}"))
     if root:
         grouped.setdefault(".", [])
     return tuple(

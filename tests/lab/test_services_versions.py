@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.services_net import SHOP, WWW, Net, default_request, services_net, serving
+from testbed.services.request import Authority
+from testbed.services.zones import zones_of_sites
+from tests.lab.services_net import AUTHORITY, SHOP, WWW, Net, default_request, services_net, serving
 
 pytestmark = pytest.mark.root
 
@@ -26,7 +28,9 @@ PATTERN = bytes(range(256))
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     with services_net(tmp_path_factory.mktemp("versions")) as net:
         sites = (replace(WWW, http3=True), replace(SHOP, https=True))
-        with serving(net, replace(default_request(net), sites=sites)):
+        zones = zones_of_sites(sites, AUTHORITY, root=True)
+        request = replace(default_request(net), sites=sites, authorities=(Authority("web", AUTHORITY, zones),))
+        with serving(net, request):
             yield net
 
 
@@ -152,6 +156,11 @@ def test_megabytes_pass_whole_over_http3_in_both_directions(net: Net, tmp_path: 
 
 def test_a_download_too_long_for_the_library_s_buffers_is_refused(net: Net) -> None:
     assert http3(net, "93.184.216.34", "www.example.com", "/bytes/1000000000").stdout.startswith("404\n")
+
+
+def test_dig_finds_http3_in_the_site_s_https_record(net: Net) -> None:
+    assert net.dig("+short", "@192.168.0.1", "www.example.com", "HTTPS") == '1 . alpn="h3,h2"\n'
+    assert net.dig("+short", "@192.168.0.1", "shop.example.net", "HTTPS") == ""
 
 
 def test_only_a_site_with_http3_advertises_it_and_under_tls_only(net: Net) -> None:

@@ -9,7 +9,12 @@ from testbed.services import dns_message as dns
 from testbed.services.request import Record, Site, Zone
 from testbed.services.zones import ZoneData, answer, zones_of_sites
 
-SITES = (Site("www.example.com", "web", ("192.0.2.1", "2001:db8::1")), Site("intranet", "private", ("192.0.2.9",)))
+SITES = (
+    Site("www.example.com", "web", ("192.0.2.1", "2001:db8::1")),
+    Site("intranet", "private", ("192.0.2.9",)),
+    Site("quic.example.net", "web", ("192.0.2.2",), http3=True),
+    Site("alone.example.net", "web", ("192.0.2.3",), http=False, https=False, http3=True),
+)
 ZONES = [
     ZoneData.of(zone)
     for zone in (
@@ -45,6 +50,10 @@ def ask(name: str, kind: str = "A", zones: list[ZoneData] | None = None) -> tupl
         ("token.www.example.com", "A", ("NOERROR", ["A 192.0.2.1"], False)),
         ("two.labels.www.example.com", "A", ("NOERROR", ["A 192.0.2.1"], False)),
         ("www.example.com", "TXT", ("NOERROR", [], True)),
+        ("www.example.com", "HTTPS", ("NOERROR", [], True)),
+        ("quic.example.net", "HTTPS", ("NOERROR", ["HTTPS 1 . alpn=h3,h2"], False)),
+        ("token.quic.example.net", "HTTPS", ("NOERROR", ["HTTPS 1 . alpn=h3,h2"], False)),
+        ("alone.example.net", "HTTPS", ("NOERROR", ["HTTPS 1 . alpn=h3 no-default-alpn"], False)),
         ("example.com", "NS", ("NOERROR", ["NS ns.example.com"], False)),
         ("ns.example.com", "A", ("NOERROR", ["A 192.0.2.53"], False)),
         ("intranet", "A", ("NOERROR", ["A 192.0.2.9"], False)),
