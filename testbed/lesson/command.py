@@ -15,8 +15,10 @@ from testbed import run as running
 from testbed.lesson.answers import right_choice
 from testbed.lesson.exhibits import Exhibits
 from testbed.lesson.grade import BadAnswers, Grades, Pupil, grades_text, read_answers
+from testbed.lesson.page import lesson_page
 from testbed.lesson.teach import teach
 from testbed.lesson.text import question
+from testbed.rundir import Owner, write_report
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
 from testbed.scenario.lesson_values import Step
 from testbed.scenario.shipped import ShippedScenario, list_scenarios
@@ -66,7 +68,10 @@ def carried_out(prepared: running.Prepared, out: Path | None, *, quiet: bool) ->
     with running.carried_out(prepared, running.Order(out=out, quiet=quiet)) as finished:
         exhibits = Exhibits(finished.result, finished.directory)
         steps = prepared.scenario.lesson
-        yield Lesson(prepared.scenario.title, steps, tuple(right_choice(step, exhibits) for step in steps), exhibits)
+        right = tuple(right_choice(step, exhibits) for step in steps)
+        page = lesson_page(prepared.scenario.title, steps, right, exhibits)
+        write_report(finished.directory / "lesson.html", page, Owner.of_this_process(dict(os.environ)))
+        yield Lesson(prepared.scenario.title, steps, right, exhibits)
 
 
 def questions(prepared: running.Prepared) -> str:
@@ -99,5 +104,5 @@ def taught(lesson: Lesson) -> int:
     width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
     sys.stdout.write(f"{lesson.title}\n\n")
     points = teach(lesson.steps, lesson.right, lesson.exhibits, sys.stdin, sys.stdout, width)
-    sys.stdout.write(f"The captures and the report: {lesson.exhibits.directory}\n")
+    sys.stdout.write(f"The same for a projector: {lesson.exhibits.directory / 'lesson.html'}\n")
     return points

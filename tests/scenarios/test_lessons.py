@@ -42,6 +42,7 @@ def test_every_step_has_one_right_answer_and_shows_what_it_names(name: str, tmp_
     done = lesson(name, "--out", "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((tmp_path / "run/result.json").read_text())
+    assert "<h2" in (tmp_path / "run/lesson.html").read_text()
     assert result["ok"], [entry["reason"] for entry in result["expectations"] if not entry["holds"]]
     steps = done.stdout.count("\n-  It is ")  # nobody answers: standard input is empty
     assert steps >= 3
