@@ -31,7 +31,7 @@ def test_both_key_derivations_work_with_both_versions_of_tls_for_the_first_key_a
         PUSH_SPLIT,
         both=(f"tls-version-max {version}",),
         server_only=own if server_program == OURS else (),
-        client_only=(*(own if server_program == OPENVPN else ()), "reneg-pkts 8"),
+        client_only=(*(own if server_program == OPENVPN else ()), "reneg-pkts 40"),
     )
 
     def body(lab: TunnelLab) -> None:
@@ -41,8 +41,8 @@ def test_both_key_derivations_work_with_both_versions_of_tls_for_the_first_key_a
         assert ("tls-ekm" in flags) == (derivation == "tls-ekm")
         for count in (1, 2):
             client.wait_for(f"Control Channel: TLSv{version}", count=count)
-            ping(lab, INNER_SERVER, count=5)
-            ping(lab, INNER_SERVER6, count=5)
+            ping(lab, INNER_SERVER, "client", "-A", count=15)
+            ping(lab, INNER_SERVER6, "client", "-A", count=15)
         server.wait_for(f"Control Channel: TLSv{version}")
 
     in_lab(body, tmp_path)
