@@ -31,6 +31,10 @@ class Workbench:
         self._memory: Bytes | None = None
         self._bodies: dict[tuple[int, int, int], list[memoryview]] = {}
 
+    def knows(self, octets: int) -> bool:
+        """Whether packets of this size have their memory already."""
+        return octets in self._shapes
+
     def segment(self, superpacket: Superpacket, largest_packet: int | None) -> Rows | None:
         """A superpacket's packets; None if they are too few or too many for this way."""
         return segment_rows(superpacket, largest_packet, self._shape)
