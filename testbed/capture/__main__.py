@@ -5,6 +5,8 @@
     --interface-name NAME  as it shall stand in the file, such as isp:client
     --ring-octets N        as given to `open_ring`
     --snap-octets N        as given to `open_ring`; 0 for whole packets
+    --busy 0|1             1: many packets are to come, so get ready for them at once instead of when they do; a snap
+                           length or a ring larger than usual says the same
 
 When it ends it prints one line of JSON: {"packets", "octets", "dropped", "frozen", "unfinished_checksums"}.
 """
@@ -19,7 +21,7 @@ import sys
 from testbed.capture import tap
 
 REQUIRED = ("--socket", "--output", "--interface-name")
-DEFAULTS = {"--ring-octets": str(tap.DEFAULT_RING_OCTETS), "--snap-octets": "0"}
+DEFAULTS = {"--ring-octets": str(tap.DEFAULT_RING_OCTETS), "--snap-octets": "0", "--busy": "0"}
 PRIORITY = -10  # nice value
 USAGE_ERROR = 2
 HOST_ERROR = 3
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
             ring_octets=int(options["--ring-octets"]),
             snap_octets=int(options["--snap-octets"]),
             stops=stops,
+            busy=_is_busy(options),
         )
     except OSError as error:
         sys.stderr.write(f"tap {options['--interface-name']}: {error}\n")
@@ -51,6 +54,11 @@ def main(arguments: list[str]) -> int:
     )
     sys.stdout.flush()
     return 0
+
+
+def _is_busy(options: dict[str, str]) -> bool:
+    for_load = int(options["--snap-octets"]) or int(options["--ring-octets"]) > tap.DEFAULT_RING_OCTETS
+    return bool(for_load) or options["--busy"] == "1"
 
 
 def _go_first() -> None:

@@ -11,6 +11,8 @@ the link comes up. The ring is split in blocks that change hands: the kernel ret
 To end without losing anything, the socket is first detached from the interface and then drained until the block the
 kernel was filling has been retired too.
 
+Few packets are turned into pcapng one by one; when they become many, a whole block at once (`in_place`).
+
 Only octets as the kernel gives them are written; nothing is interpreted. Imports are few on purpose: they are start-up
 time of every tap's process.
 
@@ -19,18 +21,26 @@ Source: Linux Documentation/networking/packet_mmap.rst, include/uapi/linux/if_pa
 
 from __future__ import annotations
 
+import _thread
 import mmap
 import os
 import select
 import socket
 import struct
+import sys
 import time
 from array import array
 
 from testbed.capture import pcapng
 
+TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import's milliseconds
+if TYPE_CHECKING:
+    from testbed.capture.in_place import InPlace
+
 DEFAULT_RING_OCTETS = 32 << 20
 RETIRE_MS = 10
+LARGEST_BLOCK_OCTETS = 2 << 20
+BUSY_PACKETS = 5_000  # recorded so far: then there are likely to be the 50,000 more for which numpy's import pays
 
 SOL_PACKET = 263
 PACKET_RX_RING = 5
@@ -73,7 +83,7 @@ class TapError(Exception):
 def ring_shape(ring_octets: int) -> tuple[int, int]:
     """Block size and number of blocks for a ring of about `ring_octets`; both ends of the ring derive the same."""
     page = mmap.PAGESIZE
-    block_octets = max(page, min(1 << 20, ring_octets // 16) // page * page)
+    block_octets = max(page, min(LARGEST_BLOCK_OCTETS, ring_octets // 16) // page * page)
     return block_octets, max(2, ring_octets // block_octets)
 
 
@@ -126,6 +136,9 @@ class Ring:
             mmap.MAP_SHARED,
             mmap.PROT_READ | mmap.PROT_WRITE,
         )
+        self._octets = memoryview(self._map)
+        self._in_place: InPlace | None = None
+        self._prepared = False
         self._next = 0
         self.packets = 0
         self.octets = 0
@@ -133,19 +146,44 @@ class Ring:
         self.frozen = 0
         self.unfinished_checksums = 0
 
-    def drain(self) -> list[bytes]:
-        """Every block the kernel has retired, as pcapng packet blocks; each goes back to the kernel at once."""
-        out = []
+    def drain(self, output: int) -> None:
+        """Write every block the kernel has retired to the file, as pcapng; each goes back to the kernel at once."""
         for _ in range(self.block_count):
             start = self._next * self.block_octets
             _, _, status, count, first, _ = _BLOCK.unpack_from(self._map, start)
             if not status & TP_STATUS_USER:
                 break
-            out.append(self._read_block(start + first, count))
+            if count:
+                self._write_block(output, start + first, count)
             # Status and packet count in one write: a count of 0 lets `filling` tell an empty block from a used one.
             self._map[start + _STATUS_OFFSET : start + _STATUS_OFFSET + 8] = b"\0\0\0\0\0\0\0\0"
             self._next = (self._next + 1) % self.block_count
-        return out
+        if self.packets > BUSY_PACKETS and not self._prepared:
+            self._prepared = True
+            _thread.start_new_thread(self.prepare, ())  # the ring could overflow while this thread waited for an import
+
+    def prepare(self) -> None:
+        """Have so much to record that it pays to let numpy do it."""
+        self._prepared = True
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing is multiplied here: threads only cost their start
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(usual / 20)  # while it is imported, the ring must not wait its turn for long
+        try:
+            from testbed.capture.in_place import InPlace
+
+            self._in_place = InPlace(self._map)
+        finally:
+            sys.setswitchinterval(usual)
+
+    def _write_block(self, output: int, at: int, count: int) -> None:
+        done = self._in_place.rewrite(at, count) if self._in_place is not None else None
+        if done is None:
+            _write(output, self._read_block(at, count))
+            return
+        self.packets += count
+        self.octets += done.octets
+        self.unfinished_checksums += done.unfinished_checksums
+        _write(output, self._octets[done.start : done.stop], done.tail)
 
     def filling(self) -> bool:
         """Whether the kernel holds packets in a block that it has not retired yet."""
@@ -212,9 +250,15 @@ def record(
     ring_octets: int,
     snap_octets: int,
     stops: list[int],
+    busy: bool = False,
 ) -> Ring:
-    """Drain the ring into the file `output` until one of `stops` becomes readable; returns the final counters."""
+    """Drain the ring into the file `output` until one of `stops` becomes readable; returns the final counters.
+
+    Shape: `busy` says that many packets are to come, so that the tap is ready for them before the first
+    """
     ring = Ring(packet_socket, ring_octets)
+    if busy:
+        ring.prepare()
     link_type = LINK_TYPES[packet_socket.getsockname()[3]]
     started_ns = time.time_ns()
     _write(output, pcapng.build_section_header("vpn-testbed tap"))
@@ -236,8 +280,7 @@ def _drain_once(ring: Ring, output: int, poll: select.poll, packet_socket: socke
     if events.get(packet_socket.fileno(), 0) & select.POLLERR:
         # The link went down (or away). The error is taken by asking for it; recording goes on when the link is back.
         packet_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    for block in ring.drain():
-        _write(output, block)
+    ring.drain(output)
     return any(stop in events for stop in stops)
 
 
@@ -249,15 +292,18 @@ def _finish(ring: Ring, output: int) -> None:
         pass  # the interface is gone: nothing can arrive any more
     give_up_at = time.monotonic() + 100 * RETIRE_MS / 1000
     while True:
-        for block in ring.drain():
-            _write(output, block)
+        ring.drain(output)
         if not ring.filling() or time.monotonic() > give_up_at:
             break
         time.sleep(RETIRE_MS / 4000)
     ring.count_drops()
 
 
-def _write(output: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(output, view) :]
+def _write(output: int, *pieces: bytes | memoryview) -> None:
+    """All of the pieces, with one call where the file takes them at once."""
+    views = [memoryview(piece) for piece in pieces]
+    written = os.writev(output, views)
+    for view in views:
+        rest, written = view[written:], max(written - len(view), 0)
+        while rest:
+            rest = rest[os.write(output, rest) :]

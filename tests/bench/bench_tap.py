@@ -112,13 +112,14 @@ def _start_tap(node: Node, folder: Path) -> _Recorder:
     descriptors = (listening.fileno(), output)
     argv = module_argv("testbed.capture", "--socket", str(descriptors[0]), "--output", str(output))
     process = subprocess.Popen(
-        [*argv, "--interface-name", "isp"],
+        [*argv, "--interface-name", "isp", "--busy", "1"],
         env={**os.environ, **child_environment()},
         pass_fds=descriptors,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     listening.close()
+    wait_until(lambda: os.fstat(output).st_size > 0, "the tap is ready")  # as tcpdump says when it listens
     os.close(output)
     return _Recorder(process, _count_of_tap)
 

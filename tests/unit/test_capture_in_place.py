@@ -1,0 +1,116 @@
+"""A ring block rewritten in place says what its packets say; the ring is made here, not by a kernel."""
+
+from __future__ import annotations
+
+import mmap
+import random
+import struct
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.capture import pcapng
+from testbed.capture.in_place import InPlace, Rewritten
+from testbed.capture.reader import CaptureReader, Frame
+
+BLOCK_OCTETS = 1 << 20
+FIRST = 48  # behind the block's own header
+OUTGOING, HOST = 4, 0
+VLAN_VALID, CHECKSUM_NOT_READY = 16, 8
+Packet = tuple[int, bytes, int, int, int]  # time_ns, what is kept, length on the wire, status, packet type
+
+
+def ring_of(packets: list[Packet], mac_octets: int) -> mmap.mmap:
+    """A block as `prb_fill_curr_block` of the kernel lays it out. Shape: `mac_octets` is 14, or 0 for raw IP."""
+    ring = mmap.mmap(-1, BLOCK_OCTETS)
+    ring[:] = b"\xee" * BLOCK_OCTETS  # what was in it before
+    at, mac = FIRST, (68 + 16 + 15) // 16 * 16 - mac_octets
+    for number, (time_ns, data, length, status, packet_type) in enumerate(packets):
+        following = (mac + len(data) + 15) // 16 * 16
+        last = number == len(packets) - 1
+        head = (
+            0 if last else following,
+            time_ns // 10**9,
+            time_ns % 10**9,
+            len(data),
+            length,
+            status,
+            mac,
+            mac + mac_octets,
+        )
+        struct.pack_into("=IIIIIIHH", ring, at, *head)
+        ring[at + 58] = packet_type
+        ring[at + mac : at + mac + len(data)] = data
+        at += following
+    return ring
+
+
+def packets_of(seed: int, count: int) -> list[Packet]:
+    dice = random.Random(seed)
+    found = []
+    for _ in range(count):
+        data = dice.randbytes(dice.choice((60, 96, 1514, dice.randrange(1, 200))))
+        time_ns = 1_700_000_000_000_000_000 + dice.randrange(10**15)
+        status = dice.choice((1, 1, CHECKSUM_NOT_READY | 1))
+        found.append((time_ns, data, len(data) + dice.choice((0, 700)), status, dice.choice((HOST, OUTGOING))))
+    return found
+
+
+def written(ring: mmap.mmap, done: Rewritten, link_type: int) -> bytes:
+    head = pcapng.build_section_header("x") + pcapng.build_interface("x", link_type)
+    return head + ring[done.start : done.stop] + done.tail
+
+
+def frames_of(content: bytes) -> list[Frame]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        with CaptureReader(file.name) as reader:
+            frames = list(reader)
+            assert reader.warnings == []
+    return frames
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 1 << 30), st.integers(1, 300), st.sampled_from([14, 0]))
+def test_every_packet_of_a_block_is_in_the_file_as_the_kernel_gave_it(seed: int, count: int, mac_octets: int) -> None:
+    packets = packets_of(seed, count)
+    ring = ring_of(packets, mac_octets)
+    done = InPlace(ring).rewrite(FIRST, count)
+    assert done is not None
+    frames = frames_of(written(ring, done, 1))
+    assert [(f.time_ns, f.data, f.octets) for f in frames] == [packet[:3] for packet in packets]
+    assert done.octets == sum(packet[2] for packet in packets)
+    assert done.unfinished_checksums == sum(bool(packet[3] & CHECKSUM_NOT_READY) for packet in packets)
+
+
+def test_directions_stand_in_the_flags_and_nothing_of_the_ring_is_left(tmp_path: Path) -> None:
+    packets = [(1, bytes([number]) * 61, 61, 1, number % 2 * OUTGOING) for number in range(1, 40)]
+    ring = ring_of(packets, 14)
+    done = InPlace(ring).rewrite(FIRST, len(packets))
+    assert done is not None
+    at, content, directions = 0, ring[done.start : done.stop] + done.tail, []
+    while at < len(content):
+        total, kept = struct.unpack_from("=I12xI", content, at + 4)
+        options = content[at + 28 + kept + -kept % 4 : at + total - 4]
+        code, length, flags = struct.unpack_from("=HHI", options)
+        assert (code, length) == (2, 4)
+        assert not any(options[12:])  # a local option of zero octets and the end of options
+        assert not any(content[at + 28 + kept : at + 28 + kept + -kept % 4])
+        assert struct.unpack_from("=I", content, at + total - 4) == (total,)
+        directions.append(flags)
+        at += total
+    assert directions == [pcapng.OUTBOUND if number % 2 else pcapng.INBOUND for number in range(1, 40)]
+
+
+@pytest.mark.parametrize("where", [0, 5, 9])
+def test_a_block_with_a_vlan_tag_that_the_kernel_took_out_is_left_alone(where: int) -> None:
+    packets = packets_of(1, 10)
+    packets[where] = (*packets[where][:3], VLAN_VALID | 1, HOST)
+    ring = ring_of(packets, 14)
+    before = ring[:]
+    assert InPlace(ring).rewrite(FIRST, len(packets)) is None
+    assert ring[:] == before
