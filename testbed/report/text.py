@@ -53,7 +53,7 @@ def _spelled(character: str) -> str:
 
 def cell_width(text: str) -> int:
     """Columns that visible text takes on a terminal: wide East Asian characters and emoji take two, marks none."""
-    return sum(_columns(character) for character in text)
+    return len(text) if text.isascii() else sum(_columns(character) for character in text)
 
 
 def _columns(character: str) -> int:
