@@ -87,7 +87,7 @@ def build_packet(interface: int, time_ns: int, data: bytes, original_octets: int
 
 
 def build_names(names: Iterable[tuple[bytes, Iterable[str]]]) -> bytes:
-    """What addresses are called. Shape: each address is 4 or 16 octets; its first name is the one that is shown."""
+    """What addresses are called. Shape: each address is 4 or 16 octets; of several names Wireshark shows the last."""
     body = b""
     for address, called in names:
         record = address + b"".join(name.encode("ascii", "replace") + b"\0" for name in called)
