@@ -46,10 +46,26 @@ def link_goes_down_and_up(nodes: TwoNodes) -> Any:
     return {"stats": tapped.stop()}
 
 
-def beside_tcpdump(nodes: TwoNodes) -> Any:
+def from_the_first_packet_busy(nodes: TwoNodes) -> Any:
+    """The same with a tap that turns whole blocks round in place."""
     packet_socket = nodes.open_tap("server", "s0")
     nodes.up()
-    tapped = nodes.start_tap(packet_socket, "server:client")
+    flood(nodes, 300)
+    return {"stats": nodes.start_tap(packet_socket, "server:client", busy=1).stop()}
+
+
+def beside_tcpdump(nodes: TwoNodes) -> Any:
+    return _beside_tcpdump(nodes)
+
+
+def beside_tcpdump_busy(nodes: TwoNodes) -> Any:
+    return _beside_tcpdump(nodes, busy=1)
+
+
+def _beside_tcpdump(nodes: TwoNodes, **shape: int) -> Any:
+    packet_socket = nodes.open_tap("server", "s0")
+    nodes.up()
+    tapped = nodes.start_tap(packet_socket, "server:client", **shape)
     with tcpdump(nodes, "server", "s0", nodes.directory / "tcpdump.pcap"):
         nodes.start("server", "iperf3", "-s", "-1")
         nodes.listens("server", 5201)
@@ -82,6 +98,14 @@ def snap_length(nodes: TwoNodes) -> Any:
 
 
 def tun_device(nodes: TwoNodes) -> Any:
+    return _tun_device(nodes)
+
+
+def tun_device_busy(nodes: TwoNodes) -> Any:
+    return _tun_device(nodes, busy=1)
+
+
+def _tun_device(nodes: TwoNodes, **shape: int) -> Any:
     """A TUN device: raw IP, no link layer."""
     ip("ip", "-n", "client", "tuntap", "add", "dev", "tun0", "mode", "tun")
     packet_socket = nodes.open_tap("client", "tun0")
@@ -90,7 +114,7 @@ def tun_device(nodes: TwoNodes) -> Any:
     assert holder.stdout is not None
     holder.stdout.readline()
     ip("ip", "-n", "client", "link", "set", "tun0", "up")
-    tapped = nodes.start_tap(packet_socket, "client:tun0")
+    tapped = nodes.start_tap(packet_socket, "client:tun0", **shape)
     nodes.run("client", sys.executable, "-c", FLOOD, "10.8.0.1", "5")
     return {"stats": tapped.stop()}
 

@@ -18,6 +18,7 @@ from testbed.capture.reader import CaptureReader, Frame
 from tests.lab.two_nodes import run_apart
 
 EXPERIMENTS = Path(__file__).with_name("tap_experiments.py")
+WAYS = ("", "_busy")  # one packet after the other, and blocks in place
 UDP_TO_DISCARD = struct.pack("!H", 9)
 
 
@@ -42,8 +43,11 @@ def flood_numbers(frames: list[Frame]) -> list[int]:
 
 
 @pytest.mark.root
-def test_packets_that_came_before_the_process_was_there_are_all_in_the_file_once_and_in_order(tmp_path: Path) -> None:
-    report = experiment("from_the_first_packet", tmp_path)
+@pytest.mark.parametrize("way", WAYS)
+def test_packets_that_came_before_the_process_was_there_are_all_in_the_file_once_and_in_order(
+    tmp_path: Path, way: str
+) -> None:
+    report = experiment("from_the_first_packet" + way, tmp_path)
     frames = frames_of(tmp_path / "server:client.pcapng")
     assert flood_numbers(frames) == list(range(300))
     assert report["stats"]["packets"] == len(frames)
@@ -52,8 +56,11 @@ def test_packets_that_came_before_the_process_was_there_are_all_in_the_file_once
 
 
 @pytest.mark.root
-def test_wireshark_reads_the_file_with_name_nanoseconds_and_directions_and_without_a_complaint(tmp_path: Path) -> None:
-    experiment("from_the_first_packet", tmp_path)
+@pytest.mark.parametrize("way", WAYS)
+def test_wireshark_reads_the_file_with_name_nanoseconds_and_directions_and_without_a_complaint(
+    tmp_path: Path, way: str
+) -> None:
+    experiment("from_the_first_packet" + way, tmp_path)
     path = str(tmp_path / "server:client.pcapng")
     info = subprocess.run(["capinfos", path], capture_output=True, text=True, check=True)
     assert "Name = server:client" in info.stdout
@@ -75,8 +82,9 @@ def test_recording_goes_on_after_the_link_was_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_tcpdump_saw_the_same_packets_and_octets(tmp_path: Path) -> None:
-    report = experiment("beside_tcpdump", tmp_path)
+@pytest.mark.parametrize("way", WAYS)
+def test_tcpdump_saw_the_same_packets_and_octets(tmp_path: Path, way: str) -> None:
+    report = experiment("beside_tcpdump" + way, tmp_path)
     ours = [f for f in frames_of(tmp_path / "server:client.pcapng") if f.data[12:14] == b"\x08\x00"]
     theirs = [f for f in frames_of(tmp_path / "tcpdump.pcap") if f.data[12:14] == b"\x08\x00"]
     assert report["stats"]["dropped"] == 0
@@ -110,8 +118,9 @@ def test_a_snap_length_cuts_the_packets_and_keeps_their_true_length(tmp_path: Pa
 
 
 @pytest.mark.root
-def test_a_tun_device_is_recorded_as_raw_ip(tmp_path: Path) -> None:
-    experiment("tun_device", tmp_path)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_tun_device_is_recorded_as_raw_ip(tmp_path: Path, way: str) -> None:
+    experiment("tun_device" + way, tmp_path)
     frames = [f for f in frames_of(tmp_path / "client:tun0.pcapng") if f.data[0] == 0x45]
     assert {f.link_type for f in frames} == {pcapng.LINKTYPE_RAW}
     assert [int.from_bytes(f.data[28:32], "big") for f in frames] == list(range(5))
