@@ -11,6 +11,7 @@ from testbed.capture import pcapng
 from testbed.dissection.opening import Opening, Reader
 from testbed.observer import ip, link
 
+ETHERNET, OTHER_LINK = LINK_LAYERS = ("Ethernet II", "Link layer")
 _ETHERTYPES = {0x0800: "IPv4", 0x86DD: "IPv6", 0x0806: "ARP", 0x8100: "802.1Q VLAN", 0x88A8: "802.1ad VLAN"}
 _PROTOCOLS = {
     0: "IPv6 hop-by-hop options",
@@ -42,7 +43,7 @@ def open_link(opening: Opening, link_type: int) -> int:
     if link_type == pcapng.LINKTYPE_ETHERNET:
         _open_ethernet(opening, at)
     elif at > 0:
-        opening.add("Link layer", 0, at)
+        opening.add(OTHER_LINK, 0, at)
     if at < 0 and not opening.summary:
         opening.summary = f"{len(data)} octets without an IP packet"
     return at
@@ -58,7 +59,7 @@ def _open_ethernet(opening: Opening, network_at: int) -> None:
         ethertype = reader.number(2)
     opening.source, opening.destination = source, "Broadcast" if destination == "ff:ff:ff:ff:ff:ff" else destination
     fields.append(("type", f"{_ETHERTYPES.get(ethertype, 'unknown')} (0x{ethertype:04x})"))
-    opening.add("Ethernet II", 0, network_at if network_at > 0 else reader.at, *fields)
+    opening.add(ETHERNET, 0, network_at if network_at > 0 else reader.at, *fields)
     opening.say("Ethernet", f"Ethernet type 0x{ethertype:04x}")
     if ethertype == 0x0806:
         _open_arp(opening, reader)

@@ -47,7 +47,7 @@ def paired(
     (overhead,) = longer
     how = (
         f"Paired by order and size: in each direction, all {len(pairs)} packets inside are found again in order, "
-        f"each in a sealed packet exactly {overhead} octets longer."
+        f"each in a packet exactly {overhead} octets longer."
     )
     return Inside(file, tuple(inner), outer_file, pairs, how)
 
@@ -70,7 +70,7 @@ def _in_order(inner: Sequence[PacketLine], outer: Sequence[PacketLine], *, upwar
 
 def _fits(inner: PacketLine, outer: PacketLine, overhead: int, *, upward: bool) -> bool:
     first, then = (inner, outer) if upward else (outer, inner)
-    return outer.length_octets - inner.length_octets == overhead and first.time <= then.time + _CLOCKS_APART_S
+    return outer.packet_octets - inner.packet_octets == overhead and first.time <= then.time + _CLOCKS_APART_S
 
 
 def _overhead(inner: Sequence[PacketLine], outer: Sequence[PacketLine]) -> int:
@@ -79,7 +79,7 @@ def _overhead(inner: Sequence[PacketLine], outer: Sequence[PacketLine]) -> int:
         difference
         for at, line in enumerate(inner)
         for other in outer[at : at + 4]
-        if 0 < (difference := other.length_octets - line.length_octets) <= _MOST_OVERHEAD_OCTETS
+        if 0 < (difference := other.packet_octets - line.packet_octets) <= _MOST_OVERHEAD_OCTETS
     )
     return max(counted, key=lambda difference: (counted[difference], -difference), default=0)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from testbed.capture.reader import CaptureReader
 from testbed.dissection.capture import CaptureDissector
+from testbed.dissection.network import LINK_LAYERS
 from testbed.dissection.pairing import paired, read_pairs
 from testbed.report.matrix import observers_of
 from testbed.report.packets import Inside, PacketKey, PacketLine, PacketView
@@ -148,11 +149,15 @@ def _proofs(result: RunResult) -> Iterator[tuple[Evidence, ...]]:
 
 
 def _line(frame: int, view: PacketView) -> PacketLine:
-    ports = (0, 0)
+    ports, link_octets = (0, 0), 0
     for layer in view.layers:
         fields = dict(layer.fields)
         if "source port" in fields:
             ports = int(fields["source port"]), int(fields["destination port"])
+        if layer.name in LINK_LAYERS:
+            link_octets = layer.end
     return PacketLine(
-        frame, view.time, view.source, view.destination, view.protocol, len(view.octets), view.summary, ports
+        *(frame, view.time, view.source, view.destination, view.protocol, len(view.octets), view.summary),
+        ports=ports,
+        link_octets=link_octets,
     )

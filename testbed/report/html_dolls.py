@@ -45,6 +45,7 @@ class DollsView:
     strip: tuple[PieceView, ...]
     octets: int
     wrapping: int  # octets of the outer packet that are not the inner one's
+    link: int  # of these, the header of the link
     frame: int
     packet_id: str
     inner_frame: int
@@ -77,12 +78,19 @@ def dolls(
         strip=tuple(_strip(layers, within)),
         octets=len(outer.octets),
         wrapping=len(outer.octets) - len(inner.octets) if inner else 0,
+        link=_link_octets(outer),
         frame=frames[0],
         packet_id=ids[0],
         inner_frame=frames[1],
         inner_id=ids[1],
         note=note,
     )
+
+
+def _link_octets(packet: PacketView) -> int:
+    """The octets before the IP header."""
+    starts = [layer.start for layer in packet.layers if layer.name.startswith("Internet Protocol")]
+    return max(0, min(starts, default=0))
 
 
 def _strip(layers: Sequence[LayerView], inside: Sequence[LayerView]) -> Iterator[PieceView]:

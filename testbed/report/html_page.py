@@ -42,10 +42,18 @@ def environment() -> Environment:
         number=number_in_words,
         plain=plain_value,
         brief=lambda text: shorten(str(text), _BRIEF_COLUMNS),
+        metric=metric_in_words,
         words=lambda key: str(key).replace("_", " ").replace(".", " "),
     )
     made.globals.update(inside_words=inside_in_words, is_inside=is_tunnel_interface, opened_view=opened_view)
     return made
+
+
+def metric_in_words(name: str, value: float) -> str:
+    """A measured value with its unit, where its name says one: `0.08 ms`, `1.2 s`, else the number alone."""
+    if not name.endswith("seconds"):
+        return number_in_words(value)
+    return f"{value * 1000:.2f} ms" if value < 0.01 else f"{value:.3f} s"
 
 
 def page_context() -> dict[str, Any]:

@@ -146,16 +146,16 @@ def still_told(
 
 def _overhead(inside: Inside | None, outer: Sequence[PacketLine]) -> Iterator[str]:
     """How much longer sealed packets are than what they carry, of those pairs that are certain."""
-    sizes = {line.frame: line.length_octets for line in outer}
+    sizes = {line.frame: line.packet_octets for line in outer}
     inner = inside.lines if inside else ()
     pairs = inside.outer_of if inside else {}
-    longer = [sizes[pairs[line.frame]] - line.length_octets for line in inner if pairs.get(line.frame) in sizes]
+    longer = [sizes[pairs[line.frame]] - line.packet_octets for line in inner if pairs.get(line.frame) in sizes]
     if not longer or inside is None:
         return
     least, most = min(longer), max(longer)
     words = f"exactly {least}" if least == most else f"{least} to {most}"
     yield (
-        f"Sealing adds to a size but does not hide it: {len(longer)} packets went through the tunnel, each in a sealed "
+        f"Sealing adds to a size but does not hide it: {len(longer)} packets went through the tunnel, each in another "
         f"packet {words} octets longer. {inside.how}"
     )
 

@@ -42,7 +42,8 @@ class PacketView:
 class PacketLine:
     """One line of an observer's packet list. Units: `time` in Unix seconds.
 
-    Shape: `ports` are source and destination, 0 where there are none
+    Shape: `ports` are source and destination, 0 where there are none; of `length_octets` the first `link_octets` are
+        the link's header, which a tunnel device has none of
     """
 
     frame: int
@@ -53,6 +54,12 @@ class PacketLine:
     length_octets: int
     summary: str
     ports: tuple[int, int] = (0, 0)
+    link_octets: int = 0
+
+    @property
+    def packet_octets(self) -> int:
+        """The IP packet's own octets, by which packets of different links compare."""
+        return self.length_octets - self.link_octets
 
 
 @dataclass(frozen=True, slots=True)

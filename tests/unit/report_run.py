@@ -19,7 +19,7 @@ CLIENT, TUN, ISP, VPN, WEB, INSIDE = (
     *("198.51.100.10", "93.184.216.34", "10.8.0.1"),
 )
 HOSTILE_PATH = "/<script>document.title=1</script>"
-OVERHEAD_OCTETS = 66
+OVERHEAD_OCTETS = 52  # IP, UDP, OpenVPN's header and tag
 TOPOLOGY = {
     "client": {"client-eth0": {"peer": "isp", "addresses": [CLIENT]}},
     "isp": {

@@ -219,7 +219,7 @@ def test_the_sealed_doll_holds_the_very_request_that_the_bare_one_shows(run: tup
     outside, inside = closed.split('<details class="seal">')
     assert "session=1" not in outside
     assert "session=1" in inside
-    assert f"{OVERHEAD_OCTETS} of them wrap the packet inside." in inside
+    assert f"{OVERHEAD_OCTETS + 14} of them wrap the packet inside, 14 of these are the link's own header." in inside
 
 
 def test_the_strip_counts_every_octet_of_the_packet_once(run: tuple[RunResult, ShownPackets]) -> None:
@@ -260,7 +260,7 @@ def test_without_a_pair_the_doll_stays_closed_and_says_why(run: tuple[RunResult,
 def test_what_sizes_still_tell_is_counted_in_the_capture(run: tuple[RunResult, ShownPackets]) -> None:
     result, shown = run
     told = still_told(result, "without", "with", shown.lists, shown.inside["with"])
-    assert "8 packets went through the tunnel" in told[0]
+    assert "8 packets went through the tunnel, each in another packet exactly 52 octets longer." in told[0]
     assert "In 1-dns it began with 75, 91 octets without the tunnel, and 127, 143 with it." in told[1]
     assert "Of 8 packets without the tunnel, 8 come back sealed in the same order, each 52 octets longer." in told[1]
     assert "of the 1 longest pauses between sealed packets (from 147.8 ms on), 1 fall exactly" in told[2]

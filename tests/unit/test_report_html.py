@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 from testbed.report.html import render_html
 from testbed.report.html_packet import hex_blocks
+from testbed.report.html_page import metric_in_words
 from testbed.report.html_sizes import timelines
 from testbed.report.html_view import MatrixView, matrix_views
 from testbed.result import Evidence, Exposure, FactRef, RunResult, Verdict
@@ -249,3 +250,8 @@ def test_the_timeline_counts_every_octet_once_and_by_direction() -> None:
             line.length_octets for line in lists[view.variant] if line.source == "192.168.0.13"
         )
         assert {stem.up for stem in view.stems} == {True, False}
+
+
+def test_measured_times_keep_their_meaning_however_short() -> None:
+    found = [metric_in_words(*pair) for pair in (("x_seconds", 0.000081), ("x_seconds", 1.5), ("octets", 1234.0))]
+    assert found == ["0.08 ms", "1.500 s", "1,234"]
