@@ -19,6 +19,7 @@ from testbed.services import request as services
 from testbed.services.zones import zones_of_sites
 
 CLIENT = "client"
+ENCRYPTED = ("dot", "doh")  # ways to ask for names
 
 
 class Topology(Protocol):
@@ -138,11 +139,28 @@ def services_request(
     )
 
 
+def lookup_warning(variant: Variant, roles: Roles) -> str:
+    """What a person must know who reads that encrypted lookups are hidden; empty if nothing."""
+    outside = variant.tunnel is None or variant.tunnel.dns == "isp"
+    own = [action.id for action in variant.workload if action.over in ENCRYPTED and action.server is None]
+    if not own or not outside:
+        return ""
+    log = f"{resolver_name(roles.resolver_node)}.jsonl"
+    return (
+        f"{own[0]} asks the ISP's own resolver for names: encrypted on the wire, read by the resolver (logs/{log}); "
+        "name another `server` to hide them from the ISP itself"
+    )
+
+
+def resolver_name(node: str) -> str:
+    """The name under which a resolver of the topology answers over TLS and HTTPS."""
+    return f"dns.{node.lower()}.example"
+
+
 def _encrypted(resolver: services.Resolver) -> services.Site:
     """The same resolver over TLS and HTTPS, under a name of its own; a certificate holds its addresses too."""
-    name = f"dns.{resolver.node.lower()}.example"
     return services.Site(
-        name=name,
+        name=resolver_name(resolver.node),
         node=resolver.node,
         addresses=resolver.addresses,
         http=False,

@@ -21,7 +21,7 @@ from testbed.capture import tap
 from testbed.children import Child, ChildFailed, child_environment, lean_environment, module_argv
 from testbed.evidence import is_before_tunnel_server
 from testbed.ground_truth.key_files import read_key
-from testbed.internet import CLIENT, Roles, services_request
+from testbed.internet import CLIENT, Roles, lookup_warning, services_request
 from testbed.lab.bubble import Conductor
 from testbed.lab.build import Lab
 from testbed.lab.model import LabPlan
@@ -72,7 +72,7 @@ class VariantRun:
         self._name = job.variant.name
         self._taps: dict[str, Child] = {}
         self._clock: dict[str, float] = {}
-        self._warnings: list[str] = []
+        self._warnings: list[str] = [text for text in [lookup_warning(job.variant, job.roles)] if text]
         self._keys: KeyMaker | None = None
         self._tunnel: Tunnel | None = None
         WORK_DIRECTORY.mkdir(mode=0o700, exist_ok=True)

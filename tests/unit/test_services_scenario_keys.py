@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.internet import roles_of, services_request
+from testbed.internet import lookup_warning, roles_of, services_request
 from testbed.lab.topology import load_topology
 from testbed.scenario import ScenarioErrors, find_scenario, load_scenario
 from testbed.scenario.load import parse_scenario
@@ -158,6 +158,24 @@ def test_the_resolvers_of_the_topology_answer_over_tls_and_https_too() -> None:
     assert "intranet.example.org" not in isp.forwards
     public = {record.name for zone in request.authorities[0].zones for record in zone.records}
     assert {"dns.isp.example", "dns.vpn.example", "dns.example.net"} <= public
+
+
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ("dns: dot\n", True),
+        ("dns: dot\ntunnel: {dns: isp}\n", True),
+        ("dns: dot\ntunnel: {}\n", False),
+        ("dns: {over: doh, server: dns.example.net}\n", False),
+        ("dns: tcp\n", False),
+    ],
+)
+def test_who_asks_the_isp_s_own_resolver_over_tls_is_told_that_it_reads_the_names(more: str, warned: bool) -> None:
+    text = work("{dns: www.example.com}", more=more)
+    (variant,) = parse_scenario((HEAD + text).encode(), "file.yaml").variants.values()
+    warning = lookup_warning(variant, roles_of(load_topology("client-isp-server")))
+    assert warning.startswith("1-dns asks the ISP's own resolver for names") is warned
+    assert ("logs/dns.isp.example.jsonl" in warning) is warned
 
 
 def test_a_resolver_that_is_a_site_asks_where_its_users_could_and_a_private_one_knows_private_names() -> None:
