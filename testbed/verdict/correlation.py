@@ -8,9 +8,9 @@ just after (from the site), larger by a fixed overhead.
               order, at most `MOST_DELAY_NS` apart, larger by the conversation's overhead (give or take a cipher block)
     score     the share of packets that are matched, in the direction in which it is smaller, under the overhead that
               explains most of them
-    p value   how often the same conversation, moved in time against the tunnel, scores as well: of `SHIFTS` moves and
-              the true place. What beats every move is no coincidence of busy traffic, and traffic that repeats itself
-              (a ping each second) says of itself that it cannot tell
+    p value   how often the same conversation, moved in time against the tunnel, scores as well with packets as near:
+              of `SHIFTS` moves and the true place. What beats every move is no coincidence of busy traffic, and
+              traffic that repeats itself (fifty questions a second, all of one size) is never sure
 
 The order in time is what keeps others apart: a stranger's conversation of the same sizes that runs earlier has no
 packets of the tunnel before its requests, and one that runs later none after its answers. Conversations are given to
@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median_low
 from typing import NamedTuple
 
 from testbed.observer.model import Direction, Endpoint, Flow, Observation, Stream, Tunnel
@@ -38,14 +39,18 @@ from testbed.observer.tunnels.framing import split_frames
 MOST_DELAY_NS = 250_000_000  # between the two taps, through the server's program
 BLOCK_OCTETS = 16  # a cipher that pads to blocks makes the overhead vary by less than this
 MOST_OVERHEAD_OCTETS = 200
-MOST_PACKETS = 300  # of a conversation behind the server, looked at
+MOST_PACKETS = 200  # of a conversation behind the server, looked at
+MOST_CANDIDATES = 100  # of the tunnel for one of them, the nearest in time
 MOST_TUNNEL_PACKETS = 50_000
 SHIFTS = 199
-AS_GOOD = 0.95  # a conversation that is moved loses its ends, however well the rest fits
-MOST_CONVERSATIONS = 200  # whose p value is worked out
+# A conversation that is moved loses its ends, however well the rest fits; and it may borrow the request of one page
+# and the answer of the next, but not without a delay.
+AS_GOOD, AS_NEAR, NEARLY_NS = 0.95, 2, 1_000_000
+MOST_CONVERSATIONS = 100  # whose p value is worked out
 STRONG_SCORE, STRONG_P, STRONG_PACKETS, STRONG_LEAD = 0.9, 0.01, 8, 0.2
 WEAK_SCORE, WEAK_P, WEAK_PACKETS = 0.7, 0.05, 4
 EVIDENCE_FRAMES = 8
+GOLDEN = 0.618033988749895
 
 
 class Confidence(StrEnum):
@@ -66,6 +71,7 @@ class Correlation:
     tunnel: str  # its protocol
     server: Endpoint  # of the tunnel
     site: Endpoint
+    egress: Endpoint  # what the site sees of the client: the VPN server's address, and a port
     protocol: str  # of the conversation behind the server
     score: float
     p_value: float
@@ -115,6 +121,7 @@ class _Fit(NamedTuple):
 
     score: float
     overhead: int
+    delay_ns: int  # there and back: the medians of both directions
     pairs: list[tuple[Direction, int, _Packet]]
 
 
@@ -159,7 +166,7 @@ def _ranked(tunnels: Sequence[tuple[Tunnel, _Trace]], conversations: Iterable[tu
             runner_up = max((score for index, score in enumerate(scores) if index != best), default=0.0)
             found.append(_Match(flow, trace, best, scores[best], runner_up))
     found = sorted(found, key=lambda match: (-match.score, -match.trace.count))[:MOST_CONVERSATIONS]
-    judged = [match._replace(p_value=_p_value(match.score, match.trace, tunnels[match.tunnel][1])) for match in found]
+    judged = [match._replace(p_value=_p_value(match.trace, tunnels[match.tunnel][1])) for match in found]
     return sorted(judged, key=lambda match: (match.p_value, -match.score, -match.trace.count))
 
 
@@ -173,13 +180,14 @@ def _confidence(score: float, match: _Match) -> Confidence | None:
 
 def _correlation(tunnel: Tunnel, tunnel_trace: _Trace, match: _Match, fit: _Fit, confidence: Confidence) -> Correlation:
     near = [tunnel_trace.packets[direction][index] for direction, index, _ in fit.pairs]
-    delays = sorted(abs(packet.time_ns - one.time_ns) for one, (_, _, packet) in zip(near, fit.pairs, strict=True))
+    delays = [abs(packet.time_ns - one.time_ns) for one, (_, _, packet) in zip(near, fit.pairs, strict=True)]
     frames = sorted((one.frame, packet.frame) for one, (_, _, packet) in zip(near, fit.pairs, strict=True))
     return Correlation(
         client=tunnel.client,
         tunnel=tunnel.protocol,
         server=tunnel.server,
         site=match.flow.server,
+        egress=match.flow.client,
         protocol=match.flow.protocol,
         score=fit.score,
         p_value=match.p_value,
@@ -188,7 +196,7 @@ def _correlation(tunnel: Tunnel, tunnel_trace: _Trace, match: _Match, fit: _Fit,
         packets=match.trace.count,
         matched=len(fit.pairs),
         overhead_octets=fit.overhead,
-        delay_seconds=delays[len(delays) // 2] / 1e9,
+        delay_seconds=median_low(delays) / 1e9,
         frames=tuple(frames[:EVIDENCE_FRAMES]),
     )
 
@@ -255,14 +263,21 @@ def _framed(stream: Stream) -> list[_Packet]:
 def _fit(far: _Sides, near: _Sides, spent: dict[Direction, set[int]] | None) -> _Fit:
     """The overhead that explains most packets, and which packets of the tunnel they then are."""
     candidates = _candidates(far, near)
-    best = _Fit(0.0, 0, [])
+    best = _Fit(0.0, 0, 0, [])
     for overhead in _likely_overheads(candidates):
         pairs = _pairs(candidates, overhead, spent)
         matched = Counter(direction for direction, _, _ in pairs)
         score = min(matched[direction] / max(len(packets), 1) for direction, packets in far.items())
         if (score, len(pairs)) > (best.score, len(best.pairs)):
-            best = _Fit(score, overhead, pairs)
+            best = _Fit(score, overhead, _delay_ns(pairs, near), pairs)
     return best
+
+
+def _delay_ns(pairs: Iterable[tuple[Direction, int, _Packet]], near: _Sides) -> int:
+    delays: dict[Direction, list[int]] = {direction: [] for direction in Direction}
+    for direction, place, packet in pairs:
+        delays[direction].append(abs(near[direction][place].time_ns - packet.time_ns))
+    return sum(median_low(times) for times in delays.values() if times)
 
 
 class _Candidate(NamedTuple):
@@ -283,12 +298,16 @@ def _candidates(far: _Sides, near: _Sides) -> list[list[_Candidate]]:
                 first, end = packet.time_ns - MOST_DELAY_NS, packet.time_ns
             else:
                 first, end = packet.time_ns, packet.time_ns + MOST_DELAY_NS
-            row = []
-            for index in range(bisect_left(times, first), bisect_left(times, end + 1)):
-                overhead = through[index].octets - packet.octets
-                if 0 <= overhead <= MOST_OVERHEAD_OCTETS:
-                    row.append(_Candidate(direction, index, packet, overhead))
-            found.append(row)
+            start, stop = bisect_left(times, first), bisect_left(times, end + 1)
+            if direction is Direction.CLIENT_TO_SERVER:
+                start = max(start, stop - MOST_CANDIDATES)
+            found.append(
+                [
+                    _Candidate(direction, place, packet, overhead)
+                    for place in range(start, min(stop, start + MOST_CANDIDATES))
+                    if 0 <= (overhead := through[place].octets - packet.octets) <= MOST_OVERHEAD_OCTETS
+                ]
+            )
     return found
 
 
@@ -318,8 +337,9 @@ def _pairs(
     return found
 
 
-def _p_value(score: float, far: _Trace, near: _Trace) -> float:
+def _p_value(far: _Trace, near: _Trace) -> float:
     """How often the conversation scores about as well at another time of the tunnel's, its true place counted."""
+    true = _fit(far.packets, near.packets, None)
     start, end = near.span
     length = max(end - start, 2 * MOST_DELAY_NS)
     as_good = 1
@@ -328,11 +348,17 @@ def _p_value(score: float, far: _Trace, near: _Trace) -> float:
             direction: sorted(p._replace(time_ns=start + (p.time_ns - start + shift) % length) for p in packets)
             for direction, packets in far.packets.items()
         }
-        as_good += _fit(moved, near.packets, None).score >= AS_GOOD * score
+        fit = _fit(moved, near.packets, None)
+        as_good += fit.score >= AS_GOOD * true.score and fit.delay_ns <= AS_NEAR * true.delay_ns + NEARLY_NS
+        if as_good > WEAK_P * (SHIFTS + 1):
+            return 1.0  # nobody asks how much worse
     return as_good / (SHIFTS + 1)
 
 
 def _shifts(length: int) -> list[int]:
-    """Moves spread evenly over the tunnel's time, none of them so small that it would be no move at all."""
+    """Moves spread over the tunnel's time, none of them so small that it would be no move at all.
+
+    By the golden ratio: evenly spread and in step with no period that the traffic may have.
+    """
     edge = min(MOST_DELAY_NS // 10, length // 8)
-    return [edge + (length - 2 * edge) * number // SHIFTS for number in range(SHIFTS)]
+    return [edge + int((length - 2 * edge) * (number * GOLDEN % 1)) for number in range(1, SHIFTS + 1)]

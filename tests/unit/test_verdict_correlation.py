@@ -129,13 +129,14 @@ def test_the_very_same_page_a_little_earlier_or_later_is_a_strangers() -> None:
     assert [(one.site.address, one.confidence) for one in strong] == [("at 0.0", Confidence.STRONG)]
 
 
-def test_traffic_that_repeats_itself_says_that_it_cannot_tell() -> None:
-    """Questions of one size at one pace fit at any time: they are not even weak."""
-    ticks: Packets = [(number / 10, direction, 60) for number in range(100) for direction in (UP, DOWN)]
+@pytest.mark.parametrize("seconds", [0.02, 0.006])
+def test_traffic_that_repeats_itself_is_never_sure(seconds: float) -> None:
+    """Questions of one size at one pace fit at many times, and at any time if they are close enough."""
+    ticks: Packets = [(number * seconds, direction, 60) for number in range(150) for direction in (UP, DOWN)]
     near, far = Side(), Side()
     near.add_tunnel("192.168.0.13", through(random.Random(1), ticks))
     far.add("udp", Endpoint(SERVER.address, 5000), Endpoint("clock", 123), ticks)
-    assert correlate(near.seen(), far.seen()) == ()
+    assert all(one.confidence is Confidence.WEAK for one in correlate(near.seen(), far.seen()))
 
 
 def test_what_passed_both_taps_in_clear_or_is_a_tunnel_itself_is_left_out() -> None:
@@ -184,7 +185,7 @@ def test_among_strangers_nearly_every_conversation_is_found_and_hardly_one_is_wr
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     judged: Counter[str] = Counter()
-    trials, clients, strangers = 12, 3, 6
+    trials, clients, strangers = 6, 3, 6
     for seed in range(trials):
         judged += crowd(seed, clients, strangers)
     true = trials * clients * 2
