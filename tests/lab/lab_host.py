@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = Path(__file__).with_name("lab_checks.py")
-PATIENCE_SECONDS = 300.0  # two hundred labs take 10 s where nothing else runs
+PATIENCE_SECONDS = 900.0  # two hundred labs take 10 s where nothing else runs
 
 
 def run_on_own_host(check: str, *arguments: str, as_user: int | None = None, checks: Path = CHECKS) -> Any:
