@@ -257,6 +257,8 @@ def test_an_arrow_of_a_ladder_opens_its_packet_by_keyboard_and_escape_leads_back
     drawn.press("Enter", 13, "\r")
     assert drawn.value("document.activeElement === document.querySelector('#ladder-http .packet-slot')")
     assert drawn.value("document.querySelectorAll('#ladder-http .packet-slot .layer').length") >= 3
+    command = drawn.value("document.querySelector('#ladder-http .packet-slot > .command code').textContent")
+    assert command == "wireshark -r without/isp.pcapng -g 3"
     drawn.press("Escape", 27)
     assert drawn.value("document.querySelector('#ladder-http .packet-slot').childElementCount") == 0
     assert drawn.value("document.activeElement === document.querySelector('#ladder-http a[data-packet]')")

@@ -239,10 +239,10 @@ def test_a_sealed_packet_names_what_it_carried_and_a_ping_of_the_tunnels_own_not
     run: tuple[RunResult, ShownPackets],
 ) -> None:
     text = document(run)
-    by_title = {part.split('"')[0]: part for part in text.split('data-title="')[1:]}
-    assert ">with/client-tun.pcapng frame 6</a></p>" in by_title["with/isp.pcapng frame 10"]
-    assert "What it carried" not in by_title["with/isp.pcapng frame 4"]
-    assert "What it carried" not in by_title["without/isp.pcapng frame 6"]
+    parts = {tuple(part.split('"')[:3:2]): part for part in text.split('data-file="')[1:]}
+    assert ">with/client-tun.pcapng frame 6</a></p>" in parts["with/isp.pcapng", "10"]
+    assert "What it carried" not in parts["with/isp.pcapng", "4"]
+    assert "What it carried" not in parts["without/isp.pcapng", "6"]
 
 
 def test_without_a_pair_the_doll_stays_closed_and_says_why(run: tuple[RunResult, ShownPackets]) -> None:

@@ -18,6 +18,18 @@ function closeSlot(slot) {
   return link;
 }
 
+function quoted(word) {
+  return /^[\w.\/-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
+}
+
+function command(text) {
+  const line = document.createElement("div");
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
+  line.className = "command";
+  line.append(Object.assign(document.createElement("code"), { textContent: text }), button);
+  return line;
+}
+
 function showPacket(link, go) {
   const slot = link.closest("[data-shows]")?.querySelector(".packet-slot");
   const packet = document.getElementById(link.dataset.packet);
@@ -29,18 +41,21 @@ function showPacket(link, go) {
   const opener = isInside ? before : link;
   if (opener) opener.dataset.showing = "";
   slot.dataset.shown = link.dataset.packet;
+  const { file, frame } = packet.dataset;
+  const title = `${file} frame ${frame}`;
   const head = document.createElement("p");
   const close = document.createElement("button");
   head.className = "slot-head";
-  head.append(Object.assign(document.createElement("b"), { textContent: packet.dataset.title }), close);
+  head.append(Object.assign(document.createElement("b"), { textContent: title }), close);
   close.type = "button";
   close.className = "quiet close";
   close.textContent = "Close";
   const copy = packet.cloneNode(true);
   copy.removeAttribute("id");
   slot.append(head, copy);
+  if (!slot.closest(".proof")) slot.append(command(`wireshark -r ${quoted(file)} -g ${frame}`));
   slot.setAttribute("role", "region");
-  slot.setAttribute("aria-label", packet.dataset.title);
+  slot.setAttribute("aria-label", title);
   slot.tabIndex = -1;
   if (go) {
     slot.focus({ preventScroll: true });
