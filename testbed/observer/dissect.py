@@ -86,7 +86,7 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
         flow.application = "tls"
         dissect_tls(flow, findings)
         return
-    elif dissect_tls_behind(flow, findings) or detect_in_streams(flow, findings):
+    elif detect_in_streams(flow, findings) or dissect_tls_behind(flow, findings):
         return
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():

@@ -76,7 +76,8 @@ def conclude(flows: Sequence[FlowState], findings: Findings) -> None:
     for flow, recognised, place in related_tunnels(flows):
         enter(flow, recognised, place, findings)
     for flow in flows:
-        if flow.suspicion is not None and flow.tunnel is None:
+        refuted = flow.application == "tls"  # as found behind what looked encrypted
+        if flow.suspicion is not None and flow.tunnel is None and not refuted:
             enter(flow, *flow.suspicion, findings)
     findings.tunnels.sort(key=lambda tunnel: tunnel.frame)
 
