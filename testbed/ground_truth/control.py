@@ -33,14 +33,19 @@ RECORD_HEADER_OCTETS = 5
 def without_hmac(packet: bytes) -> bytes | None:
     """The control packet without tls-auth; None if it is none."""
     at = HEADER_OCTETS + HMAC_OCTETS + STAMP_OCTETS
-    if not packet or packet[0] >> 3 not in CONTROL_OPCODES or len(packet) <= at or packet[at] > MOST_ACKS:
+    if not _is_of_first_key(packet) or len(packet) <= at or packet[at] > MOST_ACKS:
         return None
     return packet[:HEADER_OCTETS] + packet[at:]
 
 
 def bare(packet: bytes) -> bytes | None:
     """The control packet itself; None if it is none."""
-    return packet if packet and packet[0] >> 3 in CONTROL_OPCODES and len(packet) > HEADER_OCTETS else None
+    return packet if _is_of_first_key(packet) and len(packet) > HEADER_OCTETS else None
+
+
+def _is_of_first_key(packet: bytes) -> bool:
+    """Whether it is a control packet of the first handshake: later ones may have dynamic tls-crypt around them."""
+    return bool(packet) and packet[0] >> 3 in CONTROL_OPCODES and not packet[0] & 7
 
 
 def unwrap(packet: bytes, block: bytes, *, to_server: bool) -> bytes | None:
