@@ -10,15 +10,21 @@ Source: RFC 1035, RFC 3596, RFC 2782, RFC 6891, RFC 7871, RFC 7873, RFC 9460
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from struct import Struct
+from typing import NamedTuple
 
-A, NS, CNAME, PTR, MX, AAAA, SRV, DNAME, OPT, SVCB, HTTPS = 1, 2, 5, 12, 15, 28, 33, 39, 41, 64, 65
+A, NS, CNAME, SOA, PTR, MX, AAAA, SRV, DNAME, OPT, SVCB, HTTPS = 1, 2, 5, 6, 12, 15, 28, 33, 39, 41, 64, 65
 OPTION_CLIENT_SUBNET, OPTION_COOKIE = 8, 10
 PARAMETER_ALPN, PARAMETER_IPV4, PARAMETER_ECH, PARAMETER_IPV6 = 1, 4, 5, 6
-NAME_OFFSET_IN_DATA = {NS: 0, CNAME: 0, PTR: 0, DNAME: 0, MX: 2, SRV: 6}
-PLAIN_OCTETS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+NAME_OFFSET_IN_DATA = {NS: 0, CNAME: 0, SOA: 0, PTR: 0, DNAME: 0, MX: 2, SRV: 6}
+PLAIN_OCTETS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+HEADER_OCTETS = 12
+FIRST_QUESTION = b"\xc0\x0c"  # a pointer to the octet behind the header
+_HEADER, _RECORD = Struct("!6H"), Struct("!H6xH")
 MOST_POINTERS = 64
 LONGEST_NAME_OCTETS = 255
 MOST_RECORDS = 2_048
@@ -28,8 +34,7 @@ class Malformed(Exception):
     """These octets are no DNS message, or end too early."""
 
 
-@dataclass(frozen=True, slots=True)
-class DnsName:
+class DnsName(NamedTuple):
     """Shape: `labels` as on the wire, without length octets."""
 
     labels: tuple[bytes, ...]
@@ -37,11 +42,11 @@ class DnsName:
     @property
     def plain(self) -> bool:
         """Whether every reader spells it alike: letters, digits, `-`, `_`, no dot inside a label."""
-        return all(octet in PLAIN_OCTETS for octet in b"".join(self.labels))
+        return not b"".join(self.labels).translate(None, PLAIN_OCTETS)
 
     @property
     def spelled(self) -> str:
-        return ".".join(label.decode("utf-8", "backslashreplace") for label in self.labels)
+        return ".".join([label.decode("utf-8", "backslashreplace") for label in self.labels])
 
     @property
     def text(self) -> str:
@@ -61,8 +66,7 @@ class Service:
     encrypted_client_hello: bytes = b""  # the ECHConfigList, as it stands
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """Shape: `address` for A and AAAA, `target` for records that name another host, else both None."""
 
     owner: DnsName
@@ -72,45 +76,45 @@ class Record:
     service: Service | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Edns:
+class Edns(NamedTuple):
     """What the extensions say. Shape: `subnet` is `address/bits` or empty; `client_cookie` 8 octets or none."""
 
     subnet: str = ""
     client_cookie: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class DnsMessage:
+NO_EDNS = Edns()
+
+
+class DnsMessage(NamedTuple):
     is_response: bool
     questions: tuple[DnsName, ...]
     records: tuple[Record, ...]
-    edns: Edns = field(default_factory=Edns)
+    edns: Edns = NO_EDNS
     recursion_available: bool = False
 
 
 def parse_message(untrusted: bytes) -> DnsMessage:
     """Errors: Malformed"""
-    if len(untrusted) < 12:
+    if len(untrusted) < HEADER_OCTETS:
         raise Malformed("shorter than a header")
-    flags = int.from_bytes(untrusted[2:4], "big")
-    counts = [int.from_bytes(untrusted[at : at + 2], "big") for at in (4, 6, 8, 10)]
+    _, flags, *counts = _HEADER.unpack_from(untrusted)
     if sum(counts) > MOST_RECORDS or (flags >> 11 & 15) > 6:
         raise Malformed("no plausible header")
-    at = 12
-    questions = []
+    at = HEADER_OCTETS
+    questions: list[DnsName] = []
     for _ in range(counts[0]):
         name, at = parse_name(untrusted, at)
         at += 4
         if at > len(untrusted):
             raise Malformed("a question cut off")
         questions.append(name)
-    records, edns = [], Edns()
+    records, edns = [], NO_EDNS
     for _ in range(sum(counts[1:])):
         if at == len(untrusted) and flags & 0x0200:
             break  # truncated on purpose: the rest comes over TCP
         begin = at
-        record, at = _parse_record(untrusted, at)
+        record, at = _parse_record(untrusted, at, questions)
         records.append(record)
         if record.type == OPT and not record.owner.labels:
             edns = _parse_edns(untrusted[begin + 11 : at])
@@ -140,7 +144,7 @@ def parse_name(message: bytes, at: int) -> tuple[DnsName, int]:
         if at >= len(message):
             raise Malformed("a name cut off")
         length = message[at]
-        if length & 0xC0 == 0xC0:
+        if length >= 0xC0:
             if at + 2 > len(message):
                 raise Malformed("a pointer cut off")
             target = (length & 0x3F) << 8 | message[at + 1]
@@ -149,7 +153,7 @@ def parse_name(message: bytes, at: int) -> tuple[DnsName, int]:
                 raise Malformed("a pointer that does not point back")
             at = target
             continue
-        if length & 0xC0:
+        if length >= 0x40:
             raise Malformed("an unknown kind of label")
         at += 1
         if not length:
@@ -164,18 +168,21 @@ def parse_name(message: bytes, at: int) -> tuple[DnsName, int]:
     raise Malformed("a name without end")
 
 
-def _parse_record(message: bytes, at: int) -> tuple[Record, int]:
-    owner, at = parse_name(message, at)
+def _parse_record(message: bytes, at: int, questions: Sequence[DnsName]) -> tuple[Record, int]:
+    if message[at : at + 2] == FIRST_QUESTION and questions:  # as nearly every answer begins
+        owner, at = questions[0], at + 2
+    else:
+        owner, at = parse_name(message, at)
     if at + 10 > len(message):
         raise Malformed("a record cut off")
-    record_type = int.from_bytes(message[at : at + 2], "big")
-    length = int.from_bytes(message[at + 8 : at + 10], "big")
+    record_type, length = _RECORD.unpack_from(message, at)
     start = at + 10
     end = start + length
     if end > len(message):
         raise Malformed("a record cut off")
     if record_type == A and length == 4:
-        return Record(owner, A, str(IPv4Address(message[start:end]))), end
+        a, b, c, d = message[start:end]
+        return Record(owner, A, f"{a}.{b}.{c}.{d}"), end
     if record_type == AAAA and length == 16:
         return Record(owner, AAAA, str(IPv6Address(message[start:end]))), end
     if record_type in NAME_OFFSET_IN_DATA:

@@ -16,6 +16,7 @@ from testbed.observer.model import ClearText, Hint, Limits, Name, Tunnel
 
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
+SPELLINGS_KEPT = 10_000
 FILTERS_IN_HINT = 16  # one for each conversation; what further ones show is the same again
 
 
@@ -58,6 +59,7 @@ class Findings:
     resolvers: set[str] = field(default_factory=set)  # addresses that said in clear DNS that they resolve any name
     connections: dict[bytes, int] = field(default_factory=dict)  # ids of QUIC connections: the flow that agreed on them
     connection_id_sizes: set[int] = field(default_factory=set)
+    spellings: dict[tuple[tuple[bytes, ...], str, str], tuple[str, str]] = field(default_factory=dict)
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
     _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     _hints: dict[tuple[str, str, str], _Hinted] = field(default_factory=dict)
@@ -140,6 +142,13 @@ class Findings:
         if room and len(hinted.frames) < self.limits.frames_per_sighting:
             hinted.filters[display_filter] = None
             hinted.frames[place.frame] = None
+
+    def know_spelling(self, key: tuple[tuple[bytes, ...], str, str], text: str, display_filter: str) -> tuple[str, str]:
+        """Remember how a name of these labels is spelled, and found in a field: most names come again."""
+        known = text, display_filter
+        if len(self.spellings) < SPELLINGS_KEPT:
+            self.spellings[key] = known
+        return known
 
     def know_connection(self, connection_id: bytes, flow: int) -> None:
         if len(self.connections) < self.limits.flows:

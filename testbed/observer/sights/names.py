@@ -14,6 +14,7 @@ DNS_PORTS = {53: "dns", 5353: "mdns", 5355: "llmnr"}
 TARGET_FIELDS = {
     dns.NS: "dns.ns",
     dns.CNAME: "dns.cname",
+    dns.SOA: "dns.soa.mname",
     dns.PTR: "dns.ptr.domain_name",
     dns.MX: "dns.mx.mail_exchange",
     dns.SRV: "dns.srv.target",
@@ -28,28 +29,22 @@ def sight_dns(message: dns.DnsMessage, via: str, place: Place, findings: Finding
     """Shape: `raw_field` is the field to search for names that Wireshark would spell differently."""
 
     def sight_name(name: dns.DnsName, field: str) -> None:
-        if not name.labels:
-            return
-        if not name.plain:
-            display_filter = f"{raw_field} contains {filters.octets(name.wire)}"
-        elif field == "dns.srv.name":  # Wireshark takes a service's name apart
-            service, protocol, rest = name.spelled.split(".", 2)
-            terms = (("dns.srv.service", service), ("dns.srv.proto", protocol), (field, rest))
-            display_filter = " && ".join(filters.equals(part, value) for part, value in terms)
-            display_filter += f" && !({filters.equals('dns.qry.name', name.spelled)})"
-        else:  # as it was spelled: names are compared exactly
-            display_filter = filters.equals(field, name.spelled)
-            if field == "dns.resp.name":  # else it would find every ordinary answer again
-                display_filter += f" && !({filters.equals('dns.qry.name', name.spelled)})"
-        findings.sight(Kind.DNS_NAME, name.text, place.frame, place.time_ns, display_filter, via)
-        findings.name(name.text, via, place.frame, display_filter)
+        if name.labels:
+            known = findings.spellings.get((name.labels, field, raw_field))
+            if known is None:
+                known = findings.know_spelling(
+                    (name.labels, field, raw_field), name.text, _filter(name, field, raw_field)
+                )
+            text, display_filter = known
+            findings.sight(Kind.DNS_NAME, text, place.frame, place.time_ns, display_filter, via)
+            findings.name(text, via, place.frame, display_filter)
 
     def sight_answer(address: str, display_filter: str, name: dns.DnsName) -> None:
         findings.sight(Kind.DNS_ANSWER, address, place.frame, place.time_ns, display_filter, via, name=name.text)
 
     for question in message.questions:
         sight_name(question, "dns.qry.name")
-    asked = {question.spelled for question in message.questions}
+    asked = {question.labels for question in message.questions}
     for record in message.records:
         if record.address is not None:
             field = "dns.a" if record.type == dns.A else "dns.aaaa"
@@ -65,9 +60,24 @@ def sight_dns(message: dns.DnsMessage, via: str, place: Place, findings: Finding
                 field = "ipv6hint" if ":" in address else "ipv4hint"
                 sight_answer(address, f"dns.svcb.svcparam.{field}.ip == {address}", record.owner)
             _hint_service(record.owner, record.service, place, findings)
-        if record.owner.spelled not in asked and record.type in NAMED_TYPES:
+        if record.type in NAMED_TYPES and record.owner.labels not in asked:
             apart = record.type == dns.SRV and len(record.owner.labels) > 2
             sight_name(record.owner, "dns.srv.name" if apart else "dns.resp.name")
+
+
+def _filter(name: dns.DnsName, field: str, raw_field: str) -> str:
+    """The filter for a name that stands in Wireshark's `field`."""
+    if not name.plain:
+        return f"{raw_field} contains {filters.octets(name.wire)}"
+    spelled = name.spelled  # exactly so: names are compared to the letter
+    display_filter = filters.equals(field, spelled)
+    if field == "dns.srv.name":  # Wireshark takes a service's name apart
+        service, protocol, rest = spelled.split(".", 2)
+        terms = (("dns.srv.service", service), ("dns.srv.proto", protocol), (field, rest))
+        display_filter = " && ".join(filters.equals(part, value) for part, value in terms)
+    if field in ("dns.srv.name", "dns.resp.name"):  # else it would find every ordinary answer again
+        display_filter += f" && !({filters.equals('dns.qry.name', spelled)})"
+    return display_filter
 
 
 def _hint_service(owner: dns.DnsName, service: dns.Service, place: Place, findings: Findings) -> None:
