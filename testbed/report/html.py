@@ -131,7 +131,10 @@ def _drawing_context(
     files = {name: tap.file for name, v in variants.items() for tap in v.taps if tap.name == observer}
     captured = {name: tap.packets for name, v in variants.items() for tap in v.taps if tap.name == observer}
     sides = {
-        name: Side(variants[name], files.get(name, ""), lines, places[name])
+        name: Side(
+            *(variants[name], files.get(name, ""), lines, places[name]),
+            sealed=frozenset(inside[name].outer_of.values()) if name in inside else frozenset(),
+        )
         for name, lines in lists.items()
         if name in variants
     }

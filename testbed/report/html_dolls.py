@@ -8,7 +8,7 @@ where no pair is certain, the doll stays closed and says so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from testbed.report.html_ladder import SEALED, Opened, during
 from testbed.report.html_packet import LayerView, layer_view
@@ -66,6 +66,8 @@ def dolls(
 ) -> DollsView:
     """A packet, and the one inside its sealed layer where that is known. Shape: `frames`, `ids` of outer and inner"""
     layers = tuple(layer_view(layer, at, len(outer.octets)) for at, layer in enumerate(outer.layers))
+    if inner and not any(layer.kind == "ciphertext" for layer in layers):  # static keys: nothing says that it is sealed
+        layers = (*layers[:-1], replace(layers[-1], kind="ciphertext", colour="layer-encrypted", fields=()))
     within = (
         tuple(layer_view(layer, at + 1, len(inner.octets)) for at, layer in enumerate(inner.layers)) if inner else ()
     )
@@ -94,12 +96,12 @@ def _link_octets(packet: PacketView) -> int:
 
 
 def _strip(layers: Sequence[LayerView], inside: Sequence[LayerView]) -> Iterator[PieceView]:
-    """All octets from first to last, the sealed layer as what it holds: its tag first, then the packet inside."""
+    """All octets from first to last, the sealed layer as what it holds: first what sealing adds, then the packet inside."""
     pieces: list[tuple[LayerView, int, str]] = []
     for layer in layers:
         held = sum(one.octets for one in inside) if layer.kind == "ciphertext" else 0
         if held and held <= layer.octets:
-            pieces.append((layer, layer.octets - held, "authentication tag"))
+            pieces.append((layer, layer.octets - held, "what sealing adds"))
             pieces += [(one, one.octets, one.name) for one in inside]
         else:
             pieces.append((layer, layer.octets, layer.name))

@@ -10,7 +10,7 @@ Arrows of sealed packets are dashed, so that a print without colours tells them 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbed.report.packets import Inside, PacketKey, PacketLine
@@ -85,8 +85,12 @@ def ladder(
     lines: Sequence[PacketLine],
     places: Places,
     opened: Opened,
+    sealed: Collection[int] = (),
 ) -> LadderView | None:
-    """A ladder of these packets, or None if none is worth an arrow."""
+    """A ladder of these packets, or None if none is worth an arrow.
+
+    Shape: `sealed` are frames known to be sealed although their octets do not show it
+    """
     told = [line for line in lines if not _is_noise(line)]
     shown = told[:_MOST_ARROWS]
     if not shown:
@@ -96,7 +100,8 @@ def ladder(
     fallback = ends[-1].x
     zero = shown[0].time
     arrows = tuple(
-        _arrow(at, line, columns, fallback, zero, opened((file, line.frame)), places) for at, line in enumerate(shown)
+        _arrow(at, line, columns, fallback, zero, opened((file, line.frame)), places, sealed=line.frame in sealed)
+        for at, line in enumerate(shown)
     )
     return LadderView(
         id=name,
@@ -149,12 +154,14 @@ def _arrow(
     zero: float,
     packet_id: str,
     places: Places,
+    *,
+    sealed: bool,
 ) -> ArrowView:
     start, end = columns.get(line.source, fallback), columns.get(line.destination, fallback)
     y = _HEAD + _STEP * (at + 1) - 6
     tip = end - 7 if end > start else end + 7
     back = tip - 11 if end > start else tip + 11
-    label, meaning = label_of(line), meaning_of(line)
+    label, meaning = label_of(line), meaning_of(line) or (_SEALED_MEANING if sealed else "")
     fits = len(label) * _LETTER < abs(end - start) - 24
     time = f"+{(line.time - zero) * 1000:.1f} ms"
     who = [places.name(address) or address for address in (line.source, line.destination)]
@@ -170,7 +177,7 @@ def _arrow(
         time=time,
         frame=line.frame,
         packet_id=packet_id,
-        kind=kind_of_line(line),
+        kind="sealed" if sealed else kind_of_line(line),
         spoken=f"frame {line.frame}, {time}, {who[0]} to {who[1]}: {label}" + (f", {meaning}" if meaning else ""),
     )
 
@@ -217,6 +224,7 @@ _FLAG_MEANINGS = {
     "RST": "There is no such connection.",
     "RST, ACK": "There is no such connection.",
 }
+_SEALED_MEANING = "A packet of somebody's, sealed."
 _WORD_MEANINGS = (
     ("P_CONTROL_HARD_RESET_CLIENT", "A new session, please; here is my number."),
     ("P_CONTROL_HARD_RESET_SERVER", "Agreed; here is mine."),
@@ -224,7 +232,7 @@ _WORD_MEANINGS = (
     ("Client Hello", "A TLS handshake begins, inside the control channel."),
     ("P_CONTROL", "A piece of the TLS handshake."),
     ("P_ACK", "Received."),
-    ("P_DATA", "A packet of somebody's, sealed."),
+    ("P_DATA", _SEALED_MEANING),
 )
 _TLS_MEANINGS = (
     ("Client Hello", "Let us encrypt. I want this site."),
@@ -277,6 +285,7 @@ class _Told:
     file: str
     lines: Sequence[PacketLine]
     places: Places
+    sealed: Collection[int]
 
 
 _VERB_TITLES = {
@@ -301,7 +310,9 @@ def ladders(
     """What each kind of action looks like in clear text, how the tunnel is set up, and one action inside it."""
     bare, full = bare_and_fullest(result)
     told = {
-        name: _Told(variant, tap.file, lists[name], places[name])
+        name: _Told(
+            variant, tap.file, lists[name], places[name], inside[name].outer_of.values() if name in inside else ()
+        )
         for name, variant in result.variants.items()
         if name in lists and (tap := _tap(variant, observer)) is not None
     }
@@ -378,7 +389,10 @@ def _in_the_tunnel(told: _Told, inside: Inside | None, opened: Opened) -> Iterat
     words = action_in_words(action)
     outer = during(action, told.variant, told.lines)
     lead = f"Variant {told.variant.name}: the client {words}. This is all that the observer has of it."
-    yield ladder("ladder-outside", "The same through the tunnel", lead, told.file, outer, told.places, opened)
+    yield ladder(
+        *("ladder-outside", "The same through the tunnel", lead, told.file, outer, told.places, opened),
+        sealed=frozenset(told.sealed),
+    )
     if inside is not None:
         lead = f"The client {words}, as its own tunnel device recorded it: what the sealed packets above carried."
         lines = during(action, told.variant, inside.lines)

@@ -66,6 +66,7 @@ class Side:
     file: str
     lines: Sequence[PacketLine]
     places: Places
+    sealed: frozenset[int] = frozenset()  # frames known to be sealed although their octets do not show it
 
 
 def moments(left: Side, right: Side, opened: Opened) -> MomentsView:
@@ -117,7 +118,7 @@ def _line(line: PacketLine, side: Side, zero: float | None, opened: Opened) -> L
         octets=line.length_octets,
         protocol=protocol,
         text=text,
-        sealed=kind_of_line(line) != "clear",
+        sealed=line.frame in side.sealed or kind_of_line(line) != "clear",
     )
 
 

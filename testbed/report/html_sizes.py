@@ -132,7 +132,9 @@ def still_told(
     variant = result.variants.get(full or "")
     if variant is None or full is None or full not in lists:
         return []
-    data = [line for line in _from_first_action(lists[full], variant) if line.protocol in SEALED]
+    carriers = frozenset(inside.outer_of.values()) if inside else frozenset()
+    talk = _from_first_action(lists[full], variant)
+    data = [line for line in talk if line.protocol in SEALED or line.frame in carriers]
     if not data:
         return []
     return [
@@ -149,14 +151,17 @@ def _overhead(inside: Inside | None, outer: Sequence[PacketLine]) -> Iterator[st
     sizes = {line.frame: line.packet_octets for line in outer}
     inner = inside.lines if inside else ()
     pairs = inside.outer_of if inside else {}
-    longer = [sizes[pairs[line.frame]] - line.packet_octets for line in inner if pairs.get(line.frame) in sizes]
+    alone = {outer for outer, times in Counter(pairs.values()).items() if times == 1}  # carried one packet
+    longer = [
+        sizes[pairs[line.frame]] - line.packet_octets for line in inner if pairs.get(line.frame) in sizes.keys() & alone
+    ]
     if not longer or inside is None:
         return
     least, most = min(longer), max(longer)
     words = f"exactly {least}" if least == most else f"{least} to {most}"
     yield (
-        f"Sealing adds to a size but does not hide it: {len(longer)} packets went through the tunnel, each in another "
-        f"packet {words} octets longer. {inside.how}"
+        f"Sealing adds to a size but does not hide it: {len(longer)} packets went through the tunnel, each alone in "
+        f"a packet {words} octets longer. {inside.how}"
     )
 
 

@@ -16,7 +16,7 @@ from testbed.report.html_ladder import ladder, meaning_of, short_text
 from testbed.report.html_moments import Side, moments
 from testbed.report.html_sizes import still_told, timelines
 from testbed.report.html_topology import topology_view
-from testbed.report.packets import Inside, PacketLine
+from testbed.report.packets import Inside, Layer, PacketLine
 from testbed.report.pieces import Pieces, packet_id
 from testbed.report.places import graph_of, places_of
 from testbed.result import RunResult
@@ -245,6 +245,24 @@ def test_a_sealed_packet_names_what_it_carried_and_a_ping_of_the_tunnels_own_not
     assert "What it carried" not in parts["without/isp.pcapng", "6"]
 
 
+def test_a_tunnel_without_headers_is_drawn_sealed_where_the_run_knows_it(run: tuple[RunResult, ShownPackets]) -> None:
+    result, shown = run
+    bare = {
+        key: replace(view, layers=(*view.layers[:3], Layer("Data", (("length", "x"),), 42, len(view.octets))))
+        if key[0] == "with/isp.pcapng"
+        else view
+        for key, view in shown.packets.items()
+    }
+    lists = {**shown.lists, "with": [replace(one, protocol="UDP", summary="1 → 2") for one in shown.lists["with"]]}
+    text = render_html(result, bare, lists, shown.inside)
+    assert 'id="ladder-tunnel"' not in text
+    outside = text[text.index('id="ladder-outside"') : text.index('id="ladder-inside"')]
+    assert outside.count('class="packet-arrow sealed"') == 6
+    assert "Break the seal" in text
+    assert "8 packets went through the tunnel" in text
+    assert text.count('<li class="sealed">') == 8
+
+
 def test_without_a_pair_the_doll_stays_closed_and_says_why(run: tuple[RunResult, ShownPackets]) -> None:
     result, shown = run
     unsure = {"with": Inside("with/client-tun.pcapng", (), "with/isp.pcapng", {}, "Nobody can tell.")}
@@ -260,7 +278,7 @@ def test_without_a_pair_the_doll_stays_closed_and_says_why(run: tuple[RunResult,
 def test_what_sizes_still_tell_is_counted_in_the_capture(run: tuple[RunResult, ShownPackets]) -> None:
     result, shown = run
     told = still_told(result, "without", "with", shown.lists, shown.inside["with"])
-    assert "8 packets went through the tunnel, each in another packet exactly 52 octets longer." in told[0]
+    assert "8 packets went through the tunnel, each alone in a packet exactly 52 octets longer." in told[0]
     assert "In 1-dns it began with 75, 91 octets without the tunnel, and 127, 143 with it." in told[1]
     assert "Of 8 packets without the tunnel, 8 come back sealed in the same order, each 52 octets longer." in told[1]
     assert "of the 1 longest pauses between sealed packets (from 147.8 ms on), 1 fall exactly" in told[2]
