@@ -44,7 +44,9 @@ def completed(packet: bytes, start: int, offset: int) -> bytes:
     none, for all others both are the same.
     """
     at = start + offset
-    if at + 2 > len(packet) or offset < 0:
-        return packet
-    checksum = complement(ones_sum(packet[start:])) or MODULUS
-    return b"".join((packet[:at], stored(checksum), packet[at + 2 :]))
+    covered = packet[start:]
+    if at + 2 > len(packet) or len(covered) & 1:
+        # rare: a packet of odd length, or no packet at all
+        return packet if at + 2 > len(packet) else completed(packet + b"\0", start, offset)[:-1]
+    checksum = MODULUS - int.from_bytes(covered, sys.byteorder) % MODULUS
+    return b"".join((packet[:at], _WORD.pack(checksum), packet[at + 2 :]))

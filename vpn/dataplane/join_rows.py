@@ -11,8 +11,7 @@ linux/Documentation/networking/segmentation-offloads.rst; RFC 6864 on ids of unf
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -28,9 +27,8 @@ _ALWAYS_JOINED = 0xFFFF  # the largest IP packet
 _MOST_SEGMENTS = 64  # of UDP: the kernel takes no more
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where things are in the packets of a flow. All of its fields are taken from the first one's headers."""
+class Layout(NamedTuple):
+    """Where things are in the packets of a flow. A tuple, since it is the key of what is kept for each layout."""
 
     version: int
     protocol: int
@@ -108,7 +106,7 @@ def _all_follow(rows: Rows, layout: Layout) -> bool:
         return False
     if layout.protocol == TCP:
         flags = shape.array[:count, PACKET_AT + at + FLAGS_AT].tobytes()
-        if flags.count(_ACK) < count - 1 or flags[-1] & ~PSH != _ACK:
+        if flags.count(_ACK, 0, count - 1) < count - 1 or flags[-1] & ~PSH != _ACK:
             return False
         first = int.from_bytes(shape.packets[0][at + 4 : at + 8], "big")
         steps: Numbers = shape.keep(

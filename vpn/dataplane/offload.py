@@ -26,8 +26,10 @@ _NEEDS_CHECKSUM = 1
 _ECN = 0x80
 
 
+_NONE = 0
+
+
 class Kind(IntEnum):
-    NONE = 0
     TCP4 = 1
     TCP6 = 4
     UDP = 5
@@ -56,7 +58,7 @@ def read(untrusted: bytes) -> bytes | Superpacket | None:
     """What the device gave, without its prefix; None for a superpacket that does not hold together."""
     flags, kind, _, segment_octets, start, offset = _PREFIX.unpack_from(untrusted)
     packet = untrusted[PREFIX_OCTETS:]
-    if kind == Kind.NONE:
+    if kind == _NONE:
         return completed(packet, start, offset) if flags & _NEEDS_CHECKSUM else packet
     return _superpacket(packet, kind & ~_ECN, segment_octets, start) if flags & _NEEDS_CHECKSUM else None
 
