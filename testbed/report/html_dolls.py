@@ -96,7 +96,7 @@ def _link_octets(packet: PacketView) -> int:
 
 
 def _strip(layers: Sequence[LayerView], inside: Sequence[LayerView]) -> Iterator[PieceView]:
-    """All octets from first to last, the sealed layer as what it holds: first what sealing adds, then the packet inside."""
+    """All octets from first to last; of the sealed layer first what sealing adds, then the packet inside."""
     pieces: list[tuple[LayerView, int, str]] = []
     for layer in layers:
         held = sum(one.octets for one in inside) if layer.kind == "ciphertext" else 0
