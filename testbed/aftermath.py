@@ -24,7 +24,7 @@ from testbed.lab.model import LabPlan
 from testbed.result import RunResult, TapRecord
 from testbed.rundir import RunDirectory
 from testbed.scenario.values import CLIENT_TUN, Variant
-from testbed.tunnels.openvpn_config import PORT
+from testbed.tunnels.openvpn_config import PORT, RESOLVER_V4, RESOLVER_V6
 from testbed.verdict import VariantEvidence
 
 MAP_FILE = "inner-outer.csv"
@@ -93,7 +93,8 @@ def write_captures(directory: RunDirectory, run: Afterwards) -> tuple[dict[str, 
     os.close(directory.make_directory(CAPTURES))
     tapes = [_tape(directory, name, tap, run.plans[name]) for name, tap in records]
     secrets = "".join(read_text(directory, f"{name}/keys.log") for name in run.result.variants)
-    names = annotate.names_of(run.plans, run.variants.values(), run.result.variants.values())
+    results = run.result.variants.values()
+    names = annotate.names_of(run.plans, run.variants.values(), results, (RESOLVER_V4, RESOLVER_V6))
     whole = Additions(names, secrets, _remarks(run))
     written = [_write(directory, "annotated", "every tap, with names, remarks and TLS secrets", tapes, whole)]
     written += _views(directory, run, tapes)

@@ -24,7 +24,6 @@ from testbed.lab.model import LabPlan
 from testbed.report.text import shorten
 from testbed.result import Exposure, TapRecord, VariantResult, Verdict
 from testbed.scenario.values import CLIENT_TUN, Variant
-from testbed.tunnels.openvpn_config import RESOLVER_V4, RESOLVER_V6
 from testbed.verdict.capture import NEVER_HIDDEN
 
 MOST_LEARNED = 8  # facts in one packet's remark
@@ -36,9 +35,15 @@ CRYPTED = ("tls-crypt", "tls-crypt-v2")
 
 
 def names_of(
-    plans: Mapping[str, LabPlan], variants: Iterable[Variant], results: Iterable[VariantResult]
+    plans: Mapping[str, LabPlan],
+    variants: Iterable[Variant],
+    results: Iterable[VariantResult],
+    vpn_inside: Iterable[str],
 ) -> dict[bytes, list[str]]:
-    """What every address of the run is called. Shape: a site comes behind its node: Wireshark shows the last."""
+    """What every address of the run is called.
+
+    Shape: a site comes behind its node, since Wireshark shows the last; `vpn_inside` are the server's inner addresses
+    """
     names: dict[bytes, list[str]] = {}
     for plan in plans.values():
         for address, node in _node_addresses(plan):
@@ -49,7 +54,7 @@ def names_of(
                 _call(names, address, site.name)
     for result in results:
         if result.tunnel:
-            for address in (RESOLVER_V4, RESOLVER_V6):
+            for address in vpn_inside:
                 _call(names, address, "vpn-inside")
             for row in result.interfaces:
                 if row.get("name") == result.tunnel.get("interface"):

@@ -45,6 +45,9 @@ PURITY = {
     "testbed.capture.columns": True,
     "testbed.observer": True,
     "testbed.verdict": True,
+    "testbed.ground_truth": True,
+    "testbed.annotate": True,
+    "testbed.capture.merge": True,
     "testbed.report": True,
 }
 

@@ -37,7 +37,7 @@ def models() -> Iterator[type[BaseModel]]:
 
 def test_the_reference_names_every_key_of_the_scenario_file() -> None:
     text = page("docs/scenarios.md")
-    keys = {key for model in models() for key in model.model_fields}
+    keys = {field.alias or key for model in models() for key, field in model.model_fields.items()}
     assert len(keys) > 40
     assert not {key for key in keys if not re.search(rf"`[^`]*\b{key}\b[^`]*`", text)}
 
