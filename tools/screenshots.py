@@ -41,11 +41,11 @@ def nothing(page: Chromium) -> None:
 
 # name -> what to do first, the element at the picture's top, the picture's height
 SHOTS: dict[str, tuple[Callable[[Chromium], None], str, int]] = {
-    "ways": (nothing, "#ways", 900),
+    "ways": (nothing, "#ways-title", 890),
     "cell": (open_name, "#pictured", 1060),
-    "twice": (nothing, "#twice", 880),
-    "handshake": (nothing, "#ladder-tunnel", 860),
-    "packet-in-a-packet": (break_seal, "#dolls", 1200),
+    "twice": (nothing, "#twice-title", 880),
+    "handshake": (nothing, "details:has(> #ladder-tunnel)", 880),
+    "packet-in-a-packet": (break_seal, "#dolls-title", 1210),
 }
 
 
