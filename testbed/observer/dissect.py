@@ -80,11 +80,11 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
         http.looks_like_response(run.data) for run in server_runs
     ):
         flow.application = "http"
-        dissect_http(flow, findings)
+        dissect_http(flow, client_runs, server_runs, findings)
         return
     elif any(tls.looks_like_tls(run.data) for run in (*client_runs, *server_runs)):
         flow.application = "tls"
-        dissect_tls(flow, findings)
+        dissect_tls(flow, client_runs, server_runs, findings)
         return
     elif detect_in_streams(flow, findings) or dissect_tls_behind(flow, findings):
         return

@@ -74,11 +74,11 @@ class _Body:
 
 
 def looks_like_request(data: bytes) -> bool:
-    return REQUEST_START.match(data[:LONGEST_HEAD_OCTETS]) is not None
+    return REQUEST_START.match(data, 0, LONGEST_HEAD_OCTETS) is not None
 
 
 def looks_like_response(data: bytes) -> bool:
-    return STATUS_START.match(data[:LONGEST_HEAD_OCTETS]) is not None
+    return STATUS_START.match(data, 0, LONGEST_HEAD_OCTETS) is not None
 
 
 def find_request(data: bytes) -> int:

@@ -22,19 +22,19 @@ from testbed.observer.wire import http2
 TAIL_OCTETS = 200
 
 
-def dissect_http(flow: FlowState, findings: Findings) -> None:
+def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
     """All messages of both directions; what follows them in another protocol is dissected as such."""
     limit = findings.limits.decoded_octets
     requests: list[tuple[http.HttpMessage, int]] = []
     rests: dict[bool, list[Run]] = {True: [], False: []}
-    for run in flow.client.recorder.runs():
+    for run in client_runs:
         run = _from_first(flow.client, run, http.find_request(run.data), findings)
         found = http.parse_requests(run.data, limit)
         for message in found:
             place = _sight_message(flow, flow.client, run, message, findings)
             requests.append((message, place.frame))
         rests[True] += _rest(run, found)
-    for number, run in enumerate(flow.server.recorder.runs()):
+    for number, run in enumerate(server_runs):
         run = _from_first(flow.server, run, http.find_response(run.data), findings)
         waiting = requests if not number else _asked_before(requests, flow.server.recorder.carrier(run.start))
         responses = http.parse_responses(run.data, [request for request, _ in waiting], limit)

@@ -38,9 +38,9 @@ OVER_QUIC = Carrier(Kind.QUIC_NAME, "quic", "q", "tls", " && quic")
 OVER_DTLS = Carrier(Kind.TLS_NAME, "dtls", "d", "dtls", "")
 
 
-def dissect_tls(flow: FlowState, findings: Findings) -> None:
-    for side in (flow.client, flow.server):
-        for run in side.recorder.runs():
+def dissect_tls(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
+    for side, runs in ((flow.client, client_runs), (flow.server, server_runs)):
+        for run in runs:
             dissect_tls_run(flow, side, run, findings)
 
 
