@@ -1,4 +1,4 @@
-"""From a frame to the IP packet in it: Ethernet with VLAN tags, raw IP, Linux cooked v1 and v2, loopback, PPP.
+"""From a frame to the IP packet in it: Ethernet with VLAN tags and PPPoE, raw IP, Linux cooked, loopback, PPP.
 
 `network_offset` returns where the IP header starts, or -1 where the frame carries none (ARP, LLDP, nonsense).
 
@@ -14,10 +14,12 @@ ETHERTYPE_IPV6 = b"\x86\xdd"
 ETHERTYPE_ARP = b"\x08\x06"
 IP_ETHERTYPES = frozenset((ETHERTYPE_IPV4, ETHERTYPE_IPV6))
 VLAN_ETHERTYPES = frozenset((b"\x81\x00", b"\x88\xa8", b"\x91\x00"))
+PPPOE_SESSION, PPPOE_HEADER_OCTETS = b"\x88\x64", 6
 MOST_TAGS = 4
 # Values of the address family in a BSD loopback header: IPv4 is 2 everywhere, IPv6 differs from system to system.
 LOOPBACK_FAMILIES = frozenset((2, 10, 24, 28, 30))
 PPP_IP = frozenset((b"\x00\x21", b"\x00\x57"))
+PPP_HDLC, PPP_WITH_DIRECTION = 50, 204
 
 KNOWN_LINK_TYPES = frozenset(
     (
@@ -30,6 +32,8 @@ KNOWN_LINK_TYPES = frozenset(
         pcapng.LINKTYPE_NULL,
         pcapng.LINKTYPE_LOOP,
         pcapng.LINKTYPE_PPP,
+        PPP_HDLC,
+        PPP_WITH_DIRECTION,
         pcapng.LINKTYPE_LINUX_SLL,
         pcapng.LINKTYPE_LINUX_SLL2,
     )
@@ -45,15 +49,21 @@ def network_offset(link_type: int, data: bytes) -> int:
     if link_type == pcapng.LINKTYPE_LINUX_SLL:
         return after_ethertype(data, 14)
     if link_type == pcapng.LINKTYPE_LINUX_SLL2:
+        if data[:2] in VLAN_ETHERTYPES:  # the rest of the tag is where the packet would be
+            return after_ethertype(data, 22)
         return 20 if data[:2] in IP_ETHERTYPES else -1
     if link_type in (pcapng.LINKTYPE_NULL, pcapng.LINKTYPE_LOOP):
         family = data[:4]
         either = (int.from_bytes(family, "little"), int.from_bytes(family, "big"))
         return 4 if len(data) > 4 and LOOPBACK_FAMILIES.intersection(either) else -1
-    if link_type == pcapng.LINKTYPE_PPP:
-        at = 2 if data[:2] == b"\xff\x03" else 0  # address and control octets, unless they were compressed away
-        return at + 2 if data[at : at + 2] in PPP_IP else -1
-    return -1
+    if link_type in (pcapng.LINKTYPE_PPP, PPP_HDLC):
+        return _behind_ppp(data, 0)
+    return _behind_ppp(data, 1) if link_type == PPP_WITH_DIRECTION else -1
+
+
+def _behind_ppp(data: bytes, at: int) -> int:
+    at += 2 if data[at : at + 2] == b"\xff\x03" else 0  # address and control octets, unless they were compressed away
+    return at + 2 if data[at : at + 2] in PPP_IP else -1
 
 
 def after_ethertype(data: bytes, at: int) -> int:
@@ -62,6 +72,8 @@ def after_ethertype(data: bytes, at: int) -> int:
         ethertype = data[at : at + 2]
         if ethertype in IP_ETHERTYPES:
             return at + 2
+        if ethertype == PPPOE_SESSION:
+            return _behind_ppp(data, at + 2 + PPPOE_HEADER_OCTETS)
         if ethertype not in VLAN_ETHERTYPES:
             return -1
         at += 4

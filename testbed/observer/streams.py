@@ -74,7 +74,8 @@ class Recorder:
         self.times_ns = array("Q")
         self.gaps: list[int] = []
         self._handles = array("Q")  # of the pieces in the store
-        self._ready: dict[int, int] = {}  # frame with which everything up to a piece was there, if it is a later one
+        # Frame with which everything up to a piece was there, if it is a later one.
+        self._ready: dict[int, int] | None = None
         self._joined: bytes | None = None
         self._shown: int | None = None  # octets that `data` gives at least, where it does not give all
 
@@ -93,6 +94,7 @@ class Recorder:
             return
         budget.octets -= cost
         if ready != frame:
+            self._ready = self._ready or {}
             self._ready[len(self.offsets)] = ready
         self.offsets.append(size)
         self.frames.append(frame)
@@ -176,7 +178,8 @@ class Recorder:
         if not self.frames:
             return (0, 0)
         index = max(bisect_right(self.offsets, max(end - 1, 0)) - 1, 0)
-        return self._ready.get(index, self.frames[index]), self.times_ns[index]
+        frame = self.frames[index]
+        return self._ready.get(index, frame) if self._ready else frame, self.times_ns[index]
 
     def carrier(self, offset: int) -> int:
         """The frame that carried the octet at `offset`."""

@@ -1,0 +1,81 @@
+"""What the observer keeps is bounded over all conversations; octets that the file has cost next to nothing."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from testbed.observer import Limits, observe
+from testbed.observer.streams import SEGMENT_COST_OCTETS, Budget, Reassembly, Recorder
+from tests.unit.test_observer_quick_in_columns import capture, ethernet
+from tests.unit.test_observer_quick_path import tcp
+
+SYN, ACK = 2, 16
+
+
+def download(segments: int, octets: int, version: int = 4) -> list[bytes]:
+    frames = [ethernet(tcp(version, 1, 999, SYN | ACK))]
+    dice = random.Random(1)
+    return frames + [ethernet(tcp(version, 1, 1000 + octets * n, ACK, dice.randbytes(octets))) for n in range(segments)]
+
+
+def test_segments_behind_the_holes_of_all_conversations_share_one_budget() -> None:
+    budget = Budget(1 << 30, waiting_octets=10_000)
+    streams = [Reassembly(Recorder(1 << 20, budget), 1 << 20) for _ in range(50)]
+    for number, stream in enumerate(streams):
+        stream.syn(0)
+        stream.add(100, bytes(1000), number, number)
+    waiting = sum(len(segment.data) + SEGMENT_COST_OCTETS for stream in streams for segment in stream.waiting)
+    assert waiting <= 10_000
+    assert budget.waiting_octets == 10_000 - waiting
+    given_up = [stream for stream in streams if stream.recorder.gaps == [0]]
+    assert given_up
+    assert all(stream.recorder.size == 1000 for stream in given_up)
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+@pytest.mark.parametrize(("spare", "kept"), [(-1, 39), (0, 40), (1, 40)])
+def test_a_stream_may_be_as_long_as_its_limit_and_no_longer(
+    tmp_path: Path, in_columns: bool, spare: int, kept: int
+) -> None:
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(capture(3, download(40, 100)))
+    found = observe(path, limits=Limits(stream_octets=4000 + spare), in_columns=in_columns)
+    (stream,) = found.streams
+    assert len(stream.data) == kept * 100
+    assert stream.truncated == (kept < 40)
+    assert found.complete == (kept == 40)
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+def test_octets_that_the_file_keeps_do_not_use_up_what_all_streams_may_keep(tmp_path: Path, in_columns: bool) -> None:
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(capture(3, download(1000, 1400)))
+    limits = Limits(total_stream_octets=50_000)
+    (stream,) = observe(path, limits=limits, in_columns=in_columns).streams
+    assert (len(stream.data), stream.truncated) == (1_400_000, False)
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+def test_many_pieces_do_and_the_rest_is_cut_off_and_said(tmp_path: Path, in_columns: bool) -> None:
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(capture(3, download(1000, 2)))
+    found = observe(path, limits=Limits(total_stream_octets=4000), in_columns=in_columns)
+    (stream,) = found.streams
+    assert (len(stream.data), stream.truncated, found.complete) == (200, True, False)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_of_a_long_download_all_octets_are_handed_out_and_readable_text_is_shown(tmp_path: Path, text: bool) -> None:
+    """Its dissection may stop where nothing more can be told; what is searched does not."""
+    octets = b"a line that people read\n" * 100_000 if text else random.Random(2).randbytes(2_400_000)
+    frames = [ethernet(tcp(4, 1, 999, SYN | ACK))]
+    frames += [ethernet(tcp(4, 1, 1000 + at, ACK, octets[at : at + 1400])) for at in range(0, len(octets), 1400)]
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(capture(3, frames))
+    found = observe(path)
+    assert [stream.data for stream in found.streams] == [octets]
+    shown = [sighting.value for sighting in found.sightings if sighting.kind == "payload"]
+    assert shown == ([octets[: 1 << 20].decode()] if text else [])
