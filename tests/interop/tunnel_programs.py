@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.interop.tunnel_lab import OPENVPN, OURS, READY, SERVER, WEB, Program, TunnelLab
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 PAGE_OCTETS = 140_000  # through each tunnel: with what acknowledges it, more than the 100 packets that a pattern needs
 OPENVPN_PORT = 2001
 WIREGUARD_PORT, TINC_PORT, FASTD_PORT, FORWARDING_PORT = 2101, 655, 2103, 2104
@@ -81,7 +81,7 @@ class Programs:
 
     def _servers(self) -> None:
         lab = self.lab
-        lab.serve("vpn")
+        self._inner_services("vpn")
         serving = []
         for index, pair in enumerate(OPENVPNS):
             serving.append(lab.tunnel(pair.program, "vpn", self._config(index, pair, "server")))
@@ -91,18 +91,37 @@ class Programs:
         self._dropbear("vpn", FORWARDING_PORT)
         for port in (SHELL_PORT, COPY_PORT):
             self._dropbear("web", port)
-        lab.serve("web").wait_for("serving")
+        self._inner_services("web")
         certificate = ["-cert", f"{self.keys}/server.crt", "-key", f"{self.keys}/server.key"]
         lab.start("web", ["openssl", "s_server", "-accept", f"{WEB}:{HTTPS_PORT}", "-www", *certificate], "https")
         dtls = shlex.join(["openssl", "s_server", "-dtls", "-quiet", "-accept", f"{WEB}:{DTLS_PORT}", *certificate])
         lab.start("web", ["sh", "-c", f"while sleep 0.05; do echo an answer; done | {dtls}"], "dtls")
         for port in IPERFS:
-            lab.start("web", ["iperf3", "-s", "-p", str(port), "--forceflush"], "iperf3").wait_for("listening")
-        lab.start("web", self._self("serve-quic", str(QUIC_PORT), *certificate[1::2])).wait_for("serving")
+            lab.start("web", ["iperf3", "-s", "-p", str(port)], "iperf3")
+        lab.start("web", self._self("serve-quic", str(QUIC_PORT), *certificate[1::2]))
+        for port in (*IPERFS, HTTPS_PORT):
+            self._listens("web", "t", port)
+        for port in (DTLS_PORT, QUIC_PORT):
+            self._listens("web", "u", port)
         for pair, program in zip(OPENVPNS, serving, strict=True):
             is_static = pair.wrapping.startswith("static")
             bound = "link local (bound)" if pair.transport == "udp" else "isten"
             program.wait_for(bound if is_static else READY, PATIENCE_SECONDS)
+
+    def _listens(self, node: str, kind: str, port: int) -> None:
+        """Returns once a program of the node listens. Shape: `kind` is t for TCP, u for UDP."""
+        test = f'[ -n "$(ss -Hln{kind} sport = :{port})" ]'
+        self._until(node, test)
+
+    def _until(self, node: str, test: str) -> None:
+        self._run(node, "timeout", str(PATIENCE_SECONDS), "sh", "-c", f"until {test}; do sleep 0.05; done")
+
+    def _inner_services(self, node: str) -> None:
+        argv = [sys.executable, str(SELF.with_name("inner_services.py"))]
+        self.lab.start(node, argv, "services").wait_for("serving", PATIENCE_SECONDS)
+
+    def _run(self, node: str, *argv: str) -> str:
+        return self.lab.output(node, *argv, seconds=PATIENCE_SECONDS)
 
     def _self(self, *words: str) -> list[str]:
         return [sys.executable, str(SELF), *words]
@@ -137,7 +156,7 @@ class Programs:
 
     def _page(self, host: str) -> Program:
         """Fetches a page through a tunnel as soon as it carries one."""
-        words = ["--retry", "40", "--retry-delay", "1", "--retry-all-errors", "--connect-timeout", "2", "-m", "50"]
+        words = ["--retry", "40", "--retry-delay", "1", "--retry-all-errors", "--connect-timeout", "2", "-m", "100"]
         return self._curl(*words, f"http://{host}/octets/{PAGE_OCTETS}", name=f"page-{host}")
 
     def _curl(self, *words: str, name: str = "") -> Program:
@@ -166,19 +185,17 @@ class Programs:
         script = folder / "tinc-up"
         script.write_text(f"#!/bin/sh\nip addr add 10.9.1.{own}/24 dev $INTERFACE\nip link set $INTERFACE up\n")
         script.chmod(0o755)
-        self.lab.output("client", "sh", "-c", f"tincd -c {shlex.quote(str(folder))} -K2048 </dev/null")
+        self._run("client", "sh", "-c", f"tincd -c {shlex.quote(str(folder))} -K1024 </dev/null")
 
     def _fastd(self, node: str) -> Program:
         keys = self.lab.folder / "fastd.keys"
         if not keys.exists():
-            keys.write_text(
-                "".join(self.lab.output("client", "fastd", "--generate-key", "--machine-readable") for _ in "12")
-            )
+            keys.write_text("".join(self._run("client", "fastd", "--generate-key", "--machine-readable") for _ in "12"))
         secrets = dict(zip(("vpn", "client"), keys.read_text().split(), strict=True))
         other, own = ("client", 1) if node == "vpn" else ("vpn", 2)
         path = self.lab.folder / f"fastd-{node}.conf"
         path.write_text(f'secret "{secrets[other]}";\n')
-        public = self.lab.output("client", "fastd", "--config", str(path), "--show-key", "--machine-readable").strip()
+        public = self._run("client", "fastd", "--config", str(path), "--show-key", "--machine-readable").strip()
         remote = f'remote ipv4 "{SERVER}" port {FASTD_PORT};' if node == "client" else ""
         bind = f"bind any port {FASTD_PORT};" if node == "vpn" else ""
         path.write_text(
@@ -195,30 +212,29 @@ class Programs:
         keys = {name: lab.folder / f"wireguard-{name}" for name in ("vpn", "client")}
         for path in keys.values():
             if not path.exists():
-                path.write_text(lab.output(node, "wg", "genkey"))
-        public = lab.output(node, "sh", "-c", f"wg pubkey <{shlex.quote(str(keys[other]))}").strip()
+                path.write_text(self._run(node, "wg", "genkey"))
+        public = self._run(node, "sh", "-c", f"wg pubkey <{shlex.quote(str(keys[other]))}").strip()
         lab.start(node, ["wireguard-go", "-f", interface])
         end = ["endpoint", f"{SERVER}:{WIREGUARD_PORT}"] if node == "client" else []
         port = ["listen-port", str(WIREGUARD_PORT)] if node == "vpn" else []
         peer = ["peer", public, "allowed-ips", "10.9.3.0/24", *end]
-        until_there = f"until wg show {interface} >/dev/null 2>&1; do sleep 0.02; done"
-        lab.output(node, "timeout", "20", "sh", "-c", until_there)
-        lab.output(node, "wg", "set", interface, "private-key", str(keys[node]), *port, *peer)
-        lab.output(node, "ip", "addr", "add", f"10.9.3.{own}/24", "dev", interface)
-        lab.output(node, "ip", "link", "set", interface, "up")
+        self._until(node, f"wg show {interface} >/dev/null 2>&1")
+        self._run(node, "wg", "set", interface, "private-key", str(keys[node]), *port, *peer)
+        self._run(node, "ip", "addr", "add", f"10.9.3.{own}/24", "dev", interface)
+        self._run(node, "ip", "link", "set", interface, "up")
 
     def _dropbear(self, node: str, port: int) -> None:
         """An SSH server that knows one key, in a home directory that ends with it."""
         key = self.lab.folder / "ssh.key"
         if not key.exists():
-            self.lab.output("client", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-            self.lab.output("client", "dropbearkey", "-t", "ed25519", "-f", f"{key}.host")
+            self._run("client", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+            self._run("client", "dropbearkey", "-t", "ed25519", "-f", f"{key}.host")
         words = [shlex.quote(str(path)) for path in (f"{key}.pub", f"{key}.host")]
         home = "mount -t tmpfs -o mode=700 none /root && mkdir -m 700 /root/.ssh"
         home += f" && cp {words[0]} /root/.ssh/authorized_keys"
         serve = f"exec dropbear -F -E -p {port} -r {words[1]} -P /root/pid"
         program = self.lab.start(node, ["unshare", "-m", "sh", "-c", f"{home} && {serve}"], f"dropbear-{port}")
-        program.wait_for("Not backgrounding")
+        program.wait_for("Not backgrounding", PATIENCE_SECONDS)
 
     def _ssh(self, address: str, port: int, *words: str) -> list[str]:
         options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"]
@@ -228,10 +244,8 @@ class Programs:
 
     def _forwarding(self) -> Program:
         """Pages one after the other over a forwarded port, as a browser's traffic through `ssh -L` is."""
-        ssh = self.lab.start(
-            "client", self._ssh(SERVER, FORWARDING_PORT, "-N", "-v", "-L", f"8080:{SERVER}:80"), "ssh-L"
-        )
-        ssh.wait_for("pledge: network", PATIENCE_SECONDS)
+        self.lab.start("client", self._ssh(SERVER, FORWARDING_PORT, "-N", "-L", f"8080:{SERVER}:80"), "ssh-L")
+        self._listens("client", "t", 8080)
         header = "Cookie: " + "c" * 300
         urls = [f"http://127.0.0.1:8080/octets/{3_000 + number}" for number in range(FORWARDED_PAGES)]
         outputs = [word for _ in urls[1:] for word in ("-o", "/dev/null")]
@@ -268,7 +282,7 @@ def recorded(lab: TunnelLab, node: str, device: str, path: Path) -> Iterator[Non
     """What crosses a link, recorded by tcpdump."""
     argv = ["tcpdump", "-i", device, "-w", str(path), "-U", "-s", "0", "--immediate-mode", "-B", "65536", "-Z", "root"]
     program = lab.start(node, argv, f"tcpdump-{device}")
-    program.wait_for("listening on")
+    program.wait_for("listening on", PATIENCE_SECONDS)
     try:
         yield
     finally:
@@ -295,7 +309,6 @@ def serve_quic(port: int, certificate: str, key: str) -> None:
         configuration = QuicConfiguration(is_client=False, alpn_protocols=["octets"])
         configuration.load_cert_chain(certificate, key)
         await serve(WEB, port, configuration=configuration, stream_handler=begin)
-        print("serving", flush=True)
         await asyncio.get_running_loop().create_future()
 
     asyncio.run(main())
