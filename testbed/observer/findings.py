@@ -59,6 +59,7 @@ class Findings:
     resolvers: set[str] = field(default_factory=set)  # addresses that said in clear DNS that they resolve any name
     connections: dict[bytes, int] = field(default_factory=dict)  # ids of QUIC connections: the flow that agreed on them
     connection_id_sizes: set[int] = field(default_factory=set)
+    ech_offers: dict[tuple[str, int], str] = field(default_factory=dict)  # public name, config id: for which host
     spellings: dict[tuple[tuple[bytes, ...], str, str], tuple[str, str]] = field(default_factory=dict)
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
     _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
@@ -149,6 +150,10 @@ class Findings:
         if len(self.spellings) < SPELLINGS_KEPT:
             self.spellings[key] = known
         return known
+
+    def know_ech_offer(self, public_name: str, config_id: int, host: str) -> None:
+        if len(self.ech_offers) < self.limits.sightings:
+            self.ech_offers.setdefault((public_name, config_id), host)
 
     def know_connection(self, connection_id: bytes, flow: int) -> None:
         if len(self.connections) < self.limits.flows:

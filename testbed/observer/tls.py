@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from testbed.observer.wire.ech import outer_config_id
+
 RECORD_CHANGE_CIPHER_SPEC, RECORD_HANDSHAKE = 20, 22
 CLIENT_HELLO, SERVER_HELLO, CERTIFICATE = 1, 2, 11
 EXTENSION_SERVER_NAME, EXTENSION_ALPN, EXTENSION_VERSIONS = 0, 16, 43
@@ -48,6 +50,7 @@ class ClientHello:
     groups: tuple[int, ...] = ()
     point_formats: tuple[int, ...] = ()
     signature_algorithms: tuple[int, ...] = ()
+    ech_config_id: int = -1  # that the outer form of ECH names
     complete: bool = True  # False: the octets ended before the hello did
 
 
@@ -180,6 +183,7 @@ def parse_client_hello(body: bytes, *, cookie: bool = False, cut_off: bool = Fal
             _numbers(_Reader(groups).vector(2)) if groups else (),
             tuple(_Reader(formats).vector(1)) if formats else (),
             _numbers(_Reader(signatures).vector(2)) if signatures else (),
+            outer_config_id(extensions.get(EXTENSION_ENCRYPTED_CLIENT_HELLO, b"")),
             complete=not cut_off,
         )
     except _Short:

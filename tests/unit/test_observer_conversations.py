@@ -18,6 +18,7 @@ from testbed.observer import Observation, observe
 from testbed.observer.wire import quic
 from tests.unit.test_observer_fingerprints import client_hello
 from tests.unit.test_observer_quic import Conversation
+from tests.unit.test_observer_wire import configurations
 
 A, B = "10.1.0.1", "10.2.0.2"
 Said = list[tuple[bool, bytes]]
@@ -158,6 +159,33 @@ def test_a_resolver_in_clear_is_taken_for_one_on_443_as_well_and_an_authoritativ
     frames = [IP(src=B, dst=A) / UDP(sport=53, dport=4444) / answer, *tcp([(True, client_hello(b"r.example"))], 443)]
     observation = seen(tmp_path, frames)
     assert observation.flows[1].application == ("doh" if resolves else "tls")
+
+
+def hello_with_ech(name: bytes, config_id: int) -> bytes:
+    padding = b"\0\x15\0\x40" + bytes(64)
+    outer = b"\0" + b"\0\1\0\1" + bytes((config_id,)) + b"\0\x20" + bytes(32) + b"\0\x16" + bytes(22)
+    extension = b"\xfe\x0d" + len(outer).to_bytes(2, "big") + outer
+    assert len(extension) == len(padding)
+    return client_hello(name).replace(padding, extension)
+
+
+@pytest.mark.parametrize(
+    ("name", "config_id", "hidden"),
+    [(b"cover.example", 7, True), (b"cover.example", 9, False), (b"hidden.example", 7, False)],
+    ids=["real", "another configuration", "grease"],
+)
+def test_that_a_name_is_hidden_is_said_only_where_dns_gave_the_configuration(
+    tmp_path: Path, name: bytes, config_id: int, hidden: bool
+) -> None:
+    listed = configurations(b"cover.example")
+    data = b"\0\1\0" + b"\0\5" + len(listed).to_bytes(2, "big") + listed
+    answer = DNS(qr=1, qd=DNSQR(qname="hidden.example", qtype=65))
+    record = b"\xc0\x0c\0\x41\0\1\0\0\0\x3c" + len(data).to_bytes(2, "big") + data
+    message = bytes(answer)[:6] + b"\0\1" + bytes(answer)[8:] + record
+    frames = [IP(src=B, dst=A) / UDP(sport=53, dport=4444) / Raw(message)]
+    observation = seen(tmp_path, [*frames, *tcp([(True, hello_with_ech(name, config_id))], 8443)])
+    assert hints(observation, "ech-offered") == ["cover.example (configuration 7)"]
+    assert hints(observation, "ech") == ["a name is hidden behind cover.example" if hidden else "present"]
 
 
 def dtls_hello(name: bytes, size: int) -> list[bytes]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from testbed.observer import dns
 from testbed.observer.ip import Packet
 from testbed.observer.link import KNOWN_LINK_TYPES, arp_offset
-from testbed.observer.wire import hosts
+from testbed.observer.wire import ech, hosts
 from testbed.observer.wire.encapsulation import ENCAPSULATIONS, inner_offset
 from testbed.observer.wire.icmp import quoted_packet
 from testbed.observer.wire.syn import read_syn
@@ -60,6 +60,25 @@ def test_a_question_that_is_cut_off_is_not_taken_for_a_whole_one(cut: int, named
     assert [question.text for question in questions] == ["www.example"] * named
 
 
+def configurations(*names: bytes) -> bytes:
+    """An ECHConfigList, the configurations numbered from 7."""
+    listed = b""
+    for config_id, name in enumerate(names, 7):
+        contents = bytes((config_id,)) + b"\0\x20" + b"\0\x20" + bytes(32) + b"\0\4\0\1\0\1\0"
+        contents += bytes((len(name),)) + name + b"\0\0"
+        listed += b"\xfe\x0d" + len(contents).to_bytes(2, "big") + contents
+    return len(listed).to_bytes(2, "big") + listed
+
+
+def test_the_public_names_of_ech_configurations_are_read_and_every_prefix_is_borne() -> None:
+    listed = configurations(b"cover.example", b"other.example")
+    assert ech.parse_configurations(listed) == [(7, b"cover.example"), (8, b"other.example")]
+    for cut in range(len(listed)):
+        assert len(ech.parse_configurations(listed[:cut])) < 2
+    unknown = listed[:2] + b"\xfe\x0c" + listed[4:]
+    assert ech.parse_configurations(unknown) == [(8, b"other.example")]
+
+
 @given(st.binary(max_size=400), st.booleans(), st.integers(0, 255))
 def test_no_octets_make_a_parser_raise(octets: bytes, flag: bool, number: int) -> None:
     magic = octets[:236].ljust(236, b"\1") + hosts.DHCP_MAGIC + octets
@@ -71,6 +90,8 @@ def test_no_octets_make_a_parser_raise(octets: bytes, flag: bool, number: int) -
         hosts.parse_stun(data)
         hosts.looks_like_stun(data)
         quoted_packet(data, flag)
+        ech.parse_configurations(data)
+        ech.outer_config_id(data)
         dns.parse_questions(data)
         for protocol in ENCAPSULATIONS:
             inner_offset(Packet(b"", b"", protocol, min(number, len(data)), len(data)), data)

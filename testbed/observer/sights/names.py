@@ -9,6 +9,7 @@ from testbed.facts import Kind
 from testbed.observer import dns, filters
 from testbed.observer.findings import Findings, Place, as_text
 from testbed.observer.flows import FlowState
+from testbed.observer.wire.ech import parse_configurations
 
 DNS_PORTS = {53: "dns", 5353: "mdns", 5355: "llmnr"}
 TARGET_FIELDS = {
@@ -87,8 +88,11 @@ def _hint_service(owner: dns.DnsName, service: dns.Service, place: Place, findin
         protocols = ",".join(as_text(protocol) for protocol in service.alpn)
         findings.hint("alpn-offered", protocols, owner.text, place, f"{named} && dns.svcb.svcparam.alpn")
     if service.encrypted_client_hello:
-        rule = f"the HTTPS record carries an ECH configuration of {len(service.encrypted_client_hello)} octets"
-        findings.hint("ech-offered", "yes", owner.text, place, f"{named} && dns.svcb.svcparam.echconfig", rule)
+        offers = parse_configurations(service.encrypted_client_hello)
+        for offer in offers:
+            findings.know_ech_offer(as_text(offer.public_name).lower(), offer.config_id, owner.text)
+        words = ",".join(f"{as_text(offer.public_name)} (configuration {offer.config_id})" for offer in offers)
+        findings.hint("ech-offered", words or "yes", owner.text, place, f"{named} && dns.svcb.svcparam.echconfig")
 
 
 def hint_edns(edns: dns.Edns, client: str, place: Place, findings: Findings) -> None:

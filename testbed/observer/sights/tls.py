@@ -1,7 +1,8 @@
 """What TLS tells before it is encrypted, over TCP, QUIC and DTLS alike: names, fingerprints, offers and choices.
 
-Whether a ClientHello's ECH extension holds a hidden name or random octets (GREASE) cannot be told from the wire, and is
-not guessed: the hint says that it is there.
+Whether a ClientHello's ECH extension holds a hidden name or random octets (GREASE) cannot be told from the hello, and
+is not guessed. Only where clear DNS in the same capture gave the configuration that the hello names, together with the
+public name that it shows in place of its own, the hint says that a name is hidden, and behind which.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def sight_client_hello(
     if hello.encrypted_client_hello:
         display_filter = f"{carrier.field}.handshake.extension.type == {tls.EXTENSION_ENCRYPTED_CLIENT_HELLO}"
         display_filter = carrier.instead or f"{display_filter} && {source}"
-        findings.hint("ech", "present", client, place, display_filter, ECH_RULE)
+        value, rule = _judge_ech(hello, findings)
+        findings.hint("ech", value, client, place, display_filter, rule)
     sight_resolver(flow, hello, hello_filter, place, findings)
     if hello.server_name:
         name = as_text(hello.server_name)
@@ -118,6 +120,16 @@ def sight_client_hello(
         }
         findings.sight(carrier.kind, name.lower(), place.frame, place.time_ns, display_filter, carrier.via, **details)
         findings.name(name.lower(), carrier.via, place.frame, display_filter)
+
+
+def _judge_ech(hello: tls.ClientHello, findings: Findings) -> tuple[str, str]:
+    """Whether a name is hidden as far as one can know, and how."""
+    public_name = as_text(hello.server_name or b"").lower()
+    host = findings.ech_offers.get((public_name, hello.ech_config_id))
+    if host is None or host == public_name:
+        return "present", ECH_RULE
+    rule = f"name and configuration {hello.ech_config_id} are those that the HTTPS record of {host} offers for ECH"
+    return f"a name is hidden behind {public_name}", rule
 
 
 def _sight_unfinished(side: Side, run: Run, findings: Findings) -> None:
