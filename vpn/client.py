@@ -141,7 +141,7 @@ class ClientCore:
         """The same for datagrams of one size in a row in memory, `bench` once there is one."""
         session = self._session
         usual = session is not None and not self._closed and self._options is not None and address == self._server
-        opened = session.receive_train(untrusted, now, bench) if usual and bench and session else None
+        opened = session.receive_train(untrusted, now, bench) if usual and session else None
         if opened is None or session is None:
             self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)
             return

@@ -77,7 +77,7 @@ class Router:
                 continue
             yield peer, self._receive_of(peer, run, address, now, touched)
 
-    def receive_train(self, untrusted: Train, address: Address, now: float, bench: Workbench) -> Peer | None:
+    def receive_train(self, untrusted: Train, address: Address, now: float, bench: Workbench | None) -> Peer | None:
         """Data packets of one size in a row; None, and nothing has happened, if they have to go one by one."""
         first = bytes(untrusted.view[untrusted.lead : untrusted.lead + 4])
         if self._client_to_client or first[0] >> 3 != Opcode.DATA_V2:

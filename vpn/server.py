@@ -109,7 +109,7 @@ class ServerCore:
     ) -> None:
         """The same for datagrams of one size in a row in memory, `bench` once there is one."""
         peer = None
-        if bench is not None and not self._closed:
+        if not self._closed:
             peer = self._router.receive_train(untrusted, address, now, bench)
         if peer is None:
             self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)

@@ -129,7 +129,7 @@ class Session:
         self._hear(opened, sending, now)
         return self._clamped(opened.packets)
 
-    def receive_train(self, untrusted: Train, now: float, bench: Workbench) -> Opened | None:
+    def receive_train(self, untrusted: Train, now: float, bench: Workbench | None) -> Opened | None:
         """The same for data packets of one size in a row; None, with nothing done, if they must go one by one."""
         sending = self.data.sending_key_id
         opened = self.data.open_train(untrusted, now, bench)

@@ -175,3 +175,27 @@ def test_no_memory_is_laid_out_for_a_size_that_nobody_authentic_has_sent() -> No
     assert not bench.knows(100)
     assert opener.open_train(train_of(datagrams), 0.0, Drops(), bench) is not None
     assert bench.knows(100)
+
+
+@pytest.mark.parametrize("lead", [0, 2])
+@pytest.mark.parametrize("header", [V1, V2])
+@given(octets=st.integers(0, 65_000), at=st.sampled_from([0, 7]))
+@settings(max_examples=10, deadline=None)
+def test_a_large_packet_is_sealed_and_opened_in_place_as_any_other(
+    header: bytes, lead: int, octets: int, at: int
+) -> None:
+    plaintext = bytes(index & 0xFF for index in range(octets))
+    plain, large = AeadSealer(CIPHERS[0], HALF, header), AeadSealer(CIPHERS[0], HALF, header)
+    (expected,) = plain.seal_batch([plaintext])
+    train = large.seal_large(plaintext, lead)
+    assert train is not None
+    assert bytes(train.view) == ((len(expected) & 0xFFFF).to_bytes(2, "big") if lead else b"") + expected
+    opener, drops = AeadOpener(CIPHERS[0], HALF, ReplayWindow()), Drops()
+    received = train_of([expected], at)
+    assert opener.open_train(received, 0.0, drops, None) == [plaintext]
+    assert opener.open_train(received, 0.0, drops, None) == []
+    assert drops.total == 1
+    assert received.datagrams() == [expected]
+    received.buffer[at + len(expected) - 1] ^= 1
+    assert opener.open_train(received, 0.0, drops, None) is None
+    assert bytes(received.buffer[at + len(expected) :]) == b"\xee" * 64

@@ -21,7 +21,7 @@ from vpn.dataplane.framing import add_framing, remove_framing
 from vpn.dataplane.mss import MssLimits
 from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.segment import segmented
-from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
+from vpn.dataplane.train import LARGE_OCTETS, LEAST_TRAIN, Outgoing, Train
 from vpn.drops import Drop, Drops
 from vpn.settings import Cipher, Compression, DataSettings
 from vpn.wire.occ import OCC_MAGIC, PING
@@ -143,12 +143,28 @@ class DataChannel:
         self._keys.clear()
         self._sending = self._newest = None
 
-    def seal(self, packets: Sequence[bytes], now: float) -> list[bytes]:
+    def seal(self, packets: Sequence[bytes], now: float) -> Sequence[Outgoing]:
         """Datagrams for IP packets of the tunnel interface."""
         if self.mss is not None:
             packets = self.mss.clamp_batch(packets)
         self.octets_out += sum(map(len, packets))
+        if len(packets) and len(packets[0]) >= LARGE_OCTETS:
+            return [datagram for packet in packets for datagram in self._seal_one(packet, now)]
         return self.seal_raw(packets, now)
+
+    def _seal_one(self, packet: bytes, now: float) -> Sequence[Outgoing]:
+        """A packet that may be large."""
+        key = self._sending
+        is_usual = self.compression is not Compression.NONE or now >= self._switch_at or len(packet) < LARGE_OCTETS
+        if key is None or is_usual or not isinstance(key.sealer, AeadSealer):
+            return self.seal_raw((packet,), now)
+        train = key.sealer.seal_large(packet, self.lead_octets)
+        if train is None:
+            self._drops.count(Drop.KEY_USED_UP)
+            return ()
+        key.packets += 1
+        key.octets += train.octets
+        return (train,)
 
     def seal_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> list[Outgoing]:
         """Datagrams for all packets of a superpacket. `bench` None: nothing is done with many at once yet."""
@@ -202,7 +218,7 @@ class DataChannel:
         opened = key.opener.open_batch(untrusted, now, self._drops)
         return self._opened(key, opened) if opened else Opened([], 0)
 
-    def open_train(self, train: Train, now: float, bench: Workbench) -> Opened | None:
+    def open_train(self, train: Train, now: float, bench: Workbench | None) -> Opened | None:
         """The same for datagrams of one size in a row; None, and nothing has happened, if it has to be `open`."""
         key = self._keys.get(train.first_octet & 7)
         if key is None or self.compression is not Compression.NONE or not isinstance(key.opener, AeadOpener):

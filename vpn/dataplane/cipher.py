@@ -12,19 +12,19 @@ Source: openvpn-protocol.md section 7.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from vpn.crypto.replay import ReplayWindow
 from vpn.crypto.static_key import KeyHalf
+from vpn.dataplane.train import Train
 from vpn.drops import Drop, Drops
 from vpn.settings import Cipher
 from vpn.wire.packet import Opcode
 
 if TYPE_CHECKING:
-    from vpn.dataplane.train import Train
     from vpn.dataplane.workbench import Rows, Workbench
 
 TAG_OCTETS = 16
@@ -92,6 +92,21 @@ class AeadSealer:
         self.last_packet_id = number
         return datagrams
 
+    def seal_large(self, plaintext: bytes, lead: int) -> Train | None:
+        """The same for one packet, with no copy besides the sealing."""
+        if self.last_packet_id == LAST_PACKET_ID:
+            return None
+        self.last_packet_id += 1
+        packet_id = self.last_packet_id.to_bytes(4, "big")
+        clear = self._header + packet_id
+        begin = lead + len(clear) + TAG_OCTETS
+        octets = begin + len(plaintext)
+        slot = memoryview(bytearray(octets + TAG_OCTETS))
+        associated = clear if self._with_header else packet_id
+        self._encrypt_into(packet_id + self._implicit_iv, plaintext, associated, slot[begin:])
+        slot[:begin] = (octets - lead).to_bytes(2, "big")[:lead] + clear + bytes(slot[octets:])
+        return Train(slot, 0, octets, octets, lead)
+
     def seal_rows(self, rows: Rows, lead: int, bench: Workbench) -> Train | None:
         """The same for many of one size; None, and nothing has happened, when the ids do not suffice for all."""
         first = self.last_packet_id + 1
@@ -107,7 +122,7 @@ class AeadOpener:
 
     def __init__(self, cipher: Cipher, key: KeyHalf, window: ReplayWindow) -> None:
         aead = _aead(cipher, key)
-        self._decrypt: Callable[[bytes, bytes, bytes], bytes] = aead.decrypt
+        self._decrypt: Callable[[Any, Any, Any], bytes] = aead.decrypt
         self._decrypt_into = aead.decrypt_into
         self._implicit_iv = key.hmac[:8]
         self._window = window
@@ -132,12 +147,16 @@ class AeadOpener:
                 drops.count(Drop.REPLAYED_DATA)
         return plaintexts
 
-    def open_train(self, train: Train, now: float, drops: Drops, bench: Workbench) -> Rows | list[bytes] | None:
+    def open_train(self, train: Train, now: float, drops: Drops, bench: Workbench | None) -> Rows | list[bytes] | None:
         """The same for many of one size: rows if all are new, else a list of those that are.
 
-        None, and nothing has happened, if they are not all alike and authentic.
+        None, and nothing has happened, if they are not all alike and authentic. One alone needs no `bench`.
         """
         header_octets = 4 if train.first_octet >> 3 == Opcode.DATA_V2 else 1
+        if len(train) == 1:
+            return self._open_large(train, header_octets, now, drops)
+        if bench is None:
+            return None
         body_octets = train.slot - train.lead - header_octets - 4 - TAG_OCTETS
         if not bench.knows(body_octets) and not self._is_authentic(train, header_octets):
             return None  # before memory is laid out for a size that nobody authentic has sent
@@ -153,6 +172,29 @@ class AeadOpener:
             return rows
         drops.count(Drop.REPLAYED_DATA, fresh.count(False))
         return [packet for packet, new in zip(rows.packets(), fresh, strict=True) if new] + final
+
+    def _open_large(self, train: Train, header_octets: int, now: float, drops: Drops) -> list[bytes] | None:
+        """One packet where it lies; what is behind it comes back."""
+        buffer, end = train.buffer, train.at + train.octets
+        clear_at = train.at + train.lead
+        tag_at = clear_at + header_octets + 4
+        if end - tag_at < TAG_OCTETS or len(buffer) < end + TAG_OCTETS:
+            return None
+        packet_id = bytes(buffer[tag_at - 4 : tag_at])
+        behind = bytes(buffer[end : end + TAG_OCTETS])
+        buffer[end : end + TAG_OCTETS] = buffer[tag_at : tag_at + TAG_OCTETS]
+        associated = buffer[clear_at:tag_at] if header_octets == 4 else packet_id
+        sealed = buffer[tag_at + TAG_OCTETS : end + TAG_OCTETS]
+        try:
+            plaintext = self._decrypt(packet_id + self._implicit_iv, sealed, associated)
+        except InvalidTag:
+            return None
+        finally:
+            buffer[end : end + TAG_OCTETS] = behind
+        if self._window.accept(int.from_bytes(packet_id, "big"), now):
+            return [plaintext]
+        drops.count(Drop.REPLAYED_DATA)
+        return []
 
     def _is_authentic(self, train: Train, header_octets: int) -> bool:
         """Whether the first packet opens; it may be a replayed one."""

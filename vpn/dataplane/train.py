@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 LONGEST_TRAIN = 384
+LARGE_OCTETS = 4096  # a datagram from this size on is a train of its own: a copy would cost more than the rest
 LEAST_TRAIN = 6  # fewer are faster one by one: the arrays' fixed cost is that of about six packets
 
 

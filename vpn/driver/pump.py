@@ -189,15 +189,18 @@ class Pump:
             if self.core is None:
                 continue
             if isinstance(packets, Superpacket):
-                self.core.receive_superpacket(packets, now, self._bench_for(len(packets.octets)))
+                self.core.receive_superpacket(packets, now, self._bench_for(packets))
                 self.flush()
             else:
                 self.core.receive_packets(packets, now)
 
-    def _bench_for(self, octets: int) -> Workbench | None:
+    def _bench_for(self, many: Train | Superpacket) -> Workbench | None:
         """What works on many packets at once, as soon as there are enough of them to make it worth loading."""
         if self._bench is None:
-            self._in_large_batches += octets
+            if isinstance(many, Superpacket):
+                self._in_large_batches += len(many.octets)
+            elif len(many) > 1:
+                self._in_large_batches += many.octets
             if self._in_large_batches >= _WORTH_MANY_AT_ONCE:
                 from vpn.dataplane.workbench import Workbench
 
@@ -225,7 +228,7 @@ class Pump:
         if self.core is None:
             return
         if isinstance(arrived, Train):
-            self.core.receive_train(arrived, address, now, unix_time, self._bench_for(arrived.octets))
+            self.core.receive_train(arrived, address, now, unix_time, self._bench_for(arrived))
             self.flush()
         else:
             self.core.receive_datagrams(arrived, address, now, unix_time)

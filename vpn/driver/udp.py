@@ -18,7 +18,7 @@ import struct
 from collections.abc import Sequence
 
 from vpn.config.model import Family, SocketSettings
-from vpn.dataplane.train import LEAST_TRAIN, LONGEST_TRAIN, Outgoing, Train
+from vpn.dataplane.train import LARGE_OCTETS, LEAST_TRAIN, LONGEST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
 from vpn.driver.multihome import MultihomeSocket
 from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
@@ -154,6 +154,12 @@ class UdpLink:
                 self.unsent += 1  # full buffer or no route for now: lost, as on any link
 
     def _send_train(self, train: Train, address: Address) -> None:
+        if len(train) == 1 and not isinstance(self._traffic, MultihomeSocket):
+            try:
+                self.octets_sent += self._socket.sendto(train.view, address)
+            except OSError:
+                self.unsent += 1
+            return
         most = min(_MOST_SEGMENTS, _LARGEST_SEND // train.slot) * train.slot
         for at in range(train.at, train.at + train.octets, most):
             end = min(at + most, train.at + train.octets)
@@ -233,6 +239,12 @@ class _Arrivals:
         octets, size, begin = self._octets, self._size, self._begin
         self._octets = 0
         if not octets:
+            return
+        if size >= LARGE_OCTETS and octets < LEAST_TRAIN * size:
+            parts = range(begin, begin + octets, size)
+            self._groups += [
+                (self._address, Train(self._buffer, at, min(size, begin + octets - at), size)) for at in parts
+            ]
             return
         if octets >= LEAST_TRAIN * size:
             self._groups.append((self._address, Train(self._buffer, begin, octets, size)))
