@@ -8,6 +8,7 @@ one of its flow.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
 CHECKSUM_AT = {TCP: 16, UDP: 6, ICMPV6: 2}
 SYN = 2
 MSS_OPTION = 2
+
+
+Flow = tuple[bytes, bytes, int, tuple[int, int]]
 
 
 class InnerHead(NamedTuple):
@@ -30,9 +34,9 @@ class InnerHead(NamedTuple):
     end: int
 
     @property
-    def flow(self) -> bytes:
+    def flow(self) -> Flow:
         """The same for every packet of one direction of a conversation."""
-        return self.source + self.destination + bytes((self.protocol,)) + repr(self.ports).encode()
+        return self[:4]
 
 
 def read_head(packet: bytes) -> InnerHead | None:
@@ -83,10 +87,12 @@ def _without_mss(octets: bytearray, at: int, end: int) -> None:
         at += length
 
 
-def flow_name(head: InnerHead, *, up: bool) -> str:
+@lru_cache(maxsize=1 << 14)
+def flow_name(flow: Flow, *, up: bool) -> str:
     """The conversation in words, the client first: `tcp 10.8.0.2:40000 -> 93.184.216.34:80`."""
-    one, other = _end(head.source, head.ports[0]), _end(head.destination, head.ports[1])
-    return f"{NAMES.get(head.protocol, head.protocol)} {one if up else other} -> {other if up else one}"
+    source, destination, protocol, ports = flow
+    one, other = _end(source, ports[0]), _end(destination, ports[1])
+    return f"{NAMES.get(protocol, protocol)} {one if up else other} -> {other if up else one}"
 
 
 def _end(address: bytes, port: int) -> str:

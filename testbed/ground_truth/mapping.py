@@ -21,6 +21,7 @@ from testbed.scenario.values import TunnelSpec
 from testbed.verdict.evidence import TapEvidence, VariantEvidence
 
 OPENVPN = frozenset(("vpn", "openvpn"))
+MOST_FRAMES = 500_000  # of both captures: beyond that the map would take longer than the run
 EARLY_S, LATE_S = 0.001, 0.05  # how far from its action's times a flow's first packet may be
 
 
@@ -77,6 +78,9 @@ def map_variant(evidence: VariantEvidence, secrets: TunnelSecrets, port: int) ->
         return NotMapped("no tap lies between the client and the VPN server")
     if inner is None:
         return NotMapped("the client's tun device was not recorded")
+    packets_in_all = len(outer.frames) + len(inner.frames)
+    if packets_in_all > MOST_FRAMES:
+        return NotMapped(f"{packets_in_all} packets are more than the {MOST_FRAMES} that are mapped")
     opener = _opener(tunnel, secrets)
     if isinstance(opener, NotMapped):
         return opener
@@ -122,7 +126,7 @@ def _links(inside: Sequence[InnerPacket], evidence: VariantEvidence) -> tuple[Li
 
 
 def _link(packet: InnerPacket, up: bool, actions: _ActionOfFlow) -> Link:
-    flow = flow_name(packet.head, up=up)
+    flow = flow_name(packet.head.flow, up=up)
     octets = sum(carrier.outer.octets for carrier in packet.carriers)
     delay, overhead = None, 0.0
     if packet.carriers:
@@ -130,7 +134,7 @@ def _link(packet: InnerPacket, up: bool, actions: _ActionOfFlow) -> Link:
         delay = max(times) - packet.time if up else packet.time - min(times)
         overhead = octets - len(packet.packet)
     far = packet.head.destination if up else packet.head.source
-    action = actions.of(flow, str(ip_address(far)), packet.time)
+    action = actions.of(flow, far, packet.time)
     return Link(packet, up, flow, action, delay, octets, overhead)
 
 
@@ -161,10 +165,10 @@ class _ActionOfFlow:
                 self._called.setdefault(fact.action, set()).add(fact.value)
         self._known: dict[str, str] = {}
 
-    def of(self, flow: str, far: str, time: float) -> str:
+    def of(self, flow: str, far: bytes, time: float) -> str:
         """The action's id, or an empty text for what no action caused."""
         if flow not in self._known:
-            self._known[flow] = self._find(far, time)
+            self._known[flow] = self._find(str(ip_address(far)), time)
         return self._known[flow]
 
     def _find(self, far: str, time: float) -> str:

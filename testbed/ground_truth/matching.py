@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from testbed.ground_truth.data_keys import DataOpener
-from testbed.ground_truth.inner import TCP, UDP, InnerHead, comparable, read_head
+from testbed.ground_truth.inner import TCP, UDP, Flow, InnerHead, comparable, read_head
 from testbed.ground_truth.outer import OuterPacket
 from testbed.verdict.evidence import CapturedFrame
 
@@ -98,7 +98,7 @@ def _open(packet: OuterPacket, opener: DataOpener, seen: set[bytes], *, headers:
 def match(carriers: Sequence[Carrier], inner: Sequence[InnerPacket]) -> list[Carrier]:
     """Give every inner packet its carriers; returns those whose packet the tun device did not record."""
     waiting: dict[bytes, deque[InnerPacket]] = defaultdict(deque)
-    flows: dict[bytes, list[InnerPacket]] = defaultdict(list)
+    flows: dict[Flow, list[InnerPacket]] = defaultdict(list)
     for packet in inner:
         waiting[comparable(packet.packet, packet.head)].append(packet)
         if packet.head.protocol in (TCP, UDP):
@@ -121,7 +121,7 @@ def _whole(carrier: Carrier, head: InnerHead, waiting: dict[bytes, deque[InnerPa
     return found.popleft() if found else None
 
 
-def _larger(carrier: Carrier, head: InnerHead, flows: dict[bytes, list[InnerPacket]]) -> InnerPacket | None:
+def _larger(carrier: Carrier, head: InnerHead, flows: dict[Flow, list[InnerPacket]]) -> InnerPacket | None:
     """The inner packet of the same flow of which this is one segment."""
     payload = carrier.payload[head.payload_at : head.end]
     if not payload:

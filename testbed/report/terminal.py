@@ -152,4 +152,7 @@ def _closing(result: RunResult, style: Style, html_path: str | None) -> Renderab
     lines = [Text(), Text.assemble((mark, look), (word, look), "  ", shown(verdict_line(result)))]
     if html_path is not None:
         lines.append(Text.assemble(("Report: ", "dim"), shown(html_path)))
+    if result.captures:
+        files = ", ".join(str(capture.get("file")) for capture in result.captures)
+        lines.append(Text.assemble(("For Wireshark: ", "dim"), shown(files)))
     return Group(*lines)

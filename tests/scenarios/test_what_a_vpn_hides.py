@@ -114,7 +114,7 @@ def test_split_tunnel_is_visible_in_the_way_the_kernel_picks(ran: Ran) -> None:
 
 def test_the_run_directory_holds_what_the_contract_names(ran: Ran) -> None:
     assert {path.name for path in ran.out.iterdir()} == {
-        *("result.json", "report.html", "scenario.yaml", "without", "with", "split")
+        *("result.json", "report.html", "scenario.yaml", "captures", "without", "with", "split")
     }
     keys = ran.out / "without" / "keys.log"
     assert keys.stat().st_mode & 0o777 == 0o600
