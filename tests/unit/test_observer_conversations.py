@@ -220,6 +220,13 @@ def test_a_quic_connection_that_moves_is_followed_by_its_id(tmp_path: Path) -> N
     assert seen(tmp_path, [*udp(said), *udp(unknown, source=4999)]).flows[1].application == ""
 
 
+def test_a_second_quic_connection_between_the_same_ports_is_read_as_well(tmp_path: Path) -> None:
+    observation = seen(tmp_path, udp([*Conversation().hold(), *Conversation([quic.VERSION_2]).hold()]))
+    (sighting,) = [s for s in observation.sightings if s.kind == Kind.QUIC_NAME]
+    assert len(sighting.frames) == 2
+    assert {"version 1", "version 2"} <= set(hints(observation, "quic"))
+
+
 def test_text_in_a_datagram_that_is_no_quic_is_still_shown(tmp_path: Path) -> None:
     observation = seen(tmp_path, udp([(True, b"Every word of this is plain")]))
     assert values(observation, Kind.PAYLOAD) == ["Every word of this is plain"]

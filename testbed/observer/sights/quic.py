@@ -18,9 +18,13 @@ def dissect_quic(flow: FlowState, side: Side, data: bytes, place: Place, finding
     handshake = flow.dissector
     if not isinstance(handshake, QuicHandshake):
         handshake = flow.dissector = QuicHandshake()
-    if not data[0] & LONG_HEADER or handshake.over:
+    if not data[0] & LONG_HEADER:
         flow.settled = handshake.over
         return
+    if handshake.over:
+        if not handshake.begins_anew(data):
+            return
+        handshake = flow.dissector = QuicHandshake(former=handshake.former + 1)
     versions, retried, offered = set(handshake.versions), handshake.retried, handshake.offered
     messages = handshake.add(data, side.is_client)
     flow.application = flow.application or "quic"

@@ -21,6 +21,8 @@ from testbed.observer.wire.quic_keys import InitialKeys, derive, open_packet
 MOST_KEYS = 8
 MOST_FAILURES = 16
 MOST_IDS = 16
+MOST_CONNECTIONS = 64  # of one flow, one after the other
+SHORTEST_FIRST_ID_OCTETS = 8  # RFC 9000 section 7.2
 LONGEST_HANDSHAKE_OCTETS = 1 << 16
 # A ServerHello with this random asks for another ClientHello: RFC 8446 section 4.1.3.
 RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
@@ -61,11 +63,20 @@ class QuicHandshake:
     offered: tuple[int, ...] = ()  # by the server, in a Version Negotiation
     client_side: bool | None = None
     hellos: set[int] = field(default_factory=set)
+    former: int = 0  # connections before this one between the same ports
 
     @property
     def over(self) -> bool:
         """Whether nothing more is to be learned from long headers."""
         return self.hellos >= {1, 2} or self.failures >= MOST_FAILURES
+
+    def begins_anew(self, datagram: bytes) -> bool:
+        """Whether a datagram opens another connection between the same ports: its id was agreed on by nobody."""
+        first = quic.split_datagram(datagram)[:1]
+        if not first or first[0].kind != quic.INITIAL or self.former >= MOST_CONNECTIONS:
+            return False
+        known = self.ids | {keys.destination for keys in self.keys}
+        return len(first[0].destination) >= SHORTEST_FIRST_ID_OCTETS and first[0].destination not in known
 
     def add(self, datagram: bytes, from_client: bool) -> list[HandshakeMessage]:
         messages: list[HandshakeMessage] = []
