@@ -119,6 +119,20 @@ def test_bulk_passes_where_there_is_no_batch_path_with(option: str, keys: Path, 
     assert in_lab(body, tmp_path) == [{"equal": 4, "of": 4}] * 2
 
 
+@pytest.mark.parametrize(("server", "client"), PAIRS)
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_large_packets_pass_with(server: str, client: str, transport: str, keys: Path, tmp_path: Path) -> None:
+    setup = Setup(keys, PUSH_SPLIT, proto=transport, both=("tun-mtu 20000", "mssfix 0"))
+
+    def body(lab: TunnelLab) -> list[Any]:
+        lab.connect(server, setup.server(), client, setup.client())
+        answer = lab.output("client", "ping", "-n", "-c", "1", "-W", "5", "-s", "19000", INNER_SERVER)
+        lab.start("vpn", ["python3", BULK, "serve"], "bulk").wait_for("serving")
+        return [" 0% packet loss" in answer, *(bulk(lab, way, INNER_SERVER, 2_000_000) for way in ("send", "fetch"))]
+
+    assert in_lab(body, tmp_path) == [True, {"equal": 4, "of": 4}, {"equal": 4, "of": 4}]
+
+
 @pytest.mark.parametrize("client", [OURS, OPENVPN])
 def test_no_frame_is_too_large_and_no_checksum_is_wrong_inside_and_out(client: str, keys: Path, tmp_path: Path) -> None:
     # openvpn's device has no offload: what it shows came out of the tunnel octet by octet

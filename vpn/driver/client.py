@@ -31,13 +31,14 @@ from vpn.driver.remotes import Remotes, retry_pause
 from vpn.driver.routes import IpAddress
 from vpn.driver.status import StatusFile, Traffic, render_client
 from vpn.driver.story import READY, READY_WITH_ERRORS, closing_lines, drop_lines, tell_client
-from vpn.driver.tcp import TcpClientLink, TcpListener
+from vpn.driver.tcp import TcpClientLink, TcpLink, TcpListener
 from vpn.driver.transport import Endpoint, Link, ip_of, show_address
 from vpn.driver.udp import open_client_link, open_server_link
 from vpn.events import Closed, CloseReason, Connected, Restart, TransportUnusable
 from vpn.push import PushedOptions
 from vpn.settings import Address, ClientSettings, StaticKeySettings, Transport
 from vpn.static_key_core import StaticKeyCore
+from vpn.wire.stream import largest_packet
 
 _PEACEFUL_ENDS = frozenset({CloseReason.INACTIVE, CloseReason.SESSION_TIMEOUT})
 _LISTEN_PATIENCE = 3600.0  # a static-key end that listens waits for the other one for as long as it takes
@@ -155,6 +156,11 @@ class ClientDriver:
         else:
             self._log.write(f"Attempting to establish TCP connection with {show_address(endpoint.address)}", BRIEF)
             link = TcpClientLink(settings, endpoint, self._pump)
+        if isinstance(link, TcpLink):
+            core = self._core_settings
+            link.largest_packet = largest_packet(
+                core.data.tun_mtu if isinstance(core, ClientSettings) else core.tun_mtu
+            )
         self._pump.attach_link(link)
         return link
 

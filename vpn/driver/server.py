@@ -29,6 +29,7 @@ from vpn.driver.udp import listen_family, open_server_link
 from vpn.events import AdmissionRequested, ClientConnected, ClientGone, Closed, TransportUnusable
 from vpn.server import ServerCore
 from vpn.settings import Address, ServerSettings, Transport
+from vpn.wire.stream import largest_packet
 
 _GRACE_SECONDS = (
     5.0  # on top of hand-window, before a silent TCP connection is closed: the core's own limit comes first
@@ -82,6 +83,8 @@ class ServerDriver:
         patience = self._core_settings.timers.hand_window + _GRACE_SECONDS
         is_udp = settings.protocol.transport is Transport.UDP
         self._link = open_server_link(settings, self._pump) if is_udp else TcpListener(settings, self._pump, patience)
+        if isinstance(self._link, TcpListener):
+            self._link.largest_packet = largest_packet(self._core_settings.data.tun_mtu)
         self._pump.attach_link(self._link)
         self._pump.on_lost = self._on_lost
         version = 6 if listen_family(self._settings.socket) == socket.AF_INET6 else 4

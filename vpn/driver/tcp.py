@@ -21,13 +21,13 @@ import time
 from collections.abc import Sequence
 
 from vpn.config.model import SocketSettings
-from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
+from vpn.dataplane.train import LARGE_OCTETS, LEAST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
 from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
 from vpn.driver.udp import configure, listen_family, local_address
 from vpn.settings import Address
 from vpn.wire.packet import Malformed
-from vpn.wire.stream import frame, framed_runs
+from vpn.wire.stream import MAX_PACKET_OCTETS, frame, framed_runs
 
 RECEIVE_OCTETS = 65536
 QUEUE_OCTETS = 256 * 1024  # what waits for a slow connection: more would only be old when it arrives
@@ -51,7 +51,7 @@ class TcpConnection:
     def is_waiting(self) -> bool:
         return bool(self._waiting)
 
-    def read(self, buffer: memoryview) -> list[list[bytes] | Train]:
+    def read(self, buffer: memoryview, largest_packet: int) -> list[list[bytes] | Train]:
         """The packets that are complete now, with `buffer` for their place.
 
         Errors: EOFError at the end; OSError; Malformed
@@ -59,17 +59,17 @@ class TcpConnection:
         held = len(self._unfinished)
         buffer[:held] = self._unfinished
         try:
-            received = self.socket.recv_into(buffer[held:RECEIVE_OCTETS])
+            received = self.socket.recv_into(buffer[held : held + RECEIVE_OCTETS])
         except BlockingIOError:
             return []
         if not received:
             raise EOFError("the other end closed the connection")
         packets: list[list[bytes] | Train] = []
         end = 0
-        for at, slot, count in framed_runs(buffer, held + received):
+        for at, slot, count in framed_runs(buffer, held + received, largest_packet):
             end = at + slot * count
             run = Train(buffer, at, slot * count, slot, lead=2)
-            if count >= LEAST_TRAIN:
+            if count >= LEAST_TRAIN or (count == 1 and slot >= LARGE_OCTETS):
                 packets.append(run)
             elif packets and isinstance(packets[-1], list):
                 packets[-1] += run.datagrams()
@@ -123,11 +123,12 @@ class TcpLink:
         self.octets_received = 0
         self.octets_sent = 0
         self.unsent = 0
+        self.largest_packet = MAX_PACKET_OCTETS
         self._watcher = watcher
         self._by_descriptor: dict[int, TcpConnection] = {}
         self._by_address: dict[Address, TcpConnection] = {}
         self._lost: list[tuple[Address, str]] = []
-        self._buffer = memoryview(bytearray(RECEIVE_OCTETS + 64))
+        self._buffer = memoryview(bytearray(2 * RECEIVE_OCTETS + 64))  # what is unfinished, one more call, a tag
 
     def add(self, connection: TcpConnection) -> None:
         self._by_descriptor[connection.socket.fileno()] = connection
@@ -139,7 +140,7 @@ class TcpLink:
         if connection is None:
             return []
         try:
-            packets = connection.read(self._buffer)
+            packets = connection.read(self._buffer, self.largest_packet)
         except (EOFError, Malformed, OSError) as error:
             self._lose(connection, _reason(error))
             return []

@@ -12,6 +12,12 @@ from vpn.wire.packet import Malformed
 
 _LONGEST_RUN = 384
 MAX_PACKET_OCTETS = 1768  # what a real peer with default MTU takes
+_ABOVE_MTU_OCTETS = 268  # what that is more than the MTU
+
+
+def largest_packet(tun_mtu: int) -> int:
+    """The largest packet to take from a stream whose inner packets may be so large."""
+    return min(max(MAX_PACKET_OCTETS, tun_mtu + _ABOVE_MTU_OCTETS), 0xFFFF)
 
 
 def frame(packet: bytes) -> bytes:
