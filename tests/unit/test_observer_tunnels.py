@@ -21,6 +21,7 @@ from testbed.observer import Observation, observe
 from testbed.observer.model import Certainty
 from testbed.observer.tunnels import encrypted
 from testbed.observer.tunnels.candidates import datagram_detectors
+from testbed.observer.tunnels.dtls import read_dtls
 from testbed.observer.tunnels.openvpn_patterns import (
     acknowledgements_run_as_a_handshake,
     opcodes_run_as_a_handshake,
@@ -230,6 +231,12 @@ def test_esp_in_udp_is_certain_by_both_counters(tmp_path: Path) -> None:
     assert seen(tmp_path, datagrams(one_way, 4500)).tunnels == ()
 
 
+def test_counters_under_one_header_for_both_directions_are_not_esp(tmp_path: Path) -> None:
+    packets = esp(b"\xc1\xd2\xe3\xf4", 500, 30, 1)
+    said = [(way, packet) for packet in packets for way in (True, False)]
+    assert seen(tmp_path, datagrams(said, 4500)).tunnels == ()
+
+
 def test_esp_whose_index_begins_like_an_opcode_is_not_taken_for_openvpn(tmp_path: Path) -> None:
     ours, theirs = esp(b"\x48\x00\x00\x07", 500, 10, 1), esp(b"\x49\x12\x34\x56", 90, 10, 2)
     said = [pair for one, other in zip(ours, theirs, strict=True) for pair in ((True, one), (False, other))]
@@ -278,6 +285,19 @@ def test_dtls_alone_is_a_hint_if_it_carries_much_and_is_no_call(tmp_path: Path) 
     assert seen(tmp_path, datagrams([*call[:2], (True, stun), *call[2:]], 4433)).tunnels == ()
 
 
+def test_a_call_is_told_from_a_tunnel_by_stun_at_any_time() -> None:
+    stun = (True, b"\0\1\0\0\x21\x12\xa4\x42" + bytes(12))
+    said = dtls(count=5)
+    for at in range(len(said)):
+        found = read_dtls([*said[:at], stun, *said[at:]])
+        assert found is not None
+        assert found.is_call
+    plain = read_dtls(said)
+    assert plain is not None
+    assert (plain.is_call, plain.certain_at, plain.data_sent, plain.data_received) == (False, 1, 5, 5)
+    assert read_dtls([said[0]]) is None
+
+
 # What introduces itself
 
 
@@ -285,7 +305,7 @@ def test_dtls_alone_is_a_hint_if_it_carries_much_and_is_no_call(tmp_path: Path) 
     ("client", "server", "protocol"),
     [
         (b"0 alice 17.0\n1 94 64 0 0 ABCD\n", b"0 bob 17\n1 94 64 0 0 CDEF\n", "tinc"),
-        (b"0 alice 17.0\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", ""),
+        (b"0 alice 17.0\n", b"what do you want?\n", ""),
         (b"\0\x9c\0\1\x1a\x2b\x3c\x4d\0\1" + bytes(146), b"\0\x9c\0\1\x1a\x2b\x3c\x4d\0\2" + bytes(146), "pptp"),
         (b"\0\x9c\0\1\x1a\x2b\x3c\x4d\0\1" + bytes(146), bytes(156), ""),
         (b"IKETCP\0\0" + bytes(40), bytes(40), "ipsec"),

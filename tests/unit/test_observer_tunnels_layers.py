@@ -141,3 +141,9 @@ def test_the_two_one_way_flows_of_vxlan_are_one_tunnel(tmp_path: Path) -> None:
 def test_a_datagram_whose_packet_is_not_whole_is_no_envelope(tmp_path: Path, cut: int) -> None:
     payload = bytes(request())[:-cut]
     assert seen(tmp_path, [outer() / UDP(sport=5555, dport=5555) / Raw(payload)]).tunnels == ()
+
+
+def test_a_datagram_whose_packet_has_a_wrong_checksum_is_no_envelope(tmp_path: Path) -> None:
+    payload = bytearray(bytes(request()))
+    payload[10] ^= 1
+    assert seen(tmp_path, [outer() / UDP(sport=5555, dport=5555) / Raw(bytes(payload))]).tunnels == ()
