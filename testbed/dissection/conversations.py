@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from testbed.dissection import http2, openvpn, quic, tls
+from testbed.dissection import http2, openvpn, quic, ssh, tls
 
 Endpoint = tuple[bytes, int]
 
@@ -44,3 +44,4 @@ class Conversation:
     openvpn: openvpn.OpenVpnState | None = None
     http2: http2.Http2State = field(default_factory=http2.Http2State)
     quic: quic.QuicState = field(default_factory=quic.QuicState)
+    ssh: ssh.SshState = field(default_factory=ssh.SshState)

@@ -1,12 +1,12 @@
 """Datagrams: which protocol a conversation over UDP carries, told by its ports or by the form of its first messages.
 
-A conversation that a hard reset of OpenVPN, an Initial packet of QUIC or a handshake of WireGuard opened stays theirs,
-since later packets have too little form to be told by themselves.
+A conversation that a hard reset of OpenVPN, an Initial packet of QUIC, a handshake of WireGuard or of DTLS opened stays
+theirs, since later packets have too little form to be told by themselves.
 """
 
 from __future__ import annotations
 
-from testbed.dissection import openvpn, quic, tunnels
+from testbed.dissection import dtls, openvpn, quic, tunnels
 from testbed.dissection.conversations import Conversation, Endpoint
 from testbed.dissection.dns import open_dns
 from testbed.dissection.hosts import DHCP_PORTS, DHCPV6_PORTS, open_dhcp, open_dhcpv6
@@ -31,6 +31,8 @@ def open_datagram(
         conversation.application, conversation.quic, conversation.first_speaker = "quic", quic.QuicState(), ends[0]
     elif not conversation.application and tunnels.opens_wireguard(datagram):
         conversation.application = "wireguard"
+    elif not conversation.application and dtls.begins(datagram):
+        conversation.application = "dtls"
     direction = ends[0] == conversation.first_speaker
     if conversation.openvpn is not None and conversation.application == "openvpn":
         openvpn.open_packet(opening, start, end, conversation.openvpn, direction)
@@ -38,7 +40,7 @@ def open_datagram(
         quic.open_datagram(opening, start, end, conversation.quic, direction)
     elif conversation.application == "wireguard" and tunnels.is_wireguard(datagram):
         tunnels.open_wireguard(opening, start, end)
-    else:
+    elif conversation.application != "dtls" or not dtls.open_datagram(opening, start, end):
         add_data(opening, start, end)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from testbed.dissection import http, http2, openvpn, tls
+from testbed.dissection import http, http2, openvpn, ssh, tls
 from testbed.dissection.conversations import Conversation, Endpoint, Half
 from testbed.dissection.datagrams import open_datagram
 from testbed.dissection.dns import open_dns
@@ -133,7 +133,7 @@ def _half(conversation: Conversation, direction: bool, sequence: int, flags: int
             conversation.halves[direction] = half
             if not flags & _ACK:  # the ports are used anew
                 conversation.application, conversation.tls = "", tls.TlsState()
-                conversation.http2 = http2.Http2State()
+                conversation.http2, conversation.ssh = http2.Http2State(), ssh.SshState()
                 conversation.halves.pop(not direction, None)
     elif half is None:
         half = conversation.halves[direction] = Half((sequence - 1) & _MASK, None, sequence)
@@ -156,6 +156,8 @@ def _open_stream(
             conversation.openvpn = openvpn.recognise(octets[2:])
     if conversation.application == "http2":
         return _open_http2(opening, conversation, direction, octets, start, end)
+    if conversation.application == "ssh":
+        return _open_ssh(opening, conversation, direction, octets, start, end)
     if http.is_http(octets):
         return _open_http(opening, octets, start, end, frames)
     if conversation.application == "tls" and tls.looks_like_records(octets):
@@ -171,6 +173,8 @@ def _open_stream(
 def _application(octets: bytes) -> str:
     if http2.begins(octets):
         return "http2"
+    if ssh.begins(octets):
+        return "ssh"
     if tls.looks_like_records(octets):
         return "tls"
     length = int.from_bytes(octets[:2], "big")
@@ -203,6 +207,16 @@ def _open_http2(
         opening.add(
             "Part of an HTTP/2 frame", max(start, end - (len(octets) - used)), end, ("of", f"{wanted:,} octets")
         )
+    return used
+
+
+def _open_ssh(
+    opening: Opening, conversation: Conversation, direction: bool, octets: bytes, start: int, end: int
+) -> int:
+    used = ssh.open_stream(opening, octets, start, end, conversation.ssh, direction)
+    if used < len(octets):
+        opening.summary += "" if used else _UNFINISHED
+        opening.add("Part of an SSH packet", max(start, end - (len(octets) - used)), end)
     return used
 
 

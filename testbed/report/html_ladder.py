@@ -25,8 +25,9 @@ _LEFT, _RIGHT, _HEAD, _STEP = 178, 730, 60, 44
 _MOST_ENDS = 4
 _MOST_ARROWS = 40
 _LABEL_LETTERS = 52
+_SEALED_WORDS = ("Application Data", "Encrypted", "Client: Encrypted", "Server: Encrypted")
 _NOISE = ("ARP", "ICMPv6")  # finding a neighbour, not talking to a site; a ping of ours is kept
-SEALED = ("OpenVPN", "WireGuard", "ESP", "DTLS")
+SEALED = ("OpenVPN", "WireGuard", "ESP")
 _TCP = re.compile(r"^\d+ → \d+ \[(?P<flags>[^\]]*)\]")
 _UNFINISHED = "[TCP segment of a reassembled PDU]"
 _QUIC_IDS = re.compile(r", [DS]CID=[0-9a-f]*")
@@ -187,7 +188,7 @@ def kind_of_line(line: PacketLine) -> str:
     if line.protocol == "QUIC":
         return "clear" if line.summary.startswith(("Initial", "Version Negotiation", "Retry")) else "sealed"
     if line.protocol not in SEALED:
-        return "sealed" if line.summary.startswith("Application Data") else "clear"
+        return "sealed" if line.summary.startswith(_SEALED_WORDS) else "clear"
     return "sealed" if "DATA" in line.summary or line.protocol == "ESP" else "control"
 
 
@@ -264,7 +265,7 @@ def meaning_of(line: PacketLine) -> str:
     known = _WORD_MEANINGS if line.protocol in SEALED else _MEANINGS.get(line.protocol)
     if known is not None:
         return next((words for part, words in known if part in line.summary), "")
-    if line.protocol.startswith(("TLS", "SSL")):
+    if line.protocol.startswith(("TLS", "SSL", "DTLS")):
         return next((words for start, words in _TLS_MEANINGS if line.summary.startswith(start)), "")
     flags = _TCP.match(line.summary)
     if line.protocol == "TCP" and flags is not None and "Len=0" in line.summary:

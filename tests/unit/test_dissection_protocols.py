@@ -132,6 +132,7 @@ def test_octets_that_only_look_like_wireguards_data_are_not_taken_for_it() -> No
 BEGINNINGS = (
     *(b"\xc3\0\0\0\1\x08destinat\x08source12\0", b"\xc0\x6b\x33\x43\xcf\x00\x00", b"\x80\0\0\0\0\x01a\x01b\0\0\0\1"),
     *(b"\x40", b"\1\0\0\0", b"\4\0\0\0", PREFACE, PREFACE + frame(1, 4, 1, b""), frame(1, 0, 1, b"x")),
+    *(b"\x16\xfe\xfd" + bytes(8) + b"\0\x10\1", b"\x17\xfe\xfd\0\1" + bytes(7), b"SSH-2.0-x\r\n", b"\0\0\0\x0c\4\x15"),
     *(b"\1\1\6\0", bytes(4), b"\x38clientid" + bytes(5), b"\x20clientid\0\0\0\0\1", b"\x07"),
 )
 
@@ -168,3 +169,12 @@ def test_any_octets_that_begin_like_a_protocol_open_without_an_error(
 def test_any_octets_of_any_ip_protocol_open_without_an_error(protocol: int, body: bytes) -> None:
     for view in opened(ipv4(CLIENT, WEB, protocol, body)):
         assert all(0 <= layer.start <= layer.end <= len(view.octets) for layer in view.layers)
+
+
+def test_what_follows_new_keys_of_ssh_is_sealed_and_what_precedes_is_not() -> None:
+    new_keys = b"\0\0\0\x0c\x0a\x15" + bytes(10)
+    views = opened(*segments(b"SSH-2.0-x\r\n" + new_keys[:6], new_keys[6:] + b"sealed octets"))[2:]
+    assert views[0].summary == "Client: Protocol (SSH-2.0-x)"
+    assert views[1].summary == "Client: New Keys, Encrypted packet (len=13)"
+    assert [layer.encrypted for layer in views[1].layers[2:]] == [False, True]
+    assert views[1].octets[views[1].layers[-1].start :] == b"sealed octets"
