@@ -2,7 +2,9 @@
 
 With offload the kernel hands over a whole TCP window's worth as one superpacket, uncut and without checksums, and takes
 such packets back (`vpn.dataplane.offload` says how they look). Without it, or with an MTU near a superpacket's size,
-packets are as they are on a wire.
+packets are as they are on a wire. A device that was there before gets no offload, as from openvpn: whether packets have
+headers, and which superpackets it gives, stays with the device, and a killed process would leave it so to its next
+owner.
 
 `dev tun` takes the next free number, `dev tun3` that very device, which may exist already (a persistent one, made by
 `ip tuntap add` for this user). The device node is opened at the start, so that a missing permission shows before any
@@ -81,7 +83,7 @@ class TunDevice:
     def _make(self, name: str, mtu: int) -> bytes:
         """The kernel's answer. Errors: OSError."""
         flags = _IFF_TUN | _IFF_NO_PI
-        if mtu <= _LARGEST_MTU_WITH_OFFLOAD:
+        if mtu <= _LARGEST_MTU_WITH_OFFLOAD and interface_state(name) is None:
             try:
                 answer = fcntl.ioctl(self._descriptor, _TUNSETIFF, _REQUEST.pack(name.encode(), flags | _IFF_VNET_HDR))
             except OSError as error:
