@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -202,7 +203,7 @@ def test_a_packet_written_to_the_device_is_read_by_the_kernel_and_the_other_way_
         tun.write_packets([bytes(IP(src="10.8.0.1", dst="10.8.0.2") / ICMP(id=5, seq=9) / b"payload")])
         while True:
             assert select.select([tun.fileno()], [], [], 5)[0]
-            for packet in tun.read_packets():
+            for packet in itertools.chain(*(batch for batch in tun.read_packets() if isinstance(batch, list))):
                 answer = IP(packet)
                 if answer.version == 4 and answer.haslayer(ICMP) and answer[ICMP].type == 0:
                     return f"{answer.dst} {answer[ICMP].id} {answer[ICMP].seq} {bytes(answer[ICMP].payload).decode()}"
