@@ -9,7 +9,15 @@ from __future__ import annotations
 from testbed.dissection import dtls, openvpn, quic, tunnels
 from testbed.dissection.conversations import Conversation, Endpoint
 from testbed.dissection.dns import open_dns
-from testbed.dissection.hosts import DHCP_PORTS, DHCPV6_PORTS, open_dhcp, open_dhcpv6
+from testbed.dissection.hosts import (
+    DHCP_PORTS,
+    DHCPV6_PORTS,
+    NTP_PORT,
+    open_dhcp,
+    open_dhcpv6,
+    open_ntp,
+    open_stun,
+)
 from testbed.dissection.opening import Opening, add_data
 from testbed.observer.sights.names import DNS_PORTS
 
@@ -52,6 +60,8 @@ def _by_port(opening: Opening, ports: set[int], start: int, end: int) -> bool:
     if ports <= DHCP_PORTS and open_dhcp(opening, start, end):
         return True
     if ports <= DHCPV6_PORTS and open_dhcpv6(opening, start, end):
+        return True
+    if (NTP_PORT in ports and open_ntp(opening, start, end)) or open_stun(opening, start, end):
         return True
     port = next(iter(ports & _IPSEC_PORTS), 0)
     return bool(port) and tunnels.open_ipsec_datagram(opening, start, end, port)

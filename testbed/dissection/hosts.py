@@ -1,6 +1,6 @@
-"""Messages in which hosts name themselves or learn who they are: DHCP and DHCPv6.
+"""Messages in which hosts name themselves, or learn who they are and what time it is: DHCP, DHCPv6, NTP, STUN.
 
-Source: RFC 2131, RFC 2132, RFC 8415
+Source: RFC 2131, RFC 2132, RFC 8415, RFC 5905, RFC 8489
 """
 
 from __future__ import annotations
@@ -8,9 +8,20 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from testbed.dissection.opening import Opening, Reader, Short, text_of
-from testbed.observer.wire.hosts import DHCP_MAGIC, DHCP_OPTIONS_AT, parse_dhcp, parse_dhcpv6_name
+from testbed.observer.wire.hosts import (
+    DHCP_MAGIC,
+    DHCP_OPTIONS_AT,
+    NTP_MODES,
+    NTP_OCTETS,
+    looks_like_stun,
+    parse_dhcp,
+    parse_dhcpv6_name,
+    parse_stun,
+)
 
-DHCP_PORTS, DHCPV6_PORTS = frozenset((67, 68)), frozenset((546, 547))
+DHCP_PORTS, DHCPV6_PORTS, NTP_PORT = frozenset((67, 68)), frozenset((546, 547)), 123
+_STUN_METHODS = {1: "Binding", 3: "Allocate", 4: "Refresh", 6: "Send", 7: "Data", 8: "CreatePermission"}
+_STUN_CLASSES = {0x000: "Request", 0x010: "Indication", 0x100: "Success Response", 0x110: "Error Response"}
 _MESSAGES = {
     1: "Discover",
     2: "Offer",
@@ -84,4 +95,34 @@ def open_dhcpv6(opening: Opening, start: int, end: int) -> bool:
     fields += [("full name", text_of(full_name))] if full_name else []
     opening.say("DHCPv6", f"{name} XID: 0x{octets[1:4].hex()}")
     opening.add("DHCPv6", start, end, *fields)
+    return True
+
+
+def open_ntp(opening: Opening, start: int, end: int) -> bool:
+    """Whether it is a message of NTP; if so it is a layer of the frame."""
+    octets = opening.data[start:end]
+    mode = NTP_MODES.get(octets[0] & 7) if octets else None
+    version = octets[0] >> 3 & 7 if octets else 0
+    if mode is None or len(octets) < NTP_OCTETS or not 1 <= version <= 4:
+        return False
+    opening.say("NTP", f"NTP Version {version}, {mode}")
+    opening.add("Network Time Protocol", start, end, ("version", version), ("mode", mode), ("stratum", octets[1]))
+    return True
+
+
+def open_stun(opening: Opening, start: int, end: int) -> bool:
+    """Whether it is a message of STUN; if so it is a layer of the frame, with the address that it tells of."""
+    octets = opening.data[start:end]
+    if not looks_like_stun(octets):
+        return False
+    kind = int.from_bytes(octets[:2], "big")
+    method = (kind & 0xF) | (kind & 0xE0) >> 1 | (kind & 0x3E00) >> 2
+    name = f"{_STUN_METHODS.get(method, f'method {method}')} {_STUN_CLASSES[kind & 0x110]}"
+    message = parse_stun(octets)
+    fields: list[tuple[str, object]] = [("message", name)]
+    if message.address:
+        fields.append(("your address as I see it", f"{message.address} port {message.port}"))
+    fields += [("software", text_of(message.software))] if message.software else []
+    opening.say("STUN", name)
+    opening.add("Session Traversal Utilities for NAT", start, end, *fields)
     return True

@@ -184,6 +184,11 @@ def short_messages() -> Iterator[bytes]:
     yield udp(CLIENT, WEB, (51820, 51820), b"\4\0\0\0" + struct.pack("<IQ", 0x55667788, 8) + bytes(range(16)))
     yield ipv4(CLIENT, WEB, 50, struct.pack("!II", 0xCAFE0001, 3) + bytes(range(60)))
     yield udp(CLIENT, WEB, (4500, 4500), struct.pack("!II", 0xCAFE0002, 4) + bytes(range(60)))
+    yield udp(CLIENT, WEB, (40500, 123), b"\x23" + bytes(47))
+    yield udp(CLIENT, WEB, (40600, 3478), b"\0\1\0\0\x21\x12\xa4\x42" + bytes(range(12)))
+    mapped = b"\0\x20\0\x08\0\1" + struct.pack("!H", 40600 ^ 0x2112) + bytes(a ^ b for a, b in zip(
+        bytes(map(int, CLIENT.split("."))), b"\x21\x12\xa4\x42", strict=True))  # fmt: skip
+    yield udp(WEB, CLIENT, (3478, 40600), b"\1\1\0\x0c\x21\x12\xa4\x42" + bytes(range(12)) + mapped)
     ike = bytes(range(1, 9)) + bytes(8) + bytes([0, 0x20, 34, 8]) + struct.pack("!II", 0, 28)
     yield udp(CLIENT, WEB, (500, 500), ike)
     yield udp(CLIENT, WEB, (4500, 4500), bytes(4) + ike)
@@ -285,9 +290,14 @@ def test_short_messages_say_what_tshark_says(told: Sequence[tuple[dict[str, str]
         if view.protocol in ("WireGuard", "ESP", "MDNS", "DHCP"):
             words = shark["_ws.col.Info"].replace(', "QM" question', "").replace("  ", " ").strip()
             assert view.summary == words
-        if view.protocol == "ISAKMP":
+        if view.protocol in ("ISAKMP", "NTP"):
             assert view.summary == shark["_ws.col.Info"]
     assert {"WireGuard", "ESP", "ISAKMP", "DHCP", "MDNS"} <= set(found)
+    assert {"NTP", "STUN"} <= set(found)
+    said = [shark["_ws.col.Info"].split(" XOR-MAPPED")[0] for shark, view in told if view.protocol == "STUN"]
+    assert said == [view.summary for _, view in told if view.protocol == "STUN"]
+    (answer,) = fields_of(found["STUN"], "Session Traversal Utilities for NAT")
+    assert answer["your address as I see it"] == f"{CLIENT} port 40600"
     (lease,) = fields_of(found["DHCP"], "Dynamic Host Configuration Protocol")
     assert lease["host name"] == next(
         shark["dhcp.option.hostname"] for shark, _ in told if shark["dhcp.option.hostname"]

@@ -132,6 +132,7 @@ def test_octets_that_only_look_like_wireguards_data_are_not_taken_for_it() -> No
 BEGINNINGS = (
     *(b"\xc3\0\0\0\1\x08destinat\x08source12\0", b"\xc0\x6b\x33\x43\xcf\x00\x00", b"\x80\0\0\0\0\x01a\x01b\0\0\0\1"),
     *(b"\x40", b"\1\0\0\0", b"\4\0\0\0", PREFACE, PREFACE + frame(1, 4, 1, b""), frame(1, 0, 1, b"x")),
+    *(b"\x23" + bytes(47), b"\1\1\0\4\x21\x12\xa4\x42" + bytes(12)),
     *(b"\x16\xfe\xfd" + bytes(8) + b"\0\x10\1", b"\x17\xfe\xfd\0\1" + bytes(7), b"SSH-2.0-x\r\n", b"\0\0\0\x0c\4\x15"),
     *(b"\1\1\6\0", bytes(4), b"\x38clientid" + bytes(5), b"\x20clientid\0\0\0\0\1", b"\x07"),
 )
@@ -142,7 +143,7 @@ BEGINNINGS = (
         st.tuples(
             st.sampled_from(BEGINNINGS),
             st.binary(max_size=200),
-            st.sampled_from((67, 443, 500, 546, 1194, 4500, 5353, 8080)),
+            st.sampled_from((67, 123, 443, 500, 546, 1194, 4500, 5353, 8080)),
             st.booleans(),
         ),
         max_size=6,
