@@ -25,8 +25,6 @@ MORE_FOUND = {
     "http-body": "a body may contain another, and a coded one comes over HTTP/1.1 and HTTP/2 alike",
     "http-header": "Wireshark shows a header in the frame of its last octet, the observer where the block was whole",
     "quic": "the hint names the first packet of a version, the filter finds all",
-    "client-address": "an ICMP error quotes the addresses of the packet it answers",
-    "server-address": "an ICMP error quotes the addresses of the packet it answers",
     "volume": "an ICMP error quotes the packet it answers",
     "timing": "an ICMP error quotes the packet it answers",
     "payload": "an ICMP error quotes the packet it answers",
