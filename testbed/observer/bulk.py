@@ -24,6 +24,7 @@ from testbed.observer.model import Limits
 from testbed.observer.quick import QuickPath
 from testbed.observer.streams import SEQUENCE_MASK, Recorder
 
+TCP_TAIL = bytes((TCP,))
 FEWEST_AT_ONCE = 16  # packets of a conversation in a batch: below it is quicker to take them one at a time
 MOST_AT_ONCE = 4096  # so that a run that breaks again and again is not looked at to its end each time
 MOST_CUTS = 32  # unusual frames in a batch: with more of them everything is taken one at a time
@@ -65,17 +66,56 @@ class BulkPath:
         count = len(batch.data_at)
         cuts = np.flatnonzero(headers.unusual)
         if len(cuts) > MOST_CUTS:
-            self._one_by_one(batch, np.arange(count))
+            self._one_by_one(batch, headers, np.arange(count))
             return
         start = 0
         for cut in (*cuts.tolist(), count):
             self._stretch(batch, headers, start, cut)
-            self._one_by_one(batch, np.arange(cut, min(cut + 1, count)))
+            self._one_by_one(batch, headers, np.arange(cut, min(cut + 1, count)))
             start = cut + 1
 
-    def _one_by_one(self, batch: Columns, chosen: Integers) -> None:
-        for frame, position in batch.frames(chosen):
-            self._one(frame, position)
+    def _one_by_one(self, batch: Columns, headers: Headers, chosen: Integers) -> None:
+        """The chosen frames in their order; of an ordinary segment no more is read than was read already."""
+        frame_columns = (
+            batch.data_at,
+            batch.captured,
+            batch.octets,
+            batch.times_ns,
+            batch.link_types,
+            batch.interfaces,
+        )
+        header_columns = (headers.sequence, headers.payload_at, headers.payload, *headers.ends_at(chosen))
+        is_segment = (headers.ordinary[chosen] & (headers.protocol[chosen] == TCP)).tolist()
+        rows = zip(
+            (chosen + batch.first).tolist(),
+            is_segment,
+            *(column[chosen].tolist() for column in frame_columns),
+            *(column[chosen].tolist() for column in header_columns[:3]),
+            *(column.tolist() for column in header_columns[3:]),
+            strict=True,
+        )
+        buffer, base, enter, add, new = batch.buffer, batch.position, self._quick.enter, self._add, tuple.__new__
+        for (
+            number,
+            segment,
+            at,
+            captured,
+            octets,
+            time_ns,
+            link,
+            interface,
+            sequence,
+            start,
+            length,
+            key,
+            key_end,
+        ) in rows:
+            if segment and enter(
+                buffer[key:key_end] + TCP_TAIL, sequence, buffer, start, start + length, number, time_ns, octets, base
+            ):
+                continue
+            data = buffer[at : at + captured]
+            add(new(Frame, (number, time_ns, link, data, octets, interface)), base + at)
 
     def _stretch(self, batch: Columns, headers: Headers, start: int, end: int) -> None:
         """Frames among which none is unusual: runs of ordinary ones where their first one stands, the rest between."""
@@ -89,10 +129,10 @@ class BulkPath:
         at = 0
         for run in runs:
             upto = int(np.searchsorted(single, run[0]))
-            self._one_by_one(batch, single[at:upto])
+            self._one_by_one(batch, headers, single[at:upto])
             self._run(batch, headers, run)
             at = upto
-        self._one_by_one(batch, single[at:])
+        self._one_by_one(batch, headers, single[at:])
 
     def _worth_a_try(self, headers: Headers, run: Integers) -> bool:
         """Datagrams are dissected in the order of the file unless their flow is known to have nothing more to tell."""
@@ -110,7 +150,7 @@ class BulkPath:
                 alone = FEWEST_AT_ONCE
             else:
                 taken = min(alone, len(run))
-                self._one_by_one(batch, run[:taken])
+                self._one_by_one(batch, headers, run[:taken])
                 alone *= 2
             run = run[taken:]
 

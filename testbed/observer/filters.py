@@ -10,26 +10,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from testbed.observer.model import Endpoint
 
 LONGEST_NEEDLE_OCTETS = 512
+SHORT_OCTETS = 256
 PLAIN = frozenset(range(0x20, 0x7F)) - {0x22, 0x5C}
 ESCAPES = {octet: f"\\x{octet:02x}" for octet in range(256) if octet not in PLAIN}
-TO_ESCAPE = re.compile(r"[^ !#-\[\]-~]")
 PLAIN_STRETCH = re.compile(rb"[ !#-\[\]-~]+")
 
 
 def quote(value: str | bytes) -> str:
     octets = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-    text = octets.decode("latin-1")
-    # Header lines come by the thousand with nothing to escape but their end: that is quicker told than translated.
-    escaped = TO_ESCAPE.sub(_escape, text) if octets.isascii() else text.translate(ESCAPES)
-    return f'"{escaped}"'
+    return _quote_short(octets) if len(octets) <= SHORT_OCTETS else _quote(octets)
 
 
-def _escape(match: re.Match[str]) -> str:
-    return ESCAPES[ord(match[0])]
+def _quote(octets: bytes) -> str:
+    return '"' + octets.decode("latin-1").translate(ESCAPES) + '"'
+
+
+_quote_short = lru_cache(maxsize=2048)(_quote)  # the same header lines come by the thousand
 
 
 def octets(value: bytes) -> str:

@@ -28,6 +28,7 @@ def address_text(address: bytes) -> str:
     return str(IPv4Address(address)) if len(address) == 4 else str(IPv6Address(address))
 
 
+@lru_cache(maxsize=4096)
 def is_unicast(address: str) -> bool:
     """Whether an address names one host: neither multicast, nor broadcast, nor unspecified."""
     if ":" in address:

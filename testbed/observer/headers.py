@@ -114,6 +114,14 @@ class Headers:
         differing: Marks = (words != words[0]).any(axis=1) | (version != version[0]) | (protocol != protocol[0])
         return differing
 
+    def ends_at(self, packets: Integers) -> tuple[Integers, Integers]:
+        """Where addresses and ports begin and end, of TCP and UDP packets."""
+        network_at = self.network_at[packets]
+        version_4 = self.version[packets] == 4
+        begin = np.where(version_4, _ADDRESSES_AT[4], _ADDRESSES_AT[6])
+        end = np.where(version_4, _HEADER_OCTETS[4], _HEADER_OCTETS[6]) + 4
+        return network_at + begin, network_at + end
+
     def _ends_at(self, index: int) -> tuple[int, int]:
         """Where addresses and ports begin, and how many octets they have."""
         version, at = int(self.version[index]), int(self.network_at[index])

@@ -32,6 +32,7 @@ from testbed.observer.sights.text import sight_datagram_text
 from testbed.observer.streams import Budget, Recorded, Recorder
 from testbed.observer.tunnels.detect import conclude, detect_in_packet, layers_within
 
+MOST_TIMES_AS_MANY = 8
 MOST_LAYERS = 32  # headers around a packet: eight tunnels one in another
 
 DEFAULT_LIMITS = Limits()
@@ -331,13 +332,16 @@ class _Pass:
 
     def _addresses(self) -> dict[str, tuple[int, ...]]:
         frames: dict[str, set[int]] = defaultdict(set)
+        most = self.limits.frames_per_sighting
         for flow in self.table.flows:
             for endpoint in (flow.client.endpoint, flow.server.endpoint):
-                frames[endpoint.address].update(flow.frames)
-                frames[endpoint.address].update(flow.fragments)
+                found = frames[endpoint.address]
+                found.update(flow.frames)
+                found.update(flow.fragments)
+                if len(found) > MOST_TIMES_AS_MANY * most:  # of a server of many only the first are handed out
+                    frames[endpoint.address] = set(sorted(found)[:most])
         for address, pieces in self.noted_frames.items():
             frames[address].update(pieces)
-        most = self.limits.frames_per_sighting
         return {address: tuple(sorted(found)[:most]) for address, found in frames.items()}
 
     def _sight_addresses(self, addresses: dict[str, tuple[int, ...]]) -> None:

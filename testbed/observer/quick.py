@@ -53,7 +53,7 @@ class QuickPath:
             if protocol != _TCP or fragment & _FRAGMENTED or flags & _FIN_SYN_RST or not length:
                 return False
             start, end = _IPV4_TCP_AT, _IPV4_AT - 2 + length
-        elif data[12:14] == _IPV6 and len(data) >= _LEAST_OCTETS:
+        elif data[12:14] == _IPV6 and len(data) >= _LEAST_OCTETS and data[14] >> 4 == 6:
             length, protocol, key, sequence, offset, flags = self._read_ipv6(data, _IPV6_AT)
             if protocol != _TCP or flags & _FIN_SYN_RST or not length:
                 return False
@@ -62,8 +62,28 @@ class QuickPath:
             return False
         end = min(end, len(data))
         payload_at = start + (offset >> 4) * 4
-        side = self._find(key + _TAIL)
-        if side is None or not start + 20 <= payload_at <= end:
+        if not start + 20 <= payload_at <= end:
+            return False
+        return self.enter(key + _TAIL, sequence, data, payload_at, end, number, time_ns, octets, position)
+
+    def enter(
+        self,
+        key: bytes,
+        sequence: int,
+        data: bytes,
+        payload_at: int,
+        end: int,
+        number: int,
+        time_ns: int,
+        octets: int,
+        position: int,
+    ) -> bool:
+        """The same with a segment whose headers are known to be of the common kind; it carries `data[payload_at:end]`.
+
+        Shape: `position` is where `data` stands in the file; many packets come here: hence arguments and no value
+        """
+        side = self._find(key)
+        if side is None:
             return False
         if payload_at < end:
             reassembly = side.reassembly

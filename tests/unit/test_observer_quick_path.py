@@ -68,7 +68,7 @@ def write(path: Path, link_type: int, packets: list[Packet]) -> Path:
     ethertypes = {4: b"\x08\x00", 6: b"\x86\xdd"}
     out = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, link_type)]
     for at, packet in packets:
-        frame = bytes(12) + ethertypes[packet[0] >> 4] + packet if link_type == ETHERNET else packet
+        frame = bytes(12) + ethertypes.get(packet[0] >> 4, ethertypes[6]) + packet if link_type == ETHERNET else packet
         out.append(struct.pack("<IIII", int(at), int(at % 1 * 1e6), len(frame), len(packet) + 14) + frame)
     path.write_bytes(b"".join(out))
     return path
@@ -94,7 +94,7 @@ def test_both_ways_agree_on_packets_that_claim_nonsense(tmp_path: Path, version:
     packets = []
     for at, packet in conversation(version, 1) * 20:
         damaged = bytearray(packet)
-        damaged[dice.randrange(1, min(len(damaged), 60))] = dice.randrange(256)
+        damaged[dice.randrange(min(len(damaged), 60))] = dice.randrange(256)
         packets.append(
             (at, bytes(damaged[: dice.choice((len(damaged), len(damaged), dice.randrange(1, len(damaged))))]))
         )
