@@ -13,6 +13,7 @@ import pytest
 
 from testbed.observer import Observation, observe
 from testbed.observer.model import Direction, Flow, Tunnel
+from testbed.observer.tunnels.framing import split_frames
 from testbed.observer.tunnels.openvpn_patterns import (
     FIRST_OCTET_OF_TCP,
     PACKETS,
@@ -120,11 +121,16 @@ def test_the_two_patterns_of_the_paper_hold_for_some_openvpn_and_no_ordinary_pro
         measured[kind, "opcodes"] += opcodes
         measured[kind, "acknowledgements"] += acknowledgements
         measured[kind, "either"] += opcodes or acknowledgements
+    for flow, octets in framed_flows(seen):
+        measured[kind_of(flow), "by packet"] += opcodes_run_as_a_handshake(octets)
     with capsys.disabled():
         print_tables(seen, measured)
     handshakes = measured["OpenVPN with handshake", "flows"]
     assert handshakes >= 10
     assert measured["OpenVPN with handshake", "opcodes"] > handshakes / 2
+    over_tcp = sum(pair.transport == "tcp" and not pair.wrapping.startswith("static") for pair in programs.OPENVPNS)
+    assert measured["OpenVPN with handshake", "by packet"] > over_tcp / 2
+    assert measured["ordinary program", "by packet"] == 0
     assert measured["ordinary program", "flows"] >= 4
     assert measured["ordinary program", "either"] == 0
 
@@ -147,6 +153,18 @@ def long_flows(seen: Observation) -> Iterator[tuple[Flow, list[int], list[int], 
             yield flow, [p[2][at] for p in first], [len(p[2]) for p in first], [p[1] for p in first]
 
 
+def framed_flows(seen: Observation) -> Iterator[tuple[Flow, list[int]]]:
+    """Of every TCP conversation in which lengths lead from packet to packet: the packets' first octets in order."""
+    packets: dict[int, list[tuple[int, int, int]]] = {}
+    for stream in seen.streams:
+        if stream.layer == "tcp":
+            for number, (end, packet) in enumerate(split_frames(bytes(stream.data), 1, PACKETS)):
+                packets.setdefault(stream.flow, []).append((stream.frame_at(end - 1), number, packet[0]))
+    for index, found in packets.items():
+        if len(found) >= PACKETS:
+            yield seen.flows[index], [octet for _, _, octet in sorted(found)[:PACKETS]]
+
+
 def kind_of(flow: Flow) -> str:
     index = flow.server.port - programs.OPENVPN_PORT
     if 0 <= index < len(programs.OPENVPNS):
@@ -166,8 +184,9 @@ def print_tables(seen: Observation, measured: Counter[tuple[str, str]]) -> None:
         if not tunnels:
             count = sum(flow.server.port == port for flow in seen.flows)
             print(f"{name:32} {port:11}  -  ({count} conversations)")
-    print(f"\nover {PACKETS} packets        flows  opcodes  acknowledgements  either")
+    print(f"\nover {PACKETS} packets        flows  opcodes  acknowledgements  either  (TCP: opcodes by packet)")
     for kind in sorted({kind for kind, _ in measured}):
-        columns = [measured[kind, column] for column in ("flows", "opcodes", "acknowledgements", "either")]
-        print("{:24} {:5} {:8} {:17} {:7}".format(kind, *columns))
+        names_of_columns = ("flows", "opcodes", "acknowledgements", "either", "by packet")
+        columns = [measured[kind, column] for column in names_of_columns]
+        print("{:24} {:5} {:8} {:17} {:7} {:9}".format(kind, *columns))
     print(PAPER)
