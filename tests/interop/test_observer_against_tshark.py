@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def frames_found(path: Path, display_filter: str) -> list[int]:
     return [int(row[0]) for row in fields(path, display_filter, "frame.number")]
 
 
-def disagreements(path: Path, sightings: list[Sighting]) -> list[str]:
+def disagreements(path: Path, sightings: Sequence[Sighting]) -> list[str]:
     wrong = []
     with Sharkd(path) as wireshark:
         for sighting in sightings:

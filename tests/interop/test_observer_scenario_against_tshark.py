@@ -1,0 +1,60 @@
+"""The observer against Wireshark on captures of the shipped scenario: each variant, at the ISP and inside the tunnel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from testbed.facts import Kind
+from testbed.observer import Observation, observe
+from tests.interop.sharkd import Sharkd
+from tests.interop.test_observer_against_tshark import fields
+from tests.interop.test_observer_protocols_against_tshark import MORE_FOUND, findings
+from tests.scenarios.running import run_testbed
+
+pytestmark = [pytest.mark.interop, pytest.mark.root, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def observations(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Observation]:
+    directory = tmp_path_factory.mktemp("scenario")
+    ran = run_testbed("run", "what-a-vpn-hides", cwd=directory, out=directory / "run")
+    assert ran.code == 0, ran.stdout + ran.stderr
+    captures = sorted(ran.out.glob("*/isp.pcapng")) + sorted(ran.out.glob("*/client-tun.pcapng"))
+    assert len(captures) >= 5
+    return {path: observe(path) for path in captures}
+
+
+def test_every_filter_finds_the_frames_that_the_finding_names(observations: dict[Path, Observation]) -> None:
+    wrong = []
+    for path, observation in observations.items():
+        with Sharkd(path) as wireshark:
+            for what, value, frames, display_filter in findings(observation):
+                found = wireshark.frames(display_filter)
+                agrees = set(frames) <= set(found) if what in MORE_FOUND else list(frames) == found
+                if not agrees or not found:
+                    wrong.append(f"{path}: {what} {value[:60]!r}: {frames} not {found} by {display_filter}")
+    assert wrong == []
+
+
+FIELDS = {
+    "dns.qry.name": Kind.DNS_NAME,
+    "dns.a": Kind.DNS_ANSWER,
+    "dns.aaaa": Kind.DNS_ANSWER,
+    "http.request.full_uri": Kind.HTTP_URL,
+    "tls.handshake.extensions_server_name": Kind.TLS_NAME,
+}
+
+
+def test_names_and_addresses_are_wiresharks_in_every_capture(observations: dict[Path, Observation]) -> None:
+    for path, observation in observations.items():
+        theirs: dict[Kind, set[str]] = {kind: set() for kind in FIELDS.values()}
+        for row in fields(path, "dns || http || tls", *FIELDS):
+            for kind, values in zip(FIELDS.values(), row, strict=True):
+                theirs[kind] |= set(values.lower().split("|")) - {""}
+        ours = {kind: {s.value.lower() for s in observation.sightings if s.kind == kind} for kind in theirs}
+        assert ours[Kind.DNS_NAME] >= theirs.pop(Kind.DNS_NAME)  # ours has those in answers as well
+        assert {kind: ours[kind] for kind in theirs} == theirs
+        assert observation.complete
+        assert observation.warnings == ()
