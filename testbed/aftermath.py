@@ -20,6 +20,7 @@ from typing import Any
 
 from testbed import annotate
 from testbed.capture.merge import Additions, Place, Remark, Tape, read_link_type, read_tape_frames, write_merged
+from testbed.capture.pcapng import LINKTYPE_ETHERNET
 from testbed.ground_truth import export
 from testbed.ground_truth.mapping import NotMapped, TunnelSecrets, VariantMap, map_variant
 from testbed.lab.model import LabPlan
@@ -126,6 +127,8 @@ def write_captures(directory: RunDirectory, run: Afterwards) -> tuple[dict[str, 
 def _tape(directory: RunDirectory, variant: str, record: TapRecord, plan: LabPlan) -> Tape:
     fd = os.open(record.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fd)
     try:
+        if not os.fstat(fd).st_size:  # a tap that ended before it wrote anything
+            return annotate.tape_of(variant, record, plan, (), LINKTYPE_ETHERNET)
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as octets, memoryview(octets) as view:
             frames, link_type = list(read_tape_frames(view)), read_link_type(view)
     finally:
