@@ -1,4 +1,4 @@
-"""The observer against Wireshark on captures of the shipped scenario: each variant, at the ISP and inside the tunnel."""
+"""The observer against Wireshark on the shipped scenario's captures: all variants, at the ISP and in the tunnel."""
 
 from __future__ import annotations
 
