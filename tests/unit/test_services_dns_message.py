@@ -11,7 +11,7 @@ from testbed.services import dns_message as dns
 from testbed.services.dns_message import MalformedMessage, Reply
 from testbed.services.request import Record
 
-QUESTION = bytes(dnslib.DNSRecord.question("WWW.Example.com", "A").pack())
+QUESTION = b"\x12\x34" + bytes(dnslib.DNSRecord.question("WWW.Example.com", "A").pack())[2:]
 
 
 def with_edns(octets: int, version: int = 0) -> bytes:
