@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,24 @@ def test_the_page_does_not_scroll_sideways_with_everything_open(drawn: Chromium,
     drawn.value("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     wide = drawn.value("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert wide[0] <= wide[1]
+
+
+@pytest.mark.parametrize(("variants", "width"), [(5, 400), (5, 1280), (9, 400), (9, 1280)])
+def test_many_variants_scroll_in_their_table_and_not_the_page(
+    chromium: Chromium, tmp_path: Path, variants: int, width: int
+) -> None:
+    result = sample_result()
+    whole = result.variants["with"]
+    many = {f"variant-{n}": replace(whole, name=f"variant-{n}") for n in range(variants)}
+    path = tmp_path / "many.html"
+    path.write_text(render_html(replace(result, variants=many, expectations=())), encoding="utf-8")
+    chromium.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    chromium.open(path)
+    wide = chromium.value("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    fact = chromium.value("document.querySelector('.matrix .fact-name').getBoundingClientRect().width")
+    chromium.call("Emulation.clearDeviceMetricsOverride")
+    assert wide[0] <= wide[1]
+    assert fact >= 100
 
 
 def test_dark_and_light_differ(drawn: Chromium) -> None:
