@@ -28,6 +28,11 @@ def _lines(observation: Observation) -> Iterator[str]:
         ],
     )
     yield from _section("Names", [f"{n.name}  ({n.via}, frame {n.frame})" for n in observation.names])
+    hints = [
+        f"{h.what}: {h.value}  ({h.about}, frame {h.frames[0]}){f': {h.rule}' if h.rule else ''}"
+        for h in observation.hints
+    ]
+    yield from _section("Hints", hints)
     yield from _section("In clear", [f"{c.what}: {c.value}  (frame {c.frame})" for c in observation.cleartext])
     yield from _section("Conversations", [_flow_line(flow) for flow in observation.flows])
     yield from _section("Warnings", observation.warnings)

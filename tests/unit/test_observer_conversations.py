@@ -16,6 +16,7 @@ from testbed.capture import pcapng
 from testbed.facts import Kind
 from testbed.observer import Observation, observe
 from testbed.observer.wire import quic
+from testbed.report.observation import observation_text
 from tests.unit.test_observer_fingerprints import client_hello
 from tests.unit.test_observer_quic import Conversation
 from tests.unit.test_observer_wire import configurations
@@ -238,4 +239,5 @@ def test_what_is_no_fact_is_in_the_json_as_a_hint_with_its_filter(tmp_path: Path
     (ja4,) = [hint for hint in listed["hints"] if hint["what"] == "ja4"]
     assert (ja4["value"][:4], ja4["about"], ja4["frames"]) == ("t12d", A, [3])
     assert ja4["filter"].startswith("tls.handshake.type == 1 && ip.addr == ")
+    assert f"ja4: {ja4['value']}  ({A}, frame 3)" in observation_text(observation)
     assert listed["names"][0]["filter"] == 'tls.handshake.extensions_server_name == "r.example" && !quic'
