@@ -255,3 +255,10 @@ def test_the_timeline_counts_every_octet_once_and_by_direction() -> None:
 def test_measured_times_keep_their_meaning_however_short() -> None:
     found = [metric_in_words(*pair) for pair in (("x_seconds", 0.000081), ("x_seconds", 1.5), ("octets", 1234.0))]
     assert found == ["0.08 ms", "1.500 s", "1,234"]
+
+
+def test_the_captures_made_for_people_are_named_with_what_they_hold() -> None:
+    capture = {"file": "captures/<all>.pcapng", "what": "every tap", "packets": 412, "secrets": True}
+    document = render_html(replace(sample_result(), captures=(capture,)))
+    assert "captures/&lt;all&gt;.pcapng</code> every tap, 412 packets <b>(holds secrets" in document
+    assert "For Wireshark" not in render_html(sample_result())
