@@ -144,7 +144,7 @@ class Arrivals:
 
     def _use_renegotiated_key(self, peer: Peer, now: float, unix_time: int) -> None:
         key, peer.awaiting_key = peer.session.primary, None
-        if not key.is_established:
+        if not peer.session.answer(now):
             return
         peer.session.install_keys(key)
         token = self._admission.token_option(peer, unix_time)

@@ -1,9 +1,11 @@
 """One key id's handshake: reset, TLS, key-method-2, then a stream of control messages.
 
-    AWAIT_RESET --reset--> TLS --complete--> KEY_MESSAGE --peer's key message--> ESTABLISHED
+    AWAIT_RESET --reset--> TLS --complete--> KEY_MESSAGE --peer's key message--> DECISION --own answer--> ESTABLISHED
 
-A session has one of these for its first key and one for every renegotiation. Holds the reliability layer's two
-windows and the TLS end; knows neither addresses nor the packets' protection: bodies in, bodies out.
+A TLS server may take its time to answer: until then the client cannot use the key, so that none of its packets come
+before the server may open them. A session has one of these for its first key and one for every renegotiation. Holds
+the reliability layer's two windows and the TLS end; knows neither addresses nor the packets' protection: bodies in,
+bodies out.
 
 Sources: openvpn-protocol.md sections 2, 4, 5 and 13.
 """
@@ -30,6 +32,7 @@ class State(Enum):
     AWAIT_RESET = "awaiting the other end's reset"
     TLS = "TLS handshake"
     KEY_MESSAGE = "awaiting the other end's key message"
+    DECISION = "awaiting the decision about the other end's credentials"
     ESTABLISHED = "established"
     FAILED = "failed"
 
@@ -38,16 +41,19 @@ class Input(Enum):
     RESET = "reset received"
     TLS_COMPLETE = "TLS handshake complete"
     PEER_KEY_MESSAGE = "key message received"
+    ANSWER = "key message answered"
     FAILURE = "failure"
 
 
 TRANSITIONS: dict[tuple[State, Input], State] = {
     (State.AWAIT_RESET, Input.RESET): State.TLS,
     (State.TLS, Input.TLS_COMPLETE): State.KEY_MESSAGE,
-    (State.KEY_MESSAGE, Input.PEER_KEY_MESSAGE): State.ESTABLISHED,
+    (State.KEY_MESSAGE, Input.PEER_KEY_MESSAGE): State.DECISION,
+    (State.DECISION, Input.ANSWER): State.ESTABLISHED,
     (State.AWAIT_RESET, Input.FAILURE): State.FAILED,
     (State.TLS, Input.FAILURE): State.FAILED,
     (State.KEY_MESSAGE, Input.FAILURE): State.FAILED,
+    (State.DECISION, Input.FAILURE): State.FAILED,
     (State.ESTABLISHED, Input.FAILURE): State.FAILED,
 }
 
@@ -62,7 +68,8 @@ class KeySessionSetup:
     """How one begins. `expect` are the resets that may answer; `first_id` is 1 after the stateless start.
 
     Shape: `payload_octets` is what fits into a control packet besides header, acknowledgements and protection.
-    `appended_octets` is the room WKc takes in the packet it is appended to.
+    `appended_octets` is the room WKc takes in the packet it is appended to. `answers_when_told`: a TLS server's, whose
+    own key message is sent by `answer`.
     """
 
     key_id: KeyId
@@ -73,6 +80,7 @@ class KeySessionSetup:
     timeout: float
     first_id: int = 0
     appended_octets: int = 0
+    answers_when_told: bool = False
 
 
 class KeySession:
@@ -128,6 +136,15 @@ class KeySession:
             self._deliver(message, now)
         self._pump(now)
         return None
+
+    def answer(self, now: float) -> None:
+        """Send the own key message, if it is held back."""
+        if self.state is not State.DECISION:
+            return
+        self._guarded_write(self.setup.own_message.build())
+        if self.state is State.DECISION:
+            self._establish(now)
+        self._pump(now)
 
     def send_text(self, text: str, now: float) -> None:
         """Send one control message; needs an established session."""
@@ -199,9 +216,15 @@ class KeySession:
             self.peer_message = KeyMessage.parse(record, from_client=not self.setup.is_tls_client)
         except Malformed as error:
             raise TlsFailed(RefusalReason.PROTOCOL_VIOLATION, str(error)) from None
+        self._step(Input.PEER_KEY_MESSAGE)
+        if self.setup.answers_when_told:
+            return
         if not self.setup.is_tls_client:
             self.tls.write(self.setup.own_message.build())
-        self._step(Input.PEER_KEY_MESSAGE)
+        self._establish(now)
+
+    def _establish(self, now: float) -> None:
+        self._step(Input.ANSWER)
         self.established_at = now
 
     def _guarded_write(self, message: bytes) -> None:

@@ -317,6 +317,7 @@ class ServerCore:
             base_key=base_key(settings.control, opening.client_key),
             first_id=opening.first_id,
             remote_id=opening.remote_id,
+            decides_about_renegotiations=settings.external_admission,
         )
 
     # -- after any change --------------------------------------------------------------------------------------------

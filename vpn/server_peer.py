@@ -55,5 +55,5 @@ class Peer:
 
     @property
     def key_message(self) -> KeyMessage | None:
-        key = self.session.newest_established
-        return None if key is None else key.peer_message
+        """What the client said last about itself."""
+        return self.session.primary.peer_message

@@ -50,6 +50,7 @@ _CONTROL_OVERHEAD_OCTETS = 38
 _FIRST_AFTER_WRAP = KeyId(1)  # key ids go 0, 1, …, 7, 1, 2, …: 0 is the first key's alone
 _LAST_KEY_ID = 7
 _P2P_PEER_ID = b"vpn"
+_TLS_DONE = frozenset({State.KEY_MESSAGE, State.DECISION, State.ESTABLISHED})
 
 
 class Session:
@@ -242,9 +243,16 @@ class Session:
         direction = KeyDirection.NORMAL if self.setup.is_server else KeyDirection.INVERSE
         self._dynamic = TlsCryptWrapper(split_key(key, direction), self._unix_time)
 
-    def send_text(self, text: str, now: float) -> None:
-        """A control message on the newest established TLS stream."""
+    def answer(self, now: float) -> bool:
+        """Answer the other end's newest key message, if that waits for a decision; whether the key may be used."""
         self._disturb()
+        self.primary.answer(now)
+        self._notice(self.primary)
+        return self.primary.is_established
+
+    def send_text(self, text: str, now: float) -> None:
+        """A control message on the newest TLS stream that is established, or can be: an end listens to its newest."""
+        self.answer(now)
         key = self.newest_established
         if key is not None:
             key.send_text(text, now)
@@ -301,6 +309,7 @@ class Session:
             setup.timers.tls_timeout,
             first_id,
             len(setup.client_key),
+            setup.decides_about_renegotiations and key_id > 0,
         )
         return KeySession(key_setup, setup.tls.open(self._unix_time), now)
 
@@ -417,11 +426,11 @@ class Session:
 
     def _notice(self, key: KeySession) -> None:
         """Turn a key session's progress into happenings, each once."""
-        if key.state in (State.KEY_MESSAGE, State.ESTABLISHED) and _first_time(key, "tls"):
+        if key.state in _TLS_DONE and _first_time(key, "tls"):
             who = key.tls.peer_certificate
             done = TlsDone(key.key_id, key.tls.version, key.tls.cipher, who.common_name, who.subject)
             self.happenings.append(done)
-        if key.is_established and _first_time(key, "keys"):
+        if key.peer_message is not None and _first_time(key, "keys"):
             self.happenings.append(KeysExchanged(key.key_id))
         for text in key.texts:
             self.happenings.append(TextReceived(text))

@@ -31,6 +31,8 @@ class SessionSetup:
 
     Shape: `base_key` is the 256-octet key of the wrapping, empty without. `client_key` is the WKc to append where the
     protocol wants it. `first_id` is 1 after the stateless start, when `remote_id` is known already.
+    `decides_about_renegotiations`: a server's, which says with `Session.answer` that the other end's credentials are
+    still good; a new key is of no use before.
     """
 
     is_server: bool
@@ -49,6 +51,7 @@ class SessionSetup:
     client_key: bytes = field(default=b"", repr=False)
     first_id: int = 0
     remote_id: SessionId | None = None
+    decides_about_renegotiations: bool = False
 
     def own_message(self) -> KeyMessage:
         """A key message with new randomness; the secrets as they are now."""

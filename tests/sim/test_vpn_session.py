@@ -12,6 +12,7 @@ from tests.sim.network import Node, Weather, World
 from tests.sim.setups import POOL, client_settings, connect, events, pair, protections, server_settings
 from vpn.client import ClientCore
 from vpn.events import (
+    AdmissionRequested,
     ClientConnected,
     ClientGone,
     Closed,
@@ -24,6 +25,7 @@ from vpn.events import (
 from vpn.server import ServerCore
 from vpn.settings import (
     Cipher,
+    ClientOverrides,
     Compression,
     DataSettings,
     Digest,
@@ -170,14 +172,16 @@ def test_renegotiations_under_traffic_lose_and_repeat_no_packet(name: str, initi
     assert client.core.drops.total == server.core.drops.total == 0
 
 
-def stream_both_ways(world: World, client: Node, server: Node, seconds: int) -> int:
-    sent = 0
-    for _ in range(20 * seconds):
+def stream_both_ways(
+    world: World, client: Node, server: Node, seconds: float, first: int = 0, settle: float = 1.0
+) -> int:
+    sent = first
+    for _ in range(int(20 * seconds)):
         client_core(client).receive_packet(ip_packet(HERE4, THERE4, sent), world.now)
         server_core(server).receive_packet(ip_packet(THERE4, HERE4, sent), world.now)
         sent += 1
         world.run(seconds=0.05)
-    world.run(seconds=1)
+    world.run(seconds=settle)
     return sent
 
 
@@ -193,6 +197,63 @@ def test_renegotiations_through_loss_and_reordering_deliver_nothing_twice(seed: 
         assert len(got) > 0.85 * sent
     assert len(events(client, Renegotiated)) >= 4
     assert not events(client, Closed)
+
+
+@pytest.mark.parametrize("initiator", ["client", "server", "both"])
+@pytest.mark.parametrize(("delay", "pause"), [(0.0003, 0.001), (0.001, 0.02), (0.03, 0.02), (0.2, 0.02)])
+def test_keys_that_last_for_four_echoes_lose_none_whether_paths_are_shorter_or_longer_than_a_key_lives(
+    initiator: str, delay: float, pause: float
+) -> None:
+    world = World(weather=Weather(delay=delay))
+    short, long = Timers(reneg_pkts=8, reneg_sec=0), Timers(reneg_sec=0)
+    client, server = connect(
+        world,
+        client_settings(timers=long if initiator == "server" else short),
+        server_settings(timers=long if initiator == "client" else short),
+    )
+    echoed = 0
+    for number in range(100):
+        client_core(client).receive_packet(ip_packet(HERE4, THERE4, number), world.now)
+        echoed = echo(world, server, echoed, pause)
+    while echoed < 100 and world.now < 2000:
+        echoed = echo(world, server, echoed, delay)
+    world.run(seconds=10 * delay)
+    assert numbers(client.delivered) == numbers(server.delivered) == list(range(100))
+    assert len(events(client, Renegotiated)) >= 3
+    assert client.core.drops.total == server.core.drops.total == 0
+
+
+def echo(world: World, server: Node, echoed: int, seconds: float) -> int:
+    """Let time pass, and the server answer what it has not answered yet; returns how many are answered now."""
+    world.run(lambda: len(server.delivered) > echoed, seconds=seconds)
+    requests = numbers(server.delivered[echoed:])
+    server_core(server).receive_packets([ip_packet(THERE4, HERE4, number) for number in requests], world.now)
+    world.run(seconds=seconds)
+    return echoed + len(requests)
+
+
+@pytest.mark.parametrize("initiator", ["client", "server"])
+def test_renegotiations_lose_no_packet_while_a_password_is_being_checked(initiator: str) -> None:
+    world = World()
+    short, long = Timers(reneg_pkts=40, reneg_sec=0), Timers(reneg_sec=0)
+    client, server = pair(
+        world,
+        client_settings(timers=short if initiator == "client" else long, username="alice", password="s3cret"),
+        server_settings(timers=short if initiator == "server" else long, external_admission=True),
+    )
+    admitted = sent = 0
+    for _ in range(40):
+        world.run(seconds=0.5)
+        requests = events(server, AdmissionRequested)
+        for request in requests[admitted:]:
+            server_core(server).admit(request.peer, ClientOverrides(), world.now, world.unix_time)
+        admitted = len(requests)
+        if events(client, Connected):
+            sent = stream_both_ways(world, client, server, seconds=0.5, first=sent, settle=0)
+    world.run(seconds=1)
+    assert numbers(client.delivered) == numbers(server.delivered) == list(range(sent))
+    assert len(events(client, Renegotiated)) >= 3
+    assert client.core.drops.total == server.core.drops.total == 0
 
 
 def test_both_ends_may_begin_a_renegotiation_at_the_same_moment() -> None:
