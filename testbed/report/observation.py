@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from testbed.observer import Flow, Observation
+from testbed.observer import Flow, Observation, Tunnel
+from testbed.observer.model import Certainty
 from testbed.report.text import shorten, visible
 
 _ROWS = 40  # of each table; --json has the rest
 _WIDTH = 100
+PLAIN_LAYERS = 3  # IP, transport and the tunnel itself
 
 
 def observation_text(observation: Observation) -> str:
@@ -22,10 +24,7 @@ def _lines(observation: Observation) -> Iterator[str]:
     )
     yield from _section(
         "Tunnels",
-        [
-            f"{t.protocol} over {t.transport}: {t.client} -> {t.server}, certain at frame {t.frame}: {t.rule}"
-            for t in observation.tunnels
-        ],
+        [_tunnel_line(tunnel) for tunnel in observation.tunnels],
     )
     yield from _section("Names", [f"{n.name}  ({n.via}, frame {n.frame})" for n in observation.names])
     hints = [
@@ -36,6 +35,14 @@ def _lines(observation: Observation) -> Iterator[str]:
     yield from _section("In clear", [f"{c.what}: {c.value}  (frame {c.frame})" for c in observation.cleartext])
     yield from _section("Conversations", [_flow_line(flow) for flow in observation.flows])
     yield from _section("Warnings", observation.warnings)
+
+
+def _tunnel_line(tunnel: Tunnel) -> str:
+    ends = f"{tunnel.client} -> {tunnel.server}"
+    within = f", in {' > '.join(tunnel.layers[:-PLAIN_LAYERS])}" if len(tunnel.layers) > PLAIN_LAYERS else ""
+    cost = "" if tunnel.certainty is Certainty.CERTAIN else f" [{tunnel.false_positives}]"
+    sure = f"{tunnel.certainty.value} at frame {tunnel.frame}"
+    return f"{tunnel.protocol} over {tunnel.transport}{within}: {ends}, {sure}: {tunnel.rule}{cost}"
 
 
 def _flow_line(flow: Flow) -> str:
