@@ -173,6 +173,21 @@ def test_the_system_behind_a_syn_is_told_where_its_options_are_known_and_not_gue
     assert found == [(system, f"10.1.0.{number}") for number, system in enumerate(SYN_OPTIONS, 1)]
 
 
+def test_two_systems_behind_one_address_are_told_apart(tmp_path: Path) -> None:
+    frames = [
+        network / TCP(sport=4000 + number, dport=80, flags="S", window=window, options=SYN_OPTIONS[system][2])
+        for number, (system, window) in enumerate(
+            (("Linux or Android", 64_240), ("Windows", 64_240), ("Windows", 8192))
+        )
+        for network in (
+            IP(src=A, dst=B, ttl=SYN_OPTIONS[system][0] - 2),
+            IPv6(src=A6, dst=B6, hlim=SYN_OPTIONS[system][0] - 2),
+        )
+    ]
+    found = hinted(observed(tmp_path, frames), "os")
+    assert found == [(system, host) for system in ("Linux or Android", "Windows") for host in (A, A6)]
+
+
 @pytest.mark.parametrize(
     "envelope",
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from testbed.observer import dns
+from testbed.observer import dns, filters
 from testbed.observer.findings import Findings, Place
 from testbed.observer.flows import address_text
 from testbed.observer.ip import Packet, parse_ip
@@ -36,8 +36,10 @@ def sight_syn(packet: Packet, data: bytes, place: Place, findings: Findings) -> 
     shape = read_syn(data[packet.start : packet.end], packet.ttl)
     if shape.system:
         source = address_text(packet.source)
-        version = "ipv6" if six else "ip"
-        display_filter = f"{version}.src == {source} && tcp.flags.syn == 1 && tcp.flags.ack == 0"
+        hops = "ipv6.hlim" if six else "ip.ttl"
+        display_filter = f"{filters.source(source)} && tcp.flags.syn == 1 && tcp.flags.ack == 0"
+        # Several systems may share an address behind NAT: what tells them apart belongs into the filter.
+        display_filter += f" && {hops} == {shape.ttl} && tcp.window_size_value == {shape.window}"
         rule = f"TCP options {shape.options}, TTL {shape.ttl}, window {shape.window} in the SYN"
         findings.hint("os", shape.system, source, place, display_filter, rule)
 
