@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.annotate import unwrapped
@@ -31,18 +31,21 @@ def packets(draw: st.DrawFn) -> bytes:
     """IP packets of the tunnel's conversation with anything wrong in them."""
     payload = PORTS + draw(st.binary(max_size=80))
     head = bytearray(b"\x45\0\0\0\0\0\0\0\x40\0\0\0" + ENDS)
-    head[0] = draw(st.sampled_from([0x45, 0x46, 0x4F, 0x40, 0x60]))
-    head[2:4] = draw(st.integers(0, 200)).to_bytes(2, "big")
-    head[6:8] = draw(st.sampled_from([0, 0x2000, 0x0001, 0x3FFF])).to_bytes(2, "big")
-    head[9] = draw(st.sampled_from([1, 4, 6, 17, 41, 47, 58]))
+    head[0] = draw(st.sampled_from([0x45, 0x45, 0x45, 0x45, 0x46, 0x4F, 0x40, 0x60]))
+    head[2:4] = draw(st.one_of(st.just(0), st.integers(0, 200))).to_bytes(2, "big")
+    head[6:8] = draw(st.sampled_from([0, 0, 0, 0, 0x2000, 0x0001, 0x3FFF])).to_bytes(2, "big")
+    head[9] = draw(st.sampled_from([6, 17, 6, 17, 1, 4, 41, 47, 58]))
     octets = bytes(head) + payload
-    return octets[: draw(st.integers(0, len(octets)))]
+    return octets[: draw(st.one_of(st.integers(0, len(octets)), st.just(len(octets))))]
 
 
+ACKS = st.integers(0, 9).map(lambda count: bytes([count]))
 ETHER = bytes(12) + b"\x08\x00"
-ANYTHING = st.one_of(st.binary(max_size=120), packets(), packets().map(lambda packet: ETHER + packet))
+FRAMES = packets().map(lambda packet: ETHER + packet)
+ANYTHING = st.one_of(FRAMES, packets(), st.binary(max_size=120))
 
 
+@settings(max_examples=300, deadline=None)
 @given(st.lists(ANYTHING, max_size=8), st.sampled_from([1, 101]), st.booleans())
 def test_nothing_in_a_capture_stops_the_map(frames: list[bytes], link_type: int, headers: bool) -> None:
     captured = frames_of(*frames)
@@ -57,6 +60,7 @@ def test_nothing_in_a_capture_stops_the_map(frames: list[bytes], link_type: int,
         transport(data, link_type)
 
 
+@settings(max_examples=300, deadline=None)
 @given(ANYTHING)
 def test_no_packet_stops_what_compares_and_rewrites_it(data: bytes) -> None:
     head = read_head(data)
@@ -67,7 +71,13 @@ def test_no_packet_stops_what_compares_and_rewrites_it(data: bytes) -> None:
         with_tcp_payload(data, 1, 2, b"new", link_type)
 
 
-@given(st.lists(st.binary(max_size=90), max_size=6), st.booleans())
+CONTROL = st.tuples(
+    st.sampled_from([0x20, 0x28, 0x38, 0x50]), st.binary(min_size=8, max_size=8), ACKS, st.binary(max_size=30)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CONTROL.map(lambda parts: bytes(parts[:1]) + b"".join(parts[1:])), max_size=6), st.booleans())
 def test_no_control_packet_stops_the_unwrapping(packets: list[bytes], to_server: bool) -> None:
     keeper = RecordKeeper()
     for packet in packets:
@@ -81,6 +91,7 @@ def test_no_control_packet_stops_the_unwrapping(packets: list[bytes], to_server:
             assert aligned[:9] == packet[:9]
 
 
+@settings(deadline=None)
 @given(st.lists(packets(), max_size=6), st.sampled_from(["none", "tls-auth", "tls-crypt"]))
 def test_no_tape_stops_what_makes_it_readable(frames: list[bytes], control: str) -> None:
     tape = Tape("k", "n", 1, [TapeFrame(n, n, ETHER + f, len(f), 1) for n, f in enumerate(frames, 1)], lambda _: "")
@@ -88,6 +99,7 @@ def test_no_tape_stops_what_makes_it_readable(frames: list[bytes], control: str)
     assert found is None or [frame.number for frame in found.tape.frames] == [*range(1, len(found.tape.frames) + 1)]
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_key_log_is_refused(text: str) -> None:
     exporter_secrets(text)

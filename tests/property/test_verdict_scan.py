@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.verdict import scan
@@ -28,6 +28,7 @@ def found(way: str, buffer: bytes, patterns: list[Pattern], most: int) -> list[t
     return sorted(places)
 
 
+@settings(deadline=None)
 @given(BUFFERS, st.lists(st.tuples(WORDS, st.booleans()), min_size=1, max_size=5), st.integers(1, 4), st.data())
 def test_both_ways_offer_the_same_places(
     buffer: bytes, words: list[tuple[bytes, bool]], most: int, data: st.DataObject
@@ -39,6 +40,7 @@ def test_both_ways_offer_the_same_places(
     assert found("words", buffer, wanted, most) == found("find", buffer, wanted, most)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 400), st.sampled_from(["c0ffee1234567890", "www.example.com"]))
 def test_every_form_is_found_by_words_at_every_alignment(noise: bytes, at: int, needle: str) -> None:
     for pattern in patterns(needle):

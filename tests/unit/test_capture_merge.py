@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
@@ -67,6 +67,7 @@ def test_what_a_tap_wrote_is_read_back_with_directions() -> None:
     assert read_link_type(tap_file(link_type=pcapng.LINKTYPE_RAW)) == pcapng.LINKTYPE_RAW
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(0, 399), st.integers(0, 255))
 def test_a_file_that_is_cut_off_or_damaged_gives_what_can_be_read(end: int, at: int, value: int) -> None:
     data = bytearray(tap_file(*[(number, bytes(number), 1) for number in range(5)]))

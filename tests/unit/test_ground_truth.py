@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.facts import Fact, Kind
@@ -212,6 +212,7 @@ def test_the_csv_has_every_link_and_labels_every_packet_of_the_tunnel() -> None:
     assert rows[1]["delay_seconds"] == "0.050000"
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_tcp_packets_are_found_however_the_stream_is_cut_doubled_and_reordered(data: st.DataObject) -> None:
     packets = data.draw(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=8))
