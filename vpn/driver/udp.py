@@ -205,7 +205,7 @@ class _Arrivals:
         self.at = 0  # where the next one goes
         self._buffer = buffer
         self._groups: list[Arrived] = []
-        self._begin = self._octets = 0
+        self._begin = self._octets = self._size = 0
         self._is_cut = False  # a shorter datagram has come: it is the last of its train
         self._address: Address = ()
 
