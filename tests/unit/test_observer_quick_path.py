@@ -111,3 +111,10 @@ def test_a_clean_stream_is_read_to_its_last_octet(tmp_path: Path, version: int) 
     assert [stream.data for stream in observe(path).streams] == [text]
     with CaptureReader(path) as reader:
         assert len(list(reader)) == len(packets)
+
+
+def test_a_frame_that_only_claims_to_hold_ipv6_belongs_to_no_conversation(tmp_path: Path) -> None:
+    opening, segment = tcp(6, 0, 9, SYN), tcp(6, 0, 10, ACK, b"hello")
+    path = write(tmp_path / "x.pcap", ETHERNET, [(1_700_000_000.0, opening), (1_700_000_000.0, b"\x50" + segment[1:])])
+    (flow,) = observe(path).flows
+    assert (flow.sent.packets, flow.sent.payload_octets) == (1, 0)
