@@ -13,6 +13,7 @@ from typing import NamedTuple
 from testbed.facts import Kind, Sighting
 from testbed.observer import filters
 from testbed.observer.model import ClearText, Hint, Limits, Name, Tunnel
+from testbed.observer.wire.codings import Allowance
 
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
@@ -61,11 +62,21 @@ class Findings:
     connection_id_sizes: set[int] = field(default_factory=set)
     ech_offers: dict[tuple[str, int], str] = field(default_factory=dict)  # public name, config id: for which host
     spellings: dict[tuple[tuple[bytes, ...], str, str], tuple[str, str]] = field(default_factory=dict)
+    decoding: Allowance = field(init=False)  # of coded bodies, all together
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
     _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     _hints: dict[tuple[str, str, str], _Hinted] = field(default_factory=dict)
     _warnings: Counter[str] = field(default_factory=Counter)
     _first_frame: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.decoding = Allowance(self.limits.decoded_octets, self.limits.total_stream_octets)
+
+    def note_decoding(self, frame: int) -> None:
+        """Say it where a body of the conversation that begins with `frame` was cut off, or not decoded any more."""
+        if self.decoding.cut:
+            self.decoding.cut = False
+            self.limit("decoded bodies longer than the limit were cut", frame)
 
     def sight(
         self,

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from testbed.observer.wire.codings import decode, split_list
+from testbed.observer.wire.codings import Allowance, as_allowance, split_list
 
 LONGEST_HEAD_OCTETS = 256 << 10
 MOST_MESSAGES = 10_000
@@ -102,11 +102,13 @@ def _find(pattern: re.Pattern[bytes], data: bytes) -> int:
     return -1
 
 
-def parse_requests(data: bytes, decoded_limit: int) -> list[HttpMessage]:
+def parse_requests(data: bytes, limit: int | Allowance) -> list[HttpMessage]:
+    """The requests in `data`. Shape: `limit` is how many octets one body may be decoded to, or an allowance for all."""
     messages: list[HttpMessage] = []
+    allowance = as_allowance(limit)
     at = 0
     while at < len(data) and len(messages) < MOST_MESSAGES:
-        message = _parse(data, at, None, decoded_limit)
+        message = _parse(data, at, None, allowance)
         if message is None:
             break
         messages.append(message)
@@ -114,14 +116,15 @@ def parse_requests(data: bytes, decoded_limit: int) -> list[HttpMessage]:
     return messages
 
 
-def parse_responses(data: bytes, requests: Sequence[HttpMessage], decoded_limit: int) -> list[HttpMessage]:
+def parse_responses(data: bytes, requests: Sequence[HttpMessage], limit: int | Allowance) -> list[HttpMessage]:
     """The responses in `data`; `requests` are the other direction's, in order: they say which carries no body."""
     messages: list[HttpMessage] = []
     waiting: Iterator[HttpMessage] = iter(requests)
+    allowance = as_allowance(limit)
     at = 0
     method = next(waiting, None)
     while at < len(data) and len(messages) < MOST_MESSAGES:
-        message = _parse(data, at, method.method if method else b"", decoded_limit)
+        message = _parse(data, at, method.method if method else b"", allowance)
         if message is None:
             break
         messages.append(message)
@@ -131,7 +134,7 @@ def parse_responses(data: bytes, requests: Sequence[HttpMessage], decoded_limit:
     return messages
 
 
-def _parse(data: bytes, at: int, request_method: bytes | None, decoded_limit: int) -> HttpMessage | None:
+def _parse(data: bytes, at: int, request_method: bytes | None, allowance: Allowance) -> HttpMessage | None:
     """One message at `at`; a response if `request_method` is not None."""
     pattern = REQUEST_START if request_method is None else STATUS_START
     first = pattern.match(data, at)
@@ -149,7 +152,7 @@ def _parse(data: bytes, at: int, request_method: bytes | None, decoded_limit: in
     body = _body(data, head_end.end(), headers, request_method, status)
     codings = [*_values(headers, b"content-encoding"), *_values(headers, b"transfer-encoding")]
     undone = tuple(coding for coding in codings if coding != b"chunked")
-    decoded = decode(body.octets, undone, decoded_limit)
+    decoded = allowance.decode(body.octets, undone)
     altered = body.chunked or decoded is not body.octets
     plain = decoded is body.octets
     trailers = _headers(body.trailers)

@@ -14,7 +14,7 @@ from scapy.packet import Raw
 
 from testbed.capture import pcapng
 from testbed.facts import Kind
-from testbed.observer import Observation, observe
+from testbed.observer import Limits, Observation, observe
 from testbed.observer.wire import quic
 from testbed.report.observation import observation_text
 from tests.unit.test_observer_fingerprints import client_hello
@@ -122,6 +122,20 @@ def test_codings_are_undone_in_turn_and_trailers_read(tmp_path: Path) -> None:
     observation = seen(tmp_path, tcp([(True, request("/")), (False, coded)]))
     assert values(observation, Kind.HTTP_BODY) == ["twice over"]
     assert "X-Sum: token-9e9e" in values(observation, Kind.HTTP_HEADER)
+
+
+def test_bodies_that_decode_to_more_than_the_limits_are_cut_and_it_is_said(tmp_path: Path) -> None:
+    bomb = gzip.compress(bytes(b"abcd" * 25_000))
+    coded = response(bomb, "Content-Encoding: gzip\r\n")
+    frames = tcp([(True, request("/")), (False, coded), (True, request("/")), (False, coded)])
+    whole = seen(tmp_path, frames)
+    assert whole.complete
+    one = observe(tmp_path / "x.pcapng", limits=Limits(decoded_octets=1000))
+    assert not one.complete
+    assert [len(value) for value in values(one, Kind.HTTP_BODY)] == [1000]
+    together = observe(tmp_path / "x.pcapng", limits=Limits(total_stream_octets=101_000))
+    assert together.warnings[0].startswith("decoded bodies longer than the limit were cut")
+    assert sum(len(s.data) for s in together.streams if s.layer == "http-body") <= 101_000
 
 
 def hello_with_alpn(name: bytes, protocol: bytes) -> bytes:

@@ -24,7 +24,7 @@ TAIL_OCTETS = 200
 
 def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
     """All messages of both directions; what follows them in another protocol is dissected as such."""
-    limit = findings.limits.decoded_octets
+    limit = findings.decoding
     requests: list[tuple[http.HttpMessage, int]] = []
     rests: dict[bool, list[Run]] = {True: [], False: []}
     for run in client_runs:
@@ -41,6 +41,7 @@ def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run]
         for message in responses:
             _sight_message(flow, flow.server, run, message, findings)
         rests[False] += _rest(run, responses)
+    findings.note_decoding(flow.first_frame)
     _dissect_rests(flow, rests[True], rests[False], findings)
 
 

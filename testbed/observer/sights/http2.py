@@ -25,7 +25,8 @@ def dissect_http2(flow: FlowState, client_runs: list[Run], server_runs: list[Run
             findings.warn("HTTP/2 behind a hole in its stream cannot be read", side.recorder.carrier(runs[1].start))
         for run in runs[:1]:
             preface = len(http2.PREFACE) if http2.has_preface(run.data) else 0
-            direction = http2.parse_direction(run.data, preface, findings.limits.decoded_octets)
+            direction = http2.parse_direction(run.data, preface, findings.decoding)
+            findings.note_decoding(flow.first_frame)
             if direction.failed:
                 frame, _ = side.recorder.completed(run.start + direction.end)
                 findings.warn(f"HTTP/2 that makes no sense: {direction.failed}", frame)

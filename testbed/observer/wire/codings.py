@@ -9,12 +9,40 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import brotli  # type: ignore[import-untyped]  # it ships no types
 
 MOST_CODINGS = 5
+MOST_BODIES = 16  # as large as one may be, of one direction of a conversation
 MOST_MEMBERS = 1_000  # of one compressed body
 INFLATE_OCTETS = 4096
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How much decoding may yield: of one body, and of all that share it. `cut` says that it was not enough."""
+
+    body_octets: int
+    left: int
+    cut: bool = False
+
+    def decode(self, body: bytes, codings: Sequence[bytes]) -> bytes:
+        if not body or not codings:
+            return body
+        limit = min(self.body_octets, self.left)
+        decoded = decode(body, codings, limit) if limit > 0 else body
+        if limit <= 0:
+            self.cut = True
+        elif decoded is not body:
+            self.left -= len(decoded)
+            self.cut |= len(decoded) >= limit
+        return decoded
+
+
+def as_allowance(limit: int | Allowance) -> Allowance:
+    """A number of octets is what one body may have, and some bodies together."""
+    return limit if isinstance(limit, Allowance) else Allowance(limit, limit * MOST_BODIES)
 
 
 def decode(body: bytes, codings: Sequence[bytes], limit: int) -> bytes:

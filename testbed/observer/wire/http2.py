@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from hpack import Decoder, HPACKError
 
-from testbed.observer.wire.codings import decode, split_list
+from testbed.observer.wire.codings import Allowance, as_allowance, split_list
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_OCTETS = 9
@@ -71,11 +71,11 @@ class Message:
     def value(self, name: bytes) -> bytes:
         return next((block.value(name) for block in self.blocks if block.value(name)), b"")
 
-    def finish(self, limit: int) -> None:
+    def finish(self, allowance: Allowance) -> None:
         wire_body = b"".join(piece for _, piece in self.pieces)
         codings = split_list(self.value(b"content-encoding"))
         self.coded = bool(codings)
-        self.body = decode(wire_body, codings, limit)
+        self.body = allowance.decode(wire_body, codings)
         self.altered = len(self.pieces) > 1 or self.body is not wire_body
 
 
@@ -99,8 +99,9 @@ def looks_like_server(data: bytes) -> bool:
     return len(data) >= FRAME_HEADER_OCTETS and data[3:9] == b"\4\0\0\0\0\0" and length % 6 == 0 and length < 600
 
 
-def parse_direction(data: bytes, at: int, limit: int) -> Direction:
-    """The messages in the frames from `at` on; bodies are kept and decoded up to `limit` octets each."""
+def parse_direction(data: bytes, at: int, limit: int | Allowance) -> Direction:
+    """The messages in the frames from `at` on. Shape: `limit` is how many octets one body may have, or an allowance."""
+    allowance = as_allowance(limit)
     found = Direction(end=at)
     decoder = Decoder(max_header_list_size=LARGEST_HEADER_LIST_OCTETS)
     decoder.max_allowed_table_size = LARGEST_TABLE_OCTETS
@@ -121,12 +122,12 @@ def parse_direction(data: bytes, at: int, limit: int) -> Direction:
                 found.failed = "a header block is too long"
                 break
         elif frame.type == DATA:
-            _take_data(frame, streams, limit)
+            _take_data(frame, streams, allowance)
         if len(found.messages) >= MOST_MESSAGES:
             found.failed = "too many messages"
             break
     for message in found.messages:
-        message.finish(limit)
+        message.finish(allowance)
     return found
 
 
@@ -178,11 +179,13 @@ def _take_block(block: list[Frame], decoder: Decoder, streams: dict[int, Message
     return True
 
 
-def _take_data(frame: Frame, streams: dict[int, Message], limit: int) -> None:
+def _take_data(frame: Frame, streams: dict[int, Message], allowance: Allowance) -> None:
     message = streams.get(frame.stream)
     if message is None or message.ended:
         return
-    piece = _unpadded(frame)[: max(limit - message.octets, 0)]
+    octets = _unpadded(frame)
+    piece = octets[: max(allowance.body_octets - message.octets, 0)]
+    allowance.cut |= len(piece) < len(octets)
     message.octets += len(piece)
     if piece:
         message.pieces.append((frame.end, piece))
