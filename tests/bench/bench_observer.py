@@ -45,8 +45,8 @@ OURS, THEIRS = "testbed's observer", "tshark"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    rounds: int = 5
-    packets: tuple[int, ...] = (50_000, 200_000)
+    rounds: int = 3
+    packets: tuple[int, ...] = (200_000, 2_000_000)
 
 
 SMALL = Size(rounds=1, packets=(600,))
@@ -61,18 +61,22 @@ def _on_one_capture(packets: int, rounds: int) -> list[Table]:
         directory = Path(folder)
         (directory / "packets").write_text(str(packets))
         recorded = run_apart(LOAD, "load", directory)
-        capture = directory / "load.pcap"
-        ours = json.loads(program_output(*_observe(capture), cwd=ROOT))
-        _require_same_answers(ours, _answers_of_tshark(capture))
-        wall: dict[str, list[float]] = {}
-        cpu = interleaved(
-            {
-                THEIRS: _timed(_tshark(capture), ours["frames"], wall.setdefault(THEIRS, [])),
-                OURS: _timed(_observe(capture), ours["frames"], wall.setdefault(OURS, [])),
-            },
-            rounds,
-        )
-    what = f"{ours['frames']:,} packets, {recorded['octets'] / 1e6:.0f} MB, {ours['tcp']:,} TCP connections"
+        return on_file(directory / "load.pcap", recorded["octets"], rounds)
+
+
+def on_file(capture: Path, octets: int, rounds: int) -> list[Table]:
+    """Both programs over one capture, in turns."""
+    ours = json.loads(program_output(*_observe(capture), cwd=ROOT))
+    _require_same_answers(ours, _answers_of_tshark(capture))
+    wall: dict[str, list[float]] = {}
+    cpu = interleaved(
+        {
+            THEIRS: _timed(_tshark(capture), ours["frames"], wall.setdefault(THEIRS, [])),
+            OURS: _timed(_observe(capture), ours["frames"], wall.setdefault(OURS, [])),
+        },
+        rounds,
+    )
+    what = f"{ours['frames']:,} packets, {octets / 1e6:.0f} MB, {ours['tcp']:,} TCP connections"
     notes = {OURS: f"{ours['octets'] / 1e6:.0f} MB of memory at most; same names, hosts, URLs, server names, flows"}
     return [
         Table(f"Observer, {what}: per CPU second", tuple(compared(cpu, "packets/s", THEIRS, notes))),
