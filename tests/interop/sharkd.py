@@ -1,4 +1,4 @@
-"""Wireshark's sharkd: one capture loaded once, then any number of display filters at little cost."""
+"""Wireshark's sharkd: a capture loaded once, then any number of display filters at little cost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any
 class Sharkd:
     """Answers which frames of a capture a display filter finds."""
 
-    def __init__(self, capture: Path) -> None:
+    def __init__(self, capture: Path | None = None) -> None:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(["sharkd", "-"], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
         self._number = 0
-        self._ask("load", file=str(capture))
+        self._loads = 0
+        if capture is not None:
+            self.load(capture)
 
     def __enter__(self) -> Sharkd:
         return self
@@ -28,8 +30,14 @@ class Sharkd:
         self._process.stdout.close()
         self._process.wait(20)
 
+    def load(self, capture: Path) -> None:
+        """Turn to this capture: cheaper than another process."""
+        self._ask("load", file=str(capture))
+        self._loads += 1
+
     def frames(self, display_filter: str) -> list[int]:
-        return [row["num"] for row in self._ask("frames", filter=display_filter)]
+        # It remembers a filter's answer beyond the capture: spaces make it another filter.
+        return [row["num"] for row in self._ask("frames", filter=display_filter + " " * self._loads)]
 
     def _ask(self, method: str, **parameters: str) -> Any:
         assert self._process.stdin is not None

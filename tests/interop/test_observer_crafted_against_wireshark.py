@@ -6,7 +6,7 @@ held against what scapy was told to build.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,38 @@ from testbed.observer import Observation, observe
 from tests.interop.sharkd import Sharkd
 
 pytestmark = pytest.mark.interop
+Observed = Callable[..., Observation]
 A, B, C = "10.1.0.1", "10.2.0.2", "198.51.100.7"
 A6, B6 = "2001:db8::a", "2001:db8::b"
-HARDWARE = "02:00:00:00:00:0a"
+HARDWARE, OTHER_HARDWARE = "02:00:00:00:00:0a", "02:00:00:00:00:0b"  # given, or scapy asks the network for them
 
 
-def observed(directory: Path, frames: Iterable[Any], link_type: int = pcapng.LINKTYPE_ETHERNET) -> Observation:
-    """What the observer knows of the frames; every filter it gives has been tried."""
+def capture(path: Path, frames: Iterable[Any], link_type: int) -> Path:
     blocks = [pcapng.build_section_header("test"), pcapng.build_interface("x", link_type)]
     for index, frame in enumerate(frames):
-        data = bytes(frame if link_type != pcapng.LINKTYPE_ETHERNET else Ether(src=HARDWARE) / frame)
+        data = bytes(
+            frame if link_type != pcapng.LINKTYPE_ETHERNET else Ether(src=HARDWARE, dst=OTHER_HARDWARE) / frame
+        )
         blocks.append(pcapng.build_packet(0, 1_700_000_000_000_000_000 + index * 1_000_000, data, len(data)))
-    path = directory / "crafted.pcapng"
     path.write_bytes(b"".join(blocks))
-    observation = observe(path)
-    assert observation.warnings == ()
-    with Sharkd(path) as wireshark:
+    return path
+
+
+@pytest.fixture(scope="module")
+def wireshark() -> Iterator[Sharkd]:
+    with Sharkd() as started:
+        yield started
+
+
+@pytest.fixture
+def observed(tmp_path: Path, wireshark: Sharkd) -> Observed:
+    """What the observer knows of frames; every filter it gives has been tried."""
+
+    def observed(frames: Iterable[Any], link_type: int = pcapng.LINKTYPE_ETHERNET) -> Observation:
+        path = capture(tmp_path / "crafted.pcapng", frames, link_type)
+        observation = observe(path)
+        assert observation.warnings == ()
+        wireshark.load(path)
         for hint in observation.hints:
             assert wireshark.frames(hint.display_filter) == list(hint.frames), hint
         for name in observation.names:
@@ -51,7 +67,9 @@ def observed(directory: Path, frames: Iterable[Any], link_type: int = pcapng.LIN
         for sighting in observation.sightings:
             if sighting.kind not in (Kind.TUNNEL, Kind.VOLUME, Kind.TIMING):
                 assert wireshark.frames(sighting.display_filter) == list(sighting.frames), sighting
-    return observation
+        return observation
+
+    return observed
 
 
 def named(observation: Observation) -> set[tuple[str, str]]:
@@ -62,7 +80,7 @@ def hinted(observation: Observation, what: str) -> list[tuple[str, str]]:
     return [(hint.value, hint.about) for hint in observation.hints if hint.what == what]
 
 
-def test_dhcp_tells_the_hosts_name_and_what_it_is(tmp_path: Path) -> None:
+def test_dhcp_tells_the_hosts_name_and_what_it_is(observed: Observed) -> None:
     def request(*options: Any) -> Any:
         hardware = bytes.fromhex(HARDWARE.replace(":", ""))
         head = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / BOOTP(chaddr=hardware)
@@ -73,7 +91,7 @@ def test_dhcp_tells_the_hosts_name_and_what_it_is(tmp_path: Path) -> None:
         request(("client_FQDN", b"\x04\0\0\x05desk1\x04corp\x07example\0"), ("client_id", b"\1" + b"abcdef")),
         request(("client_FQDN", b"\0\0\0desk2.corp.example")),
     ]
-    observation = observed(tmp_path, frames)
+    observation = observed(frames)
     names = {"alices-laptop", "desk1.corp.example", "desk2.corp.example"}
     assert named(observation) == {(name, "dhcp") for name in names}
     assert hinted(observation, "dhcp-vendor") == [("MSFT 5.0", HARDWARE)]
@@ -82,17 +100,17 @@ def test_dhcp_tells_the_hosts_name_and_what_it_is(tmp_path: Path) -> None:
     assert {flow.application for flow in observation.flows} == {"dhcp"}
 
 
-def test_dhcpv6_tells_the_hosts_name_also_behind_a_relay(tmp_path: Path) -> None:
+def test_dhcpv6_tells_the_hosts_name_also_behind_a_relay(observed: Observed) -> None:
     def solicit(name: bytes) -> Any:
         return DHCP6_Solicit(trid=7) / DHCP6OptClientFQDN(fqdn=name)
 
     direct = IPv6(src="fe80::1", dst="ff02::1:2") / UDP(sport=546, dport=547) / solicit(b"laptop.example.")
     relayed = DHCP6_RelayForward(linkaddr=A6, peeraddr=B6) / DHCP6OptRelayMsg(message=solicit(b"phone.example."))
     frames = [direct, IPv6(src=A6, dst=B6) / UDP(sport=547, dport=547) / relayed]
-    assert named(observed(tmp_path, frames)) == {("laptop.example", "dhcpv6"), ("phone.example", "dhcpv6")}
+    assert named(observed(frames)) == {("laptop.example", "dhcpv6"), ("phone.example", "dhcpv6")}
 
 
-def test_names_on_the_local_link_are_read(tmp_path: Path) -> None:
+def test_names_on_the_local_link_are_read(observed: Observed) -> None:
     service = "Alices Printer._ipp._tcp.local"
     announced = DNS(
         qr=1,
@@ -116,7 +134,7 @@ def test_names_on_the_local_link_are_read(tmp_path: Path) -> None:
         / NBNSHeader(OPCODE=5)
         / NBNSRegistrationRequest(QUESTION_NAME=b"ALICE-PC", NB_ADDRESS=A),
     ]
-    observation = observed(tmp_path, frames)
+    observation = observed(frames)
     assert named(observation) == {
         ("_ipp._tcp.local", "mdns"),
         ("alices-printer._ipp._tcp.local", "mdns"),
@@ -129,10 +147,10 @@ def test_names_on_the_local_link_are_read(tmp_path: Path) -> None:
     assert answers == {"192.168.0.77": "printer.local"}
 
 
-def test_clocks_tell_whose_time_they_follow(tmp_path: Path) -> None:
+def test_clocks_tell_whose_time_they_follow(observed: Observed) -> None:
     ask = IP(src=A, dst=B) / UDP(sport=123, dport=123) / NTP(mode=3, version=4)
     answer = IP(src=B, dst=A) / UDP(sport=123, dport=123) / NTP(mode=4, version=4, stratum=2, id="192.0.2.5")
-    observation = observed(tmp_path, [ask, answer])
+    observation = observed([ask, answer])
     assert [value for value, _ in hinted(observation, "ntp")] == [
         "client, version 4",
         "server, version 4, stratum 2, reference 192.0.2.5",
@@ -160,7 +178,9 @@ SYN_OPTIONS = {
 }
 
 
-def test_the_system_behind_a_syn_is_told_where_its_options_are_known_and_not_guessed_elsewhere(tmp_path: Path) -> None:
+def test_the_system_behind_a_syn_is_told_where_its_options_are_known_and_not_guessed_elsewhere(
+    observed: Observed,
+) -> None:
     frames = [
         IP(src=f"10.1.0.{number}", dst=B, ttl=ttl - hops) / TCP(sport=4000, dport=80, flags="S", options=options)
         for number, (ttl, hops, options) in enumerate(SYN_OPTIONS.values(), 1)
@@ -168,12 +188,12 @@ def test_the_system_behind_a_syn_is_told_where_its_options_are_known_and_not_gue
     windows = SYN_OPTIONS["Windows"][2]
     frames.append(IP(src="10.1.0.9", dst=B, ttl=50) / TCP(sport=4000, dport=80, flags="S", options=windows))
     frames.append(IP(src=B, dst=A) / TCP(sport=80, dport=1, flags="SA", options=SYN_OPTIONS["FreeBSD"][2]))
-    observation = observed(tmp_path, frames)
+    observation = observed(frames)
     found = hinted(observation, "os")
     assert found == [(system, f"10.1.0.{number}") for number, system in enumerate(SYN_OPTIONS, 1)]
 
 
-def test_two_systems_behind_one_address_are_told_apart(tmp_path: Path) -> None:
+def test_two_systems_behind_one_address_are_told_apart(observed: Observed) -> None:
     frames = [
         network / TCP(sport=4000 + number, dport=80, flags="S", window=window, options=SYN_OPTIONS[system][2])
         for number, (system, window) in enumerate(
@@ -184,7 +204,7 @@ def test_two_systems_behind_one_address_are_told_apart(tmp_path: Path) -> None:
             IPv6(src=A6, dst=B6, hlim=SYN_OPTIONS[system][0] - 2),
         )
     ]
-    found = hinted(observed(tmp_path, frames), "os")
+    found = hinted(observed(frames), "os")
     assert found == [(system, host) for system in ("Linux or Android", "Windows") for host in (A, A6)]
 
 
@@ -193,28 +213,28 @@ def test_two_systems_behind_one_address_are_told_apart(tmp_path: Path) -> None:
     [
         IP(src=C, dst=B) / GRE(),
         IP(src=C, dst=B) / GRE(key_present=1, seqnum_present=1, chksum_present=1),
-        IP(src=C, dst=B) / GRE(proto=0x6558) / Ether() / Dot1Q(vlan=7),
+        IP(src=C, dst=B) / GRE(proto=0x6558) / Ether(src=HARDWARE, dst=OTHER_HARDWARE) / Dot1Q(vlan=7),
         IP(src=C, dst=B, proto=4),
         IPv6(src=B6, dst=A6, nh=4),
     ],
     ids=["gre", "gre with key, number and checksum", "gre with ethernet", "ip in ip", "ip in ipv6"],
 )
-def test_packets_in_packets_are_observed_as_such(tmp_path: Path, envelope: Any) -> None:
+def test_packets_in_packets_are_observed_as_such(observed: Observed, envelope: Any) -> None:
     question = IP(src=A, dst="10.9.9.9") / UDP(sport=4000, dport=53) / DNS(qd=DNSQR(qname="inner.example"))
-    observation = observed(tmp_path, [envelope / question])
+    observation = observed([envelope / question])
     assert named(observation) == {("inner.example", "dns")}
     assert {A, "10.9.9.9"} <= set(observation.addresses)
 
 
-def test_six_in_four_is_opened_and_the_frames_are_counted_in_both_layers(tmp_path: Path) -> None:
+def test_six_in_four_is_opened_and_the_frames_are_counted_in_both_layers(observed: Observed) -> None:
     inner = IPv6(src=A6, dst=B6) / UDP(sport=4000, dport=53) / DNS(qd=DNSQR(qname="six.example"))
-    observation = observed(tmp_path, [IP(src=C, dst=B, proto=41) / inner])
+    observation = observed([IP(src=C, dst=B, proto=41) / inner])
     assert named(observation) == {("six.example", "dns")}
     assert {flow.sent.packets for flow in observation.flows} == {1}
     assert {C, B, A6, B6} <= set(observation.addresses)
 
 
-def test_icmp_errors_tell_the_addresses_and_the_name_in_what_they_quote(tmp_path: Path) -> None:
+def test_icmp_errors_tell_the_addresses_and_the_name_in_what_they_quote(observed: Observed) -> None:
     quoted = IP(src=A, dst=C) / UDP(sport=4000, dport=53) / DNS(qd=DNSQR(qname="quoted.example"))
     quoted6 = (
         IPv6(src=A6, dst="2001:db8::c")
@@ -227,28 +247,28 @@ def test_icmp_errors_tell_the_addresses_and_the_name_in_what_they_quote(tmp_path
         IPv6(src=B6, dst=A6) / ICMPv6TimeExceeded() / quoted6,
         IPv6(src=B6, dst=A6) / ICMPv6DestUnreach() / cut,
     ]
-    observation = observed(tmp_path, frames)
+    observation = observed(frames)
     assert named(observation) == {("quoted.example", "dns"), ("quoted6.example", "dns")}
     assert observation.addresses[C] == (1,)
     assert observation.addresses["2001:db8::c"] == (2, 3)
 
 
-def test_what_lies_behind_a_hole_is_found_in_the_frame_that_brought_it(tmp_path: Path) -> None:
+def test_what_lies_behind_a_hole_is_found_in_the_frame_that_brought_it(observed: Observed) -> None:
     def segment(number: int, data: bytes, flags: str = "PA") -> Any:
         return IP(src=A, dst=B) / TCP(sport=4000, dport=80, seq=number, flags=flags) / Raw(data)
 
     requests = [b"GET /%d HTTP/1.1\r\nHost: h.example\r\n\r\n" % number for number in range(4)]
     starts = [1000 + sum(len(request) for request in requests[:number]) for number in range(4)]
     kept = [segment(starts[number], requests[number]) for number in (0, 2, 3)]
-    observation = observed(tmp_path, [segment(999, b"", "S"), *kept, segment(starts[3] + 99, b"", "A")])
+    observation = observed([segment(999, b"", "S"), *kept, segment(starts[3] + 99, b"", "A")])
     urls = {s.value: s.frames for s in observation.sightings if s.kind == Kind.HTTP_URL}
     assert urls == {"http://h.example/0": (2,), "http://h.example/2": (3,), "http://h.example/3": (4,)}
 
 
-def test_arp_tells_who_has_which_address_also_in_a_vlan_and_a_cooked_capture(tmp_path: Path) -> None:
-    arp = ARP(op=2, hwsrc=HARDWARE, psrc=A, hwdst="02:00:00:00:00:0b", pdst=B)
-    assert hinted(observed(tmp_path, [arp, Dot1Q(vlan=5) / arp]), "arp") == [(HARDWARE, A)]
+def test_arp_tells_who_has_which_address_also_in_a_vlan_and_a_cooked_capture(observed: Observed) -> None:
+    arp = ARP(op=2, hwsrc=HARDWARE, psrc=A, hwdst=OTHER_HARDWARE, pdst=B)
+    assert hinted(observed([arp, Dot1Q(vlan=5) / arp]), "arp") == [(HARDWARE, A)]
     cooked = [CookedLinux(proto=0x0806) / arp]
-    assert hinted(observed(tmp_path, cooked, pcapng.LINKTYPE_LINUX_SLL), "arp") == [(HARDWARE, A)]
+    assert hinted(observed(cooked, pcapng.LINKTYPE_LINUX_SLL), "arp") == [(HARDWARE, A)]
     probe = ARP(op=1, hwsrc=HARDWARE, psrc="0.0.0.0", pdst=A)
-    assert hinted(observed(tmp_path, [probe]), "arp") == []
+    assert hinted(observed([probe]), "arp") == []

@@ -28,7 +28,7 @@ Said = list[tuple[bool, bytes]]
 def seen(directory: Path, frames: list[Any]) -> Observation:
     blocks = [pcapng.build_section_header("test"), pcapng.build_interface("x", pcapng.LINKTYPE_ETHERNET)]
     for index, frame in enumerate(frames):
-        data = bytes(Ether() / frame)
+        data = bytes(Ether(src="02:00:00:00:00:0a", dst="02:00:00:00:00:0b") / frame)
         blocks.append(pcapng.build_packet(0, 1_700_000_000_000_000_000 + index * 1_000_000, data, len(data)))
     path = directory / "x.pcapng"
     path.write_bytes(b"".join(blocks))
