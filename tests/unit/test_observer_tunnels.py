@@ -346,6 +346,14 @@ def test_an_ssh_session_that_takes_turns_with_large_messages_may_forward(
     assert observation.flows[0].application == "ssh"
 
 
+def test_of_a_long_ssh_session_the_beginning_is_enough(tmp_path: Path) -> None:
+    """More than the observer looks at, in segments of all sizes: the hint is where it was."""
+    turns = [(500, 3000)] * 8 + [(500, 60_000)] * 30
+    (tunnel,) = seen(tmp_path, stream(ssh_session(turns), 22)).tunnels
+    (short,) = seen(tmp_path, stream(ssh_session(turns[:8]), 22)).tunnels
+    assert tunnel.frame == short.frame
+
+
 # Fully encrypted
 
 

@@ -105,6 +105,13 @@ def test_openvpn_within_gre_within_vxlan_is_shown_with_every_layer(tmp_path: Pat
     assert answer["false_positives"]
 
 
+def test_openvpn_over_ipv6_is_told_with_its_layers(tmp_path: Path) -> None:
+    lower = Ether() / IPv6(src="2001:db8::a", dst="2001:db8::b") / UDP(sport=4002, dport=1194)
+    back = Ether() / IPv6(src="2001:db8::b", dst="2001:db8::a") / UDP(sport=1194, dport=4002)
+    (tunnel,) = seen(tmp_path, [lower / openvpn(True)[UDP].payload, back / openvpn(False)[UDP].payload]).tunnels
+    assert (str(tunnel.server), tunnel.layers) == ("[2001:db8::b]:1194", ("ipv6", "udp", "openvpn"))
+
+
 def test_the_same_ends_inside_and_outside_of_a_tunnel_are_two_conversations(tmp_path: Path) -> None:
     observation = seen(tmp_path, [Ether() / openvpn(True), outer() / GRE() / openvpn(False)])
     assert "openvpn" not in {tunnel.protocol for tunnel in observation.tunnels}

@@ -70,6 +70,8 @@ def _connection(flow: FlowState) -> _Connection:
 
 def _dtls(flow: FlowState, tls: dict[_Connection, list[tuple[int, int]]]) -> tuple[Recognised, Place] | None:
     datagrams = segments(flow, MOST_DATAGRAMS)
+    for side in (flow.client, flow.server):
+        side.recorder.release()
     found = read_dtls((datagram.from_client, datagram.data) for datagram in datagrams)
     if found is None:
         return None

@@ -94,21 +94,27 @@ def segments(flow: FlowState, most: int = MOST_SEGMENTS) -> list[Segment]:
     for side in (flow.client, flow.server):
         recorder, data = side.recorder, side.recorder.data()
         for index in range(min(len(recorder.offsets), most)):
+            start = recorder.offsets[index]
+            if start >= len(data):  # of a long stream only the beginning is shown
+                break
             end = recorder.offsets[index + 1] if index + 1 < len(recorder.offsets) else len(data)
             place = Place(recorder.frames[index], recorder.times_ns[index])
-            found.append(Segment(place, side.is_client, data[recorder.offsets[index] : end]))
+            found.append(Segment(place, side.is_client, data[start:end]))
     return sorted(found, key=lambda segment: segment.place.frame)
 
 
 def _ssh(flow: FlowState) -> Found | None:
-    turns: list[Segment] = []
+    turns: list[tuple[bool, int]] = []
+    places: list[Place] = []
     for segment in segments(flow):
-        if turns and turns[-1].from_client == segment.from_client:
-            turns[-1] = Segment(segment.place, segment.from_client, turns[-1].data + segment.data)
+        if turns and turns[-1][0] == segment.from_client:
+            turns[-1] = segment.from_client, turns[-1][1] + len(segment.data)
+            places[-1] = segment.place
         else:
-            turns.append(segment)
-    hint = ssh.recognise_forwarding([(turn.from_client, len(turn.data)) for turn in turns])
-    return (hint[0], turns[hint[1]].place) if hint is not None else None
+            turns.append((segment.from_client, len(segment.data)))
+            places.append(segment.place)
+    hint = ssh.recognise_forwarding(turns)
+    return (hint[0], places[hint[1]]) if hint is not None else None
 
 
 def _by_segments(flow: FlowState) -> Found | None:
