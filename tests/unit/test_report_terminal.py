@@ -148,3 +148,27 @@ def test_a_dropped_packet_and_a_warning_are_said() -> None:
 
 def test_an_empty_result_renders() -> None:
     assert "no expectations" in render(RunResult({}, 1, True, {}, (), {}))
+
+
+def test_a_run_that_was_asked_nothing_has_not_passed() -> None:
+    text = render(replace(sample_result(ok=True), expectations=()))
+    assert "DONE  nothing was asked" in text
+    assert "PASS" not in text
+
+
+def test_the_map_of_inner_packets_is_said_or_why_there_is_none() -> None:
+    result = sample_result()
+    mapped = {
+        "mapped": True,
+        "inner_packets": 82,
+        "inner_packets_mapped": 80,
+        "overhead_octets": {"mean": 52.04},
+        "delay_seconds": {"up": {"median": 0.0002}, "down": {}},
+        "flows_in_all": 14,
+        "flows_alone": 9,
+    }
+    said = replace(result.variants["with"], ground_truth=mapped)
+    text = " ".join(render(replace(result, variants={"with": said})).split())
+    assert "80 of 82 packets linked to those that carried them; 52 octets more each; 0.20 ms later up; 9 of 14 flows" in text
+    unknown = replace(said, ground_truth={"mapped": False, "reason": "no keys"})
+    assert "not mapped: no keys" in render(replace(result, variants={"with": unknown}))

@@ -27,6 +27,8 @@ def search(*octets: bytes, streams: tuple[Stream, ...] = ()) -> CaptureSearch:
         (lambda text: text.encode().hex().upper().encode(), "hex"),
         (lambda text: "".join(f"%{octet:02X}" for octet in text.encode()).encode(), "percent-encoded"),
         (lambda text: b"".join(bytes([len(p)]) + p for p in text.upper().encode().split(b".")), "DNS labels"),
+        (lambda text: text.encode("utf-16-le"), "UTF-16"),
+        (lambda text: text.upper().encode("utf-16-be"), "UTF-16"),
     ],
 )
 def test_a_name_is_found_in_every_form(write: Callable[[str], bytes], transform: str) -> None:
