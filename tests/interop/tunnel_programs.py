@@ -138,7 +138,7 @@ class Programs:
         if kind == "static":
             own, peer = (1, 2) if is_server else (2, 1)
             lines += [f"ifconfig 10.8.{index}.{own} 10.8.{index}.{peer}", f"secret {self.keys}/static.key"]
-            lines += ["cipher AES-256-CBC", f"auth {digest}"]
+            lines += ["cipher AES-256-CBC", f"auth {digest}", "keepalive 1 60"]  # ready once the other end was heard
             return "\n".join(lines) + "\n"
         lines += [f"ca {self.keys}/ca.crt", f"cert {self.keys}/{role}.crt", f"key {self.keys}/{role}.key"]
         if is_server:
