@@ -34,6 +34,7 @@ class Drop(StrEnum):
     SPOOFED_SOURCE = "source address does not belong to the client"
 
     NOT_CONNECTED = "packet from the interface before the tunnel is up"
+    QUEUE_FULL = "packet from the interface while others wait to be sealed"
     NOT_IP = "packet from the interface is not IP"
     NO_ROUTE = "no client has the destination address"
     KEY_USED_UP = "key has sent as many packets as it may"

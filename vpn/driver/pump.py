@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.train import Outgoing, Train
 from vpn.driver.transport import Link
-from vpn.driver.tun import BATCH_PACKETS, TunDevice
-from vpn.drops import Drops
+from vpn.driver.tun import READ_PACKETS, TunDevice
+from vpn.drops import Drop, Drops
 from vpn.events import Event
 from vpn.settings import Address
 
@@ -141,7 +141,8 @@ class Pump:
         """
         while True:
             due = self.core.next_timeout() if self.core is not None else None
-            ready = self._poll.poll(_patience(until, due))
+            is_holding = self._tun is not None and self._tun.is_holding
+            ready = self._poll.poll(0 if is_holding else _patience(until, due))
             now, unix_time = time.monotonic(), int(time.time())
             is_done = self._serve(ready, now, unix_time)
             if self.core is not None:
@@ -170,6 +171,9 @@ class Pump:
                 self._is_signalled = True
             else:
                 is_done = True
+        tun = self._tun
+        if tun is not None and tun.is_holding and tun.fileno() not in self._ready_before:
+            self._serve_tun(tun, False, now)
         return is_done
 
     def flush(self) -> None:
@@ -185,7 +189,11 @@ class Pump:
             self._tun.write_packets(packets, self._bench)
 
     def _serve_tun(self, tun: TunDevice, is_busy: bool, now: float) -> None:
-        for packets in tun.read_packets(BATCH_PACKETS if is_busy else 1):
+        lost = tun.overflowed
+        batch = tun.read_packets(READ_PACKETS if is_busy else 1)
+        if tun.overflowed != lost and self.core is not None:
+            self.core.drops.count(Drop.QUEUE_FULL, tun.overflowed - lost)
+        for packets in batch:
             if self.core is None:
                 continue
             if isinstance(packets, Superpacket):

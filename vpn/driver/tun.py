@@ -20,6 +20,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ _SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFTXQLEN = 0x8913, 0x8921, 0x8942
 _IFF_UP = 0x1
 BATCH_PACKETS = 32  # read before anything else is looked at: bounds how long a flood from one side delays the other
 BATCH_SUPERPACKETS = 4
+READ_PACKETS = 64
+HELD_PACKETS, HELD_OCTETS = 500, 1 << 20  # as many packets, and nearly as many octets, as openvpn's device holds
 _READ_OCTETS = 65536 + len(PLAIN)
 # With what the tunnel adds to each of its packets, a superpacket of an ordinary MTU still fits into one call to send
 _SUPERPACKET_OCTETS = 61_500
@@ -58,12 +61,15 @@ class TunDevice:
         except OSError as error:
             raise HostError(f"open {node}", error.errno or 0, _hint(error.errno)) from error
         self.name = ""
-        self._largest_packet = 0
+        self._read_octets = 0
         self.octets_read = 0
         self.octets_written = 0
         self.refused_by_kernel = 0  # packets the kernel did not take: the interface is down, or the packet malformed
         self._has_offload = False
         self._takes_udp = False  # superpackets of UDP
+        self._held: deque[bytes | Superpacket] = deque()
+        self._held_octets = 0
+        self.overflowed = 0  # packets that found no room
 
     def attach(self, name: str, mtu: int) -> None:
         """Makes or takes the device. Shape: `name` "tun" stands for the next free number."""
@@ -78,7 +84,7 @@ class TunDevice:
             )
             raise HostError(f"make the tun device {name}", error.errno or 0, cause) from error
         self.name = _REQUEST.unpack(answer)[0].rstrip(b"\0").decode()
-        self._largest_packet = mtu
+        self._read_octets = _READ_OCTETS if self._has_offload else mtu
 
     def _make(self, name: str, mtu: int) -> bytes:
         """The kernel's answer. Errors: OSError."""
@@ -114,33 +120,54 @@ class TunDevice:
     def fileno(self) -> int:
         return self._descriptor
 
-    def read_packets(self, most: int = BATCH_PACKETS) -> list[list[bytes] | Superpacket]:
-        """What the kernel has to send, up to `most` packets, in order; empty if there is nothing."""
+    def read_packets(self, most: int = READ_PACKETS) -> list[list[bytes] | Superpacket]:
+        """What the kernel has to send, a batch of what came first; empty if there is nothing.
+
+        Up to `most` packets are read. The kernel counts its queue in packets and superpackets alike, which is seconds
+        of traffic in the latter; therefore it is emptied into one that is bounded by octets, too.
+        """
+        self._fill(most)
         batch: list[list[bytes] | Superpacket] = []
         packets: list[bytes] = []
-        octets_at_once = _READ_OCTETS if self._has_offload else self._largest_packet
+        held, room = self._held, BATCH_PACKETS
+        while held and room and len(batch) < BATCH_SUPERPACKETS:
+            packet = held.popleft()
+            room -= 1
+            if isinstance(packet, bytes):
+                self._held_octets -= len(packet)
+                if not packets:
+                    batch.append(packets)
+                packets.append(packet)
+            else:
+                self._held_octets -= len(packet.octets)
+                batch.append(packet)
+                packets = []
+        return batch
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether `read_packets` has more, whatever the kernel has."""
+        return bool(self._held)
+
+    def _fill(self, most: int) -> None:
         try:
             for _ in range(most):
-                packet = os.read(self._descriptor, octets_at_once)
+                packet = os.read(self._descriptor, self._read_octets)
+                octets = len(packet) - len(PLAIN) * self._has_offload
+                self.octets_read += octets
                 found = read(packet) if self._has_offload else packet
-                self.octets_read += len(packet) - len(PLAIN) * self._has_offload
-                if isinstance(found, bytes):
-                    if not packets:
-                        batch.append(packets)
-                    packets.append(found)
-                elif found is None:
+                if found is None:
                     self.refused_by_kernel += 1
+                elif self._held_octets + octets > HELD_OCTETS or len(self._held) >= HELD_PACKETS:
+                    self.overflowed += 1 if isinstance(found, bytes) else found.segments
                 else:
-                    batch.append(found)
-                    packets = []
-                    if len(batch) >= BATCH_SUPERPACKETS:
-                        break
+                    self._held.append(found)
+                    self._held_octets += octets
         except BlockingIOError:
             pass
         except OSError as error:
             if error.errno != errno.EIO:  # EIO: the interface is down at the moment
                 raise HostError(f"read from {self.name}", error.errno or 0) from error
-        return batch
 
     def write_packets(self, packets: Sequence[bytes | Rows], bench: Workbench | None = None) -> None:
         """Hands packets to the kernel; those it refuses are counted. `bench` is needed for rows."""

@@ -34,8 +34,9 @@ _BERTHS = 5
 _LONGEST_TRAIN_OCTETS = 40_000  # and one more call: larger ones no longer fit into the processor's cache
 _CONTROL_OCTETS = 64
 _SENT_SEGMENT, _RECEIVED_SEGMENT = struct.Struct("=H"), struct.Struct("=i")
-# What the sockets hold when nothing was asked for: a few trains, since one takes the room of all its datagrams
-_BUFFER_OCTETS = 4 * 1024 * 1024
+# What the sockets hold when nothing was asked for, doubled by the kernel: some trains, whose datagrams count with all
+# that the kernel needs for each. More would only make packets wait.
+_BUFFER_OCTETS = 1024 * 1024
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _MTU_DISCOVERY = {"no": 0, "maybe": 1, "yes": 2}  # IP_PMTUDISC_DONT, _WANT, _DO
@@ -79,7 +80,7 @@ class UdpLink:
         ):
             if not asked:
                 with contextlib.suppress(OSError):  # not for everybody; the host's default does, too
-                    self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER_OCTETS // 2)
+                    self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER_OCTETS)
         if settings.multihome:
             return
         with contextlib.suppress(OSError):
