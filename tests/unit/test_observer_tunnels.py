@@ -93,6 +93,22 @@ def test_over_tcp_the_patterns_hold_though_segments_cut_packets_in_two(tmp_path:
     assert (tunnel.protocol, tunnel.transport, tunnel.certainty) == ("openvpn", "tcp", Certainty.LIKELY)
 
 
+def openvpn_data(count: int, seed: int) -> list[bytes]:
+    noise = random.Random(seed)
+    return [b"\x48\0\0\x07" + number.to_bytes(4, "big") + noise.randbytes(400) for number in range(700, 700 + count)]
+
+
+def test_openvpn_over_tcp_is_certain_by_its_data_though_the_capture_began_within_a_packet(tmp_path: Path) -> None:
+    ours, theirs = openvpn_data(20, 1), openvpn_data(20, 2)
+    framed = [(way, len(data).to_bytes(2, "big") + data) for pair in zip(ours, theirs, strict=True)
+              for way, data in zip((True, False), pair, strict=True)]  # fmt: skip
+    late = [(True, framed[0][1][100:]), (False, framed[1][1][200:]), *framed[2:]]
+    (tunnel,) = seen(tmp_path, stream(late, 1194, opened=False)).tunnels
+    assert (tunnel.protocol, tunnel.certainty, tunnel.frame) == ("openvpn", Certainty.CERTAIN, 14)
+    opened = stream(late, 1194)  # from the beginning, such a stream is no OpenVPN
+    assert "openvpn" not in {tunnel.protocol for tunnel in seen(tmp_path, opened).tunnels}
+
+
 @pytest.mark.parametrize(
     ("values", "holds"),
     [

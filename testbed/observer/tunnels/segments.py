@@ -7,7 +7,7 @@ stream counts as a segment: what was sent again or out of order is in it once, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from testbed.observer.findings import Place
@@ -21,11 +21,14 @@ from testbed.observer.tunnels.openvpn_patterns import FIRST_OCTET_OF_TCP, OpenVp
 from testbed.observer.tunnels.recognised import Detector, Recognised
 
 MOST_SEGMENTS = 600  # of one side, looked at
+MOST_BEGINNINGS = 12  # segments at which a packet is looked for in a stream whose beginning is missing
+LEAST_ALIGNED, PROBE_OCTETS = 4, 32 << 10
 IKE_OVER_TCP = b"IKETCP"
 IKE_COST = "none: a prefix of 48 bits that the standard reserves for it"
 _NOTHING = Run(0, b"")
 
 Found = tuple[Recognised, Place]
+Packets = list[tuple[int, bytes]]  # with the offset behind each
 
 
 class Segment(NamedTuple):
@@ -62,13 +65,27 @@ def _place(side: Side, end: int) -> Place:
 
 
 def _openvpn(flow: FlowState, client: Run, server: Run) -> Found | None:
-    return _feed(OpenVpnDetector(), _framed(flow, openvpn.split_tcp(client.data), openvpn.split_tcp(server.data)))
+    packets = [_aligned(side, run, openvpn.split_tcp) for side, run in ((flow.client, client), (flow.server, server))]
+    return _feed(OpenVpnDetector(), _framed(flow, *packets))
 
 
 def _static_key(flow: FlowState, client: Run, server: Run) -> Found | None:
-    least, most = block_cipher.LEAST_OCTETS, block_cipher.MOST_PACKETS
-    frames = [split_frames(run.data, least, most) for run in (client, server)]
-    return _feed(BlockCipherDetector(), _framed(flow, *frames)) if all(frames) else None
+    def split(data: bytes) -> Packets:
+        return split_frames(data, block_cipher.LEAST_OCTETS, block_cipher.MOST_PACKETS)
+
+    packets = [_aligned(side, run, split) for side, run in ((flow.client, client), (flow.server, server))]
+    return _feed(BlockCipherDetector(), _framed(flow, *packets)) if all(packets) else None
+
+
+def _aligned(side: Side, run: Run, split: Callable[[bytes], Packets]) -> Packets:
+    """The packets of a stream; if its beginning is not in the capture, from the first segment with which one begins."""
+    packets = split(run.data)
+    if packets or side.reassembly is None or side.reassembly.began_at is not None:
+        return packets
+    for start in side.recorder.offsets[1:MOST_BEGINNINGS]:
+        if len(split(run.data[start : start + PROBE_OCTETS])) >= LEAST_ALIGNED:
+            return [(start + end, packet) for end, packet in split(run.data[start:])]
+    return []
 
 
 def _patterns(flow: FlowState, client: Run, server: Run) -> Found | None:
@@ -78,7 +95,7 @@ def _patterns(flow: FlowState, client: Run, server: Run) -> Found | None:
     return _feed(OpenVpnPatternDetector(), _framed(flow, *frames)) if all(frames) else None
 
 
-def _framed(flow: FlowState, client: Sequence[tuple[int, bytes]], server: Sequence[tuple[int, bytes]]) -> list[Segment]:
+def _framed(flow: FlowState, client: Packets, server: Packets) -> list[Segment]:
     """Packets with the offset behind each, of both directions, in the order in which they were complete."""
     found = [
         Segment(_place(side, end), side.is_client, packet)
