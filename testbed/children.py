@@ -68,6 +68,10 @@ class Child:
                 return
             yield line
 
+    def has_line(self, timeout: float) -> bool:
+        """Whether there is something to read, or the end, within `timeout` seconds."""
+        return b"\n" in self._unread or bool(select.select([self._out], [], [], max(0.0, timeout))[0])
+
     def read_line(self, timeout: float) -> dict[str, Any] | None:
         """The next JSON line, or None at the end. Errors: ChildFailed after `timeout` seconds of silence."""
         give_up_at = time.monotonic() + timeout

@@ -17,7 +17,6 @@ from testbed.internet import CLIENT, Roles
 from testbed.observer import Observation, Stream, observe
 from testbed.result import ActionRecord
 from testbed.scenario.values import CLIENT_TUN, Variant
-from testbed.tunnels.openvpn_config import DEVICE
 from testbed.verdict import SiteLog, TapEvidence, VariantEvidence
 from testbed.verdict.evidence import parse_site_log
 from testbed.verdict.headers import ETHERNET
@@ -55,14 +54,15 @@ def read_evidence(directory_fd: int, variant: Variant, roles: Roles, returned: M
         taps=tuple(evidence for name, evidence in taps.items() if name != CLIENT_TUN),
         client_tun=taps.get(CLIENT_TUN),
         logs=tuple(_read_log(root, variant.name, site.name) for site in variant.sites.values() if site.served),
-        client_addresses=tuple(_client_addresses(returned["interfaces"])),
+        client_addresses=tuple(_client_addresses(returned["interfaces"], variant)),
     )
 
 
-def _client_addresses(interfaces: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _client_addresses(interfaces: Sequence[Mapping[str, Any]], variant: Variant) -> Iterator[str]:
     """The client's addresses towards its ISP."""
+    device = variant.tunnel.device if variant.tunnel else ""
     for interface in interfaces:
-        if interface["name"] not in ("lo", DEVICE):
+        if interface["name"] not in ("lo", device):
             yield from (address.partition("/")[0] for address in interface["addresses"])
 
 

@@ -100,10 +100,16 @@ def lab_request(variant: Variant, roles: Roles, seed: int = 1) -> LabRequest:
         addresses={node: tuple(dict.fromkeys(own)) for node, own in addresses.items()},
         resolvers={CLIENT: roles.resolver_addresses},
         taps=[TapRequest(tap.name, tap.node, tap.interface) for tap in variant.taps],
-        links=[_link_request(link) for link in variant.links],
+        links=[*(_link_request(link) for link in variant.links), *_changeable(variant)],
         client=CLIENT,
         seed=seed,
     )
+
+
+def _changeable(variant: Variant) -> Iterable[LinkRequest]:
+    """The links that events change: each is planned as one that can be changed while the lab runs."""
+    for ends in dict.fromkeys((event.link.a, event.link.b) for event in variant.events if event.link):
+        yield LinkRequest(*ends)
 
 
 def _link_request(link: LinkOptions) -> LinkRequest:

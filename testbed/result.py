@@ -96,6 +96,8 @@ class VariantResult:
     metrics: dict[str, float]  # seconds by phase, octets and packets by direction
     # with a tunnel: {mapped, file, inner_packets, outer_packets, overhead_octets, delay_seconds, flows, …}, or why not
     ground_truth: dict[str, Any] = field(default_factory=dict)
+    # what the scenario's timeline did: {at, time, words, ok, error}; `time` null if the workload ended before
+    events: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

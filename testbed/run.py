@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,8 @@ from testbed.scenario.dump import dump_scenario
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
 from testbed.scenario.load import load_scenario
 from testbed.scenario.shipped import find_scenario
-from testbed.scenario.values import CLIENT_TUN, Scenario, TopologyRef, Variant
-from testbed.tunnels.openvpn_config import DEVICE
-from testbed.tunnels.programs import missing_program
+from testbed.scenario.values import CLIENT_TUN, Event, Scenario, TopologyRef, TunnelSpec, Variant
+from testbed.tunnels.programs import missing_program, needed_programs
 from testbed.variant import VariantJob, run_variant
 from testbed.verdict import Judgement, VariantEvidence
 from testbed.verdict.judge import judge
@@ -212,7 +211,9 @@ class ScenarioRun:
         return returned
 
     def _tell(self, variant: Variant, event: Mapping[str, Any]) -> None:
-        if event["event"] == "phase" and event["phase"] in _PHASES:
+        if event["event"] == "fault":
+            self._progress.fault(variant.name, event["words"])
+        elif event["event"] == "phase" and event["phase"] in _PHASES:
             self._progress.phase(variant.name, _PHASES[event["phase"]])
         elif event["event"] == "start":
             ids = [action.id for action in variant.workload]
@@ -267,9 +268,7 @@ def _canary_secret(prepared: Prepared, variant: str) -> bytes:
 def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judgement, mapped: Mapped) -> VariantResult:
     tunnel = None
     if variant.tunnel is not None:
-        tunnel = {**asdict(variant.tunnel), "interface": DEVICE, **(values["tunnel"] or {})}
-        if not isinstance(tunnel["routes"], str):
-            tunnel["routes"] = list(tunnel["routes"])
+        tunnel = {**_tunnel_settings(variant.tunnel), **(values["tunnel"] or {})}
     return VariantResult(
         name=variant.name,
         tunnel=tunnel,
@@ -282,7 +281,22 @@ def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judg
         leaks=judgement.leaks[variant.name],
         metrics=values["metrics"] | mapped.metrics,
         ground_truth=mapped.summary,
+        events=tuple(values["events"]),
     )
+
+
+def _tunnel_settings(spec: TunnelSpec) -> dict[str, Any]:
+    """The settings as JSON values, without what does not concern the program; a command's files stay out of it."""
+    keys = {"wireguard": ("transport", "cipher"), "command": ()}.get(
+        spec.client, ("mode", "transport", "cipher", "control")
+    )
+    settings: dict[str, Any] = {key: getattr(spec, key) for key in ("client", "server", *keys, "dns")}
+    settings["routes"] = spec.routes if isinstance(spec.routes, str) else list(spec.routes)
+    settings["interface"] = spec.device
+    for name, lines in (("options", spec.options), ("command", spec.command and spec.command.argv)):
+        if lines and (lines.client or lines.server):
+            settings[name] = {"client": list(lines.client), "server": list(lines.server)}
+    return settings
 
 
 def environment() -> dict[str, Any]:
@@ -309,13 +323,20 @@ def command_line(argv: Sequence[str], *, as_root: bool) -> dict[str, str]:
 def _check_host(prepared: Prepared) -> None:
     """Find out before anything is built what this host lacks. Errors: HostCannot."""
     tunnels = [variant.tunnel for name in prepared.plans if (variant := prepared.scenario.variants[name]).tunnel]
+    for program in sorted({event.argv[0] for name in prepared.plans for event in _runs(prepared, name)}):
+        if fix := missing_program(program):
+            raise HostCannot(f"an event of the scenario runs {program}, which is not installed", fix)
     if not tunnels:
         return
     require_tun()
-    for program in sorted({end for tunnel in tunnels if tunnel for end in (tunnel.client, tunnel.server)}):
+    for program in sorted({name for tunnel in tunnels if tunnel for name in needed_programs(tunnel)}):
         fix = missing_program(program)
         if fix:
             raise HostCannot(f"the scenario's tunnel needs {program}, which is not installed", fix)
+
+
+def _runs(prepared: Prepared, variant: str) -> Iterator[Event]:
+    return (event for event in prepared.scenario.variants[variant].events if event.argv)
 
 
 def _topology_shape(reference: TopologyRef) -> TopologyShape:

@@ -28,8 +28,9 @@ from testbed.lab.model import LabPlan
 from testbed.lab.node import Node
 from testbed.rundir import RunDirectory
 from testbed.scenario.values import CLIENT_TUN, TapSpec, Variant
-from testbed.tunnels.openvpn_config import DEVICE, TunnelSettings
-from testbed.tunnels.start import Ends, KeyMaker, Tunnel
+from testbed.timeline import Timeline
+from testbed.tunnels.plans import Places, needs_pki, plan_tunnel
+from testbed.tunnels.start import KeyMaker, Tunnel
 from testbed.workload.trust import BUNDLE_TARGETS, write_bundle
 
 WORK_DIRECTORY = Path("/run/testbed")  # in the bubble's own tmpfs
@@ -82,7 +83,7 @@ class VariantRun:
     def run(self) -> dict[str, Any]:
         """The story of the variant."""
         variant = self._job.variant
-        if variant.tunnel is not None:
+        if variant.tunnel is not None and needs_pki(variant.tunnel):
             self._keys = KeyMaker(WORK_DIRECTORY / "keys", lean_environment())
         self._phase("lab")
         lab = Lab.build(self._job.plan, before_up=self._open_taps)
@@ -94,10 +95,13 @@ class VariantRun:
         if variant.tunnel is not None:
             self._phase("tunnel")
             self._start_tunnel(lab)
-            self._open_tap(client, TapSpec(CLIENT_TUN, CLIENT), DEVICE)
+            self._open_tap(client, TapSpec(CLIENT_TUN, CLIENT), variant.tunnel.device)
         seen = self._ask_kernel(client)
         self._phase("workload")
-        actions, facts = self._run_workload(client)
+        timeline = Timeline(variant.events, lab, self._tunnel, self._log_fd, self._tell_event)
+        actions, facts = self._run_workload(client, timeline)
+        events = timeline.close()
+        self._warnings += [f"event {event['words']}: {event['error']}" for event in events if not event["ok"]]
         self._phase("closing")
         if not self._job.keep:
             if self._tunnel is not None:
@@ -110,6 +114,7 @@ class VariantRun:
             **seen,
             "actions": actions,
             "facts": facts,
+            "events": events,
             "taps": [self._tap_record(name, counts) for name, counts in taps.items()],
             "tunnel": self._tunnel_measured(),
             "tunnel_keys": self._tunnel_keys(),
@@ -177,20 +182,17 @@ class VariantRun:
 
     def _start_tunnel(self, lab: Lab) -> None:
         spec, roles = self._job.variant.tunnel, self._job.roles
-        if spec is None or self._keys is None:
+        if spec is None:
             raise ValueError("this variant has no tunnel")
-        settings = TunnelSettings(
-            server=roles.vpn_address,
-            keys=str(self._keys.wait()),
-            cipher=spec.cipher,
-            control=spec.control,
-            mode=spec.mode,
-            transport=spec.transport,
-            routes=None if isinstance(spec.routes, str) else spec.routes,
-            dns_in_tunnel=spec.dns == "tunnel",
+        keys = self._keys.wait() if self._keys is not None else WORK_DIRECTORY
+        places = Places(
+            client=lab.node(CLIENT),
+            server=lab.node(roles.vpn_node),
+            client_address=self._client_addresses()[0],
+            server_address=roles.vpn_address,
+            work=WORK_DIRECTORY,
         )
-        ends = Ends(lab.node(CLIENT), lab.node(roles.vpn_node), spec.client, spec.server, WORK_DIRECTORY, self._log_fd)
-        self._tunnel = Tunnel(settings, ends, child_environment())
+        self._tunnel = Tunnel(plan_tunnel(spec, places, keys), self._log_fd, child_environment())
 
     def _ask_kernel(self, client: Node) -> dict[str, Any]:
         sites = self._job.variant.sites.values()
@@ -200,13 +202,18 @@ class VariantRun:
             "egress": [{"site": site.name, **client.egress(address)} for site in sites for address in site.addresses],
         }
 
-    def _run_workload(self, client: Node) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _tell_event(self, words: str) -> None:
+        self._conductor.send({"event": "fault", "words": words})
+
+    def _run_workload(self, client: Node, timeline: Timeline) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The records and the facts of all actions, as the workload process tells them."""
         actions = self._job.variant.workload
         child = self._spawn("workload", module_argv("testbed.workload"), node=client, text=self._workload_request())
         records, facts = [], []
-        silence = START_TIMEOUT + max((action.timeout for action in actions), default=0.0)
-        for event in child.lines(silence):
+        silence = START_TIMEOUT + max((action.timeout + (action.at or 0.0) for action in actions), default=0.0)
+        while (event := timeline.next_line(child, silence)) is not None:
+            if event["event"] == "began":
+                timeline.begin(event["time"])
             self._conductor.send({key: event[key] for key in ("event", "id") if key in event})
             if event["event"] == "error":
                 raise child.failure(f"refused its request: {event['error']}")
@@ -220,20 +227,22 @@ class VariantRun:
 
     def _workload_request(self) -> str:
         variant = self._job.variant
-        client = self._job.plan.node(CLIENT)
         request = {
             "variant": variant.name,
             "secret": self._job.secret.hex(),
             "actions": [asdict(action) for action in variant.workload],
             "sites": {site.name: site.addresses for site in variant.sites.values()},
-            "client_addresses": [
-                address.partition("/")[0] for interface in client.interfaces for address in interface.addresses
-            ],
+            "client_addresses": self._client_addresses(),
+            "tunnel_device": self._device(),
             "ca_certificate": str(CA_CERTIFICATE),
             "ca_bundle": str(CA_BUNDLE),
             "keylog": str(KEYLOG),
         }
         return json.dumps(request)
+
+    def _client_addresses(self) -> list[str]:
+        interfaces = self._job.plan.node(CLIENT).interfaces
+        return [address.partition("/")[0] for interface in interfaces for address in interface.addresses]
 
     def _keep_tls_keys(self) -> None:
         """Bring the TLS secrets of the client's programs and tunnel home: the bubble's files vanish with it."""
@@ -248,11 +257,14 @@ class VariantRun:
         return {
             "name": name,
             "node": planned.node if planned else CLIENT,
-            "interface": planned.interface if planned else DEVICE,
+            "interface": planned.interface if planned else self._device(),
             "file": f"{self._name}/{name}.pcapng",
             "before_tunnel_server": is_before_tunnel_server(planned.node if planned else CLIENT, self._job.roles),
             **{key: int(counts[key]) for key in ("packets", "octets", "dropped")},
         }
+
+    def _device(self) -> str:
+        return self._job.variant.tunnel.device if self._job.variant.tunnel else ""
 
     def _tunnel_measured(self) -> dict[str, Any] | None:
         if self._tunnel is None:
@@ -268,10 +280,10 @@ class VariantRun:
         spec = self._job.variant.tunnel
         if spec is None or self._keys is None:
             return {}
-        name = KEY_FILES["static-key" if spec.mode == "static-key" else spec.control]
+        name = KEY_FILES.get("static-key" if spec.mode == "static-key" else spec.control)
         path = self._keys.directory / name if name else None
         key = read_key(path.read_text()) if path and path.is_file() else None
-        return {Path(name).stem: key.hex()} if key else {}
+        return {Path(name).stem: key.hex()} if name and key else {}
 
     def _seconds_by_phase(self) -> dict[str, float]:
         names, times = list(self._clock), list(self._clock.values())

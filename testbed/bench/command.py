@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.bench.contenders import CONTENDERS, DEFAULT, Contender, own_contender
-from testbed.bench.machine import find_program
 from testbed.bench.model import BASELINE, GROUPS, BenchResult
 from testbed.bench.plot import bench_plot
 from testbed.bench.run import Order, bench, missing_packages
 from testbed.bench.text import bench_text
 from testbed.lab.errors import HostCannot
+from testbed.tunnels.programs import find_program
 
 OWN_OPTIONS = ("--own-server", "--own-client", "--own-address")
 

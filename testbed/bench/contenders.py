@@ -11,9 +11,10 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from testbed.bench.model import BASELINE
+from testbed.tunnels.ends import End
 from testbed.tunnels.openvpn_config import TunnelSettings, client_config, server_config
 from topologies.line import CLIENT, SERVER
 
@@ -35,17 +36,6 @@ class Keys:
 
     def __repr__(self) -> str:
         return "Keys(…)"  # private keys stay out of logs and tracebacks
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """One end: the command that runs in its node until it is ended, and the files it needs below its directory.
-
-    Shape: `{dir}` in words and files is that directory; files whose name ends in `.sh` or `-up` are made executable.
-    """
-
-    argv: tuple[str, ...]
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +218,3 @@ CONTENDERS: Mapping[str, Contender] = {
     )
 }
 DEFAULT = (BASELINE, "vpn", "openvpn", "openvpn-tuned", "wireguard-go", "tinc", "fastd")
-
-
-def in_directory(end: End, directory: str) -> End:
-    """The end with its directory's name in place of `{dir}`."""
-
-    def placed(text: str) -> str:
-        return text.replace("{dir}", directory)
-
-    return replace(
-        end,
-        argv=tuple(placed(word) for word in end.argv),
-        files={name: placed(text) for name, text in end.files.items()},
-    )

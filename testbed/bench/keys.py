@@ -5,15 +5,15 @@ They live in a directory that only its owner may enter, and in memory; both are 
 
 from __future__ import annotations
 
-import base64
 import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
 from testbed.bench.contenders import Keys
-from testbed.bench.machine import find_program
 from testbed.children import lean_environment
+from testbed.tunnels.programs import find_program
 from testbed.tunnels.start import KeyMaker
+from testbed.tunnels.wireguard import make_key_pair
 
 
 def make_keys(kinds: Collection[str], directory: Path) -> Keys:
@@ -30,11 +30,8 @@ def make_keys(kinds: Collection[str], directory: Path) -> Keys:
 
 
 def _wireguard_pair() -> tuple[str, str]:
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-    private = X25519PrivateKey.generate()
-    octets = private.private_bytes_raw(), private.public_key().public_bytes_raw()
-    return base64.b64encode(octets[0]).decode(), base64.b64encode(octets[1]).decode()
+    pair = make_key_pair()
+    return pair.private, pair.public
 
 
 def _rsa_pair() -> tuple[str, str]:

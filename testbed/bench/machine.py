@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed import __version__
+from testbed.tunnels.programs import find_program
 
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _VERSION_WORDS: Mapping[str, tuple[str, ...]] = {
     "openvpn": ("--version",),
     "wireguard-go": ("--version",),
@@ -36,11 +35,6 @@ def describe_machine(programs: Iterable[str]) -> dict[str, Any]:
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "programs": {name: _version(name) for name in sorted(set(programs)) if name in _VERSION_WORDS},
     }
-
-
-def find_program(name: str) -> str | None:
-    """Its path, also where an ordinary user's PATH does not look."""
-    return shutil.which(name) or shutil.which(name, path=_SBIN)
 
 
 def _version(program: str) -> str:

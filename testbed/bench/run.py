@@ -11,10 +11,11 @@ from typing import Any
 
 from testbed.bench.contenders import Contender
 from testbed.bench.keys import make_keys
-from testbed.bench.machine import describe_machine, find_program
+from testbed.bench.machine import describe_machine
 from testbed.bench.model import BenchResult, Samples
 from testbed.bench.story import ContenderFailed, Round, measure_bad_links, measure_tunnel
 from testbed.lab.bubble import Bubble
+from testbed.tunnels.programs import find_program
 
 IPERF = {"iperf3": "iperf3"}
 Progress = Callable[[str], None]

@@ -6,7 +6,6 @@ Everything started here dies with the bubble. Errors are `ContenderFailed` with 
 from __future__ import annotations
 
 import json
-import os
 import select
 import subprocess
 import time
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.bench.contenders import INNER_SERVER, Contender, End, Ends, Keys, in_directory
+from testbed.bench.contenders import INNER_SERVER, Contender, Ends, Keys
 from testbed.bench.model import percentile
 from testbed.bench.processes import session_usage
 from testbed.children import child_environment, module_argv
@@ -25,6 +24,7 @@ from testbed.lab.model import LabRequest, LinkRequest
 from testbed.lab.node import Node
 from testbed.lab.plan import plan_lab
 from testbed.lab.topology import load_topology
+from testbed.tunnels.ends import End, in_directory, write_files
 from topologies.line import SERVER
 
 WORK_DIRECTORY = Path("/run/testbed-bench")  # in the bubble's own tmpfs
@@ -222,7 +222,7 @@ class _Bench:
         folder = WORK_DIRECTORY / name
         folder.mkdir(mode=0o700)
         end = in_directory(end, str(folder))
-        _write_files(folder, end)
+        write_files(folder, end)
         log = folder / "log"
         with log.open("wb") as output:
             try:
@@ -273,15 +273,6 @@ class _Talker:
             raise ContenderFailed(f"the traffic program {self.role} ended with code {self.process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-
-def _write_files(folder: Path, end: End) -> None:
-    for name, text in end.files.items():
-        path = folder / name
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        mode = 0o700 if name.endswith((".sh", "-up")) else 0o600
-        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "w") as file:
-            file.write(text)
 
 
 def _bound_ports(pid: int) -> set[str]:

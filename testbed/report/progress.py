@@ -64,6 +64,10 @@ class Progress:
         """The client does the action `number` of `total`; `words` say which, as `words.action_in_words` does."""
         self._step(variant, f"{Phase.WORKLOAD} {number} of {total}: {words}")
 
+    def fault(self, variant: str, words: str) -> None:
+        """An event of the scenario's timeline happens; `words` say which."""
+        self._step(variant, f"event: {words}")
+
     def finished(self, variant: str, *, ok: bool = True, reason: str = "") -> None:
         """A variant is done; its line stays."""
         sign = ("ok" if ok else "failed") if not self._unicode else ("✓" if ok else "✗")

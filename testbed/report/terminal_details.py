@@ -5,8 +5,9 @@ Long lines are cut at the console's width, except reasons, which wrap: a reason 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -125,6 +126,8 @@ def _variant_lines(variant: VariantResult, style: Style) -> Iterator[tuple[str, 
         if not action.ok:
             yield "failed", _failed(action)
     yield "tunnel", _tunnel(variant)
+    for event in variant.events:
+        yield "event", _event(event, variant)
     for row in variant.exposure:
         if row.fact.kind == Kind.TUNNEL:
             yield "recognised", Text.assemble(shown(row.observer, "dim"), f" {row.verdict}: ", shown(row.fact.value))
@@ -148,6 +151,12 @@ def _tunnel(variant: VariantResult) -> Text:
     if isinstance(ready, (int, float)):
         words.append(f"up in {ready:.2f} s")
     return shown(", ".join(words) or plain_value(variant.tunnel))
+
+
+def _event(event: Mapping[str, Any], variant: VariantResult) -> Text:
+    """What the timeline did, and when: by the client's clock of actions, which begins with the first."""
+    words = shown(f"{float(event.get('at') or 0):g} s: {event.get('words', '?')}")
+    return words if event.get("ok") else words.append_text(shown(f": {event.get('error') or 'failed'}", "yellow"))
 
 
 def _addresses(variant: VariantResult) -> Text:

@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from testbed.facts import Kind
 from testbed.scenario import words
 from testbed.scenario.errors import Mistake, nearest, one_of, shown
+from testbed.scenario.faults import check_events
 from testbed.scenario.model import ActionModel, ExpectModel, FetchOptions, SiteModel, TunnelModel, VariantModel
 from testbed.scenario.protocols import check_lookups, check_version
 from testbed.scenario.tree import Located, join_path
@@ -76,6 +77,8 @@ def check_variant(
     for index, action in enumerate(model.workload):
         yield from _action(action, tree.at("workload", index), model.sites, known)
     yield from check_lookups(model, tree, known.sites)
+    nodes = topology.nodes if topology is not None else None
+    yield from check_events(model.events, tree.at("events"), tunnel=model.tunnel is not None, nodes=nodes)
     yield from _taps(model, tree, topology)
 
 
@@ -115,7 +118,12 @@ def _tunnel(tunnel: TunnelModel, place: Located) -> Iterator[Mistake]:
     if "wireguard" in ends:
         for key in ("mode", "transport", "cipher", "control"):
             if key in written:
-                yield place.at(key).mistake("wireguard has its own, fixed; leave the key out")
+                yield place.at(key).key_mistake("wireguard has its own, fixed; leave the key out")
+    yield from _own_command(tunnel, place)
+    if {"wireguard", "command"} & set(ends):
+        if tunnel.options.client or tunnel.options.server:
+            text = "are lines of OpenVPN's configuration; only vpn and openvpn read them"
+            yield place.at("options").key_mistake(text)
         return
     if tunnel.mode == "static-key":
         where = f"mode static-key (line {place.at('mode').line})"
@@ -127,6 +135,29 @@ def _tunnel(tunnel: TunnelModel, place: Located) -> Iterator[Mistake]:
         if tunnel.control not in (None, "none"):
             text = f"value {tunnel.control}: cannot be used with {where}: it has no control channel; allowed: none"
             yield place.at("control").mistake(text)
+
+
+def _own_command(tunnel: TunnelModel, place: Located) -> Iterator[Mistake]:
+    """A command goes with `program: command`, which has nothing of OpenVPN's keys."""
+    if tunnel.program.client != "command":
+        if tunnel.command is not None:
+            yield place.at("command").key_mistake("says how to start a VPN of your own; it needs `program: command`")
+        return
+    if tunnel.command is None:
+        if place.child("command") is None:  # a wrong one has been told already
+            message = "missing; how both ends are started: `command: {client: …, server: …}`"
+            where = place.at("program")
+            yield Mistake(where.source, where.line, where.column, join_path(place.path, "command"), message)
+        return
+    for key in ("mode", "transport", "cipher", "control"):
+        if key in tunnel.model_fields_set:
+            yield place.at(key).key_mistake("is the affair of the command; leave the key out")
+    for end, files in (("client", tunnel.command.files.client), ("server", tunnel.command.files.server)):
+        for name in files:
+            try:
+                words.file_name(name)
+            except ValueError as error:
+                yield place.at("command", "files", end, name).key_mistake(f"file {shown(name)}: {error}")
 
 
 def _routes(routes: list[str], place: Located) -> Iterator[Mistake]:

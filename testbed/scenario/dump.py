@@ -11,8 +11,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from testbed.scenario.bounds import OneOf
+from testbed.scenario.faults import dump_event
 from testbed.scenario.values import (
     Action,
+    Command,
     Expectation,
     LinkOptions,
     Scenario,
@@ -61,7 +63,7 @@ def _variant(variant: Variant) -> dict[str, Any]:
         "workload": [{action.verb: _action(action)} for action in variant.workload],
         "taps": [_tap(tap) for tap in variant.taps],
         "links": {f"{link.a}-{link.b}": _link(link) for link in variant.links},
-        "events": [dict(event) for event in variant.events],
+        "events": [dump_event(event) for event in variant.events],
         "dns": {"over": variant.dns.over, "server": variant.dns.server},
     }
 
@@ -73,14 +75,26 @@ def _site(site: Site) -> dict[str, Any]:
 
 def _tunnel(tunnel: TunnelSpec) -> dict[str, Any]:
     body: dict[str, Any] = {"program": {"client": tunnel.client, "server": tunnel.server}}
-    if tunnel.client != "wireguard":
+    if tunnel.command is not None:
+        body["command"] = _command(tunnel.command, tunnel.device)
+    elif tunnel.client != "wireguard":
         body |= {key: getattr(tunnel, key) for key in ("mode", "transport", "cipher", "control")}
+        body["options"] = {"client": list(tunnel.options.client), "server": list(tunnel.options.server)}
     routes = tunnel.routes if isinstance(tunnel.routes, str) else list(tunnel.routes)
     return body | {"routes": routes, "dns": tunnel.dns}
 
 
+def _command(command: Command, device: str) -> dict[str, Any]:
+    files: dict[str, dict[str, str]] = {"client": {}, "server": {}}
+    for end, name, text in command.files:
+        files[end][name] = text
+    body: dict[str, Any] = {"client": list(command.argv.client), "server": list(command.argv.server), "files": files}
+    ready = {end: said[0] for end in ("client", "server") if (said := command.ready.of(end))}
+    return body | {"ready": ready, "device": device} | ({"address": command.address} if command.address else {})
+
+
 def _action(action: Action) -> dict[str, Any]:
-    options: dict[str, Any] = {"timeout": action.timeout}
+    options: dict[str, Any] = {"timeout": action.timeout} | ({} if action.at is None else {"at": action.at})
     if action.verb == "dns":
         return {
             "name": action.target,

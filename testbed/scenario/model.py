@@ -7,24 +7,28 @@ variant after the merge; `ScenarioModel` is the file as a person writes it and e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    JsonValue,
-    WithJsonSchema,
-)
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from testbed.facts import Kind
 from testbed.scenario import bounds, words
+from testbed.scenario.fault_model import EventModel
 from testbed.scenario.lesson_model import StepModel
+from testbed.scenario.model_base import (
+    ARGV,
+    TEXT,
+    Address,
+    Argument,
+    CommandLine,
+    Duration,
+    Model,
+    OrBare,
+    Percent,
+    bare_is,
+    one_as_list,
+    word,
+)
 
 PROGRAMS = ("vpn", "openvpn", "wireguard", "command")
 CIPHERS = ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC")
@@ -32,37 +36,6 @@ Program = Literal["vpn", "openvpn", "wireguard", "command"]
 Cipher = Literal["AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC"]
 Control = Literal["none", "tls-auth", "tls-crypt", "tls-crypt-v2"]
 DnsType = Literal["A", "AAAA", "TXT", "MX", "NS", "SOA", "CNAME", "PTR", "SRV", "CAA", "HTTPS"]
-
-WRONG_WORD = "scenario"  # the error type of everything `words` refuses
-
-
-def _word(spelling: Any, *arguments: str) -> AfterValidator:
-    def check(value: Any) -> Any:
-        try:
-            return spelling(value, *arguments)
-        except ValueError as error:
-            raise PydanticCustomError(WRONG_WORD, "{reason}", {"reason": str(error)}) from None
-
-    return AfterValidator(check)
-
-
-@dataclass(eq=False)  # pydantic hashes annotations
-class _OrBare:
-    """Tells the JSON Schema that a bare value may stand for the mapping."""
-
-    bare: dict[str, Any]
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [self.bare, handler(core)]}
-
-
-def _bare_is(key: str) -> BeforeValidator:
-    """A bare value stands for a mapping with that one key."""
-    return BeforeValidator(lambda value: value if isinstance(value, dict) else {key: value})
-
-
-def _one_as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
 
 
 def _program_for_both(value: Any) -> Any:
@@ -76,35 +49,25 @@ _BOUND: dict[str, Any] = {
     ]
 }
 
-HostName = Annotated[str, _word(words.host_name)]
-Address = Annotated[str, _word(words.address)]
-Prefix = Annotated[str, _word(lambda text: text if text == "all" else words.prefix(text))]
-Duration = Annotated[
-    Any,
-    _word(words.duration),
-    WithJsonSchema({"type": ["string", "number"], "examples": ["2s", "500ms", 1.5]}),
-]
+HostName = Annotated[str, word(words.host_name)]
+Prefix = Annotated[str, word(lambda text: text if text == "all" else words.prefix(text))]
+Option = Annotated[str, word(words.option_line)]
 Transport = Literal["udp", "tcp", "dot", "doh"]
-Server = Annotated[str, _word(words.resolver)]
+Server = Annotated[str, word(words.resolver)]
 HttpVersion = Annotated[
     Literal["1.1", "2", "3"],
     BeforeValidator(words.http_version),
     WithJsonSchema({"enum": ["1.1", "2", "3", 1.1, 2, 3]}),
 ]
-Count = Annotated[Any, _word(bounds.count), WithJsonSchema(_BOUND | {"examples": [">= 2"]})]
-Leaks = Annotated[Any, _word(bounds.leaks), WithJsonSchema(_BOUND | {"examples": ["none", ">= 1"]})]
-PacketNumber = Annotated[Any, _word(bounds.packet), WithJsonSchema(_BOUND | {"examples": [">= 100", "never"]})]
-Seconds = Annotated[Any, _word(bounds.seconds), WithJsonSchema(_BOUND | {"examples": [">= 2s", "never"]})]
-Octets = Annotated[Any, _word(bounds.octets), WithJsonSchema(_BOUND | {"examples": ["<= 20 kB"]})]
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+Count = Annotated[Any, word(bounds.count), WithJsonSchema(_BOUND | {"examples": [">= 2"]})]
+Leaks = Annotated[Any, word(bounds.leaks), WithJsonSchema(_BOUND | {"examples": ["none", ">= 1"]})]
+PacketNumber = Annotated[Any, word(bounds.packet), WithJsonSchema(_BOUND | {"examples": [">= 100", "never"]})]
+Seconds = Annotated[Any, word(bounds.seconds), WithJsonSchema(_BOUND | {"examples": [">= 2s", "never"]})]
+Octets = Annotated[Any, word(bounds.octets), WithJsonSchema(_BOUND | {"examples": ["<= 20 kB"]})]
 
 
 class TopologyModel(Model):
-    name: Annotated[str, _word(words.topology)] = Field(
+    name: Annotated[str, word(words.topology)] = Field(
         description="A topology that ships (client-isp-server), or ./file.py:Class with a mininet Topo of your own."
     )
     params: dict[str, str | int | float | bool] = Field(
@@ -128,7 +91,7 @@ class LinkModel(Model):
 class SiteModel(Model):
     address: Annotated[
         list[Address],
-        BeforeValidator(_one_as_list),
+        BeforeValidator(one_as_list),
         Field(min_length=1),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
     ] = Field(description="The site's address, or a list of them (IPv4 and IPv6).")
@@ -149,11 +112,46 @@ class ProgramModel(Model):
     server: Program = Field(description="The program at the server's end.")
 
 
+def _both_ends(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"client": value, "server": value}
+
+
+class OptionsModel(Model):
+    client: list[Option] = Field(default_factory=list, description="Lines of the client's configuration.")
+    server: list[Option] = Field(default_factory=list, description="Lines of the server's configuration.")
+
+
+class FilesModel(Model):
+    client: dict[str, str] = Field(default_factory=dict, description="Files of the client, by name.")
+    server: dict[str, str] = Field(default_factory=dict, description="Files of the server, by name.")
+
+
+class ReadyModel(Model):
+    client: Annotated[str, Field(min_length=1)] | None = Field(None, description="What the client says when it is up.")
+    server: Annotated[str, Field(min_length=1)] | None = Field(None, description="What the server says when it is up.")
+
+
+class CommandModel(Model):
+    """A VPN of the user's own. `{server}`, `{client}`, `{keys}` and `{dir}` stand for what the lab knows."""
+
+    client: CommandLine = Field(description="The client's program and its arguments; no shell.")
+    server: CommandLine = Field(description="The server's program and its arguments; no shell.")
+    files: FilesModel = Field(FilesModel(), description="Files written into {dir} of each end, by end and name.")
+    ready: Annotated[ReadyModel, BeforeValidator(_both_ends), OrBare(TEXT)] = Field(
+        ReadyModel(client=None, server=None),
+        description="Words in an end's output that say it is up; one text for both, or by end.",
+    )
+    address: Address | None = Field(
+        None, description="An address inside the tunnel that answers a ping of the client's when the tunnel is up."
+    )
+    device: Annotated[str, word(words.interface)] = Field("tun0", description="The client's tunnel device.")
+
+
 class TunnelModel(Model):
     program: Annotated[
         ProgramModel,
         BeforeValidator(_program_for_both),
-        _OrBare({"enum": list(PROGRAMS)}),
+        OrBare({"enum": list(PROGRAMS)}),
     ] = Field(
         ProgramModel(client="vpn", server="vpn"),
         description="Who runs it: vpn (this project's), openvpn, wireguard, command; or {client: …, server: …}.",
@@ -170,7 +168,7 @@ class TunnelModel(Model):
     )
     routes: Annotated[
         list[Prefix],
-        BeforeValidator(_one_as_list),
+        BeforeValidator(one_as_list),
         WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "array", "items": {"type": "string"}}]}),
     ] = Field(
         ["all"],
@@ -179,6 +177,13 @@ class TunnelModel(Model):
     dns: Literal["tunnel", "isp"] = Field(
         "tunnel", description="Which resolver the client asks: the one behind the VPN, or the ISP's."
     )
+    options: Annotated[
+        OptionsModel, BeforeValidator(_both_ends), OrBare({"type": "array", "items": {"type": "string"}})
+    ] = Field(
+        OptionsModel(),
+        description="Further lines of OpenVPN's configuration, for vpn and openvpn: a list for both ends, or by end.",
+    )
+    command: CommandModel | None = Field(None, description="The programs of `program: command`.")
 
 
 class LookupModel(Model):
@@ -213,11 +218,11 @@ class FetchOptions(ActionOptions):
 
 
 class HttpOptions(FetchOptions):
-    url: Annotated[str, _word(words.url, "http")] = Field(description="The page to open, http://…")
+    url: Annotated[str, word(words.url, "http")] = Field(description="The page to open, http://…")
 
 
 class HttpsOptions(FetchOptions):
-    url: Annotated[str, _word(words.url, "https")] = Field(description="The page to open, https://…")
+    url: Annotated[str, word(words.url, "https")] = Field(description="The page to open, https://…")
 
 
 class PingOptions(ActionOptions):
@@ -228,31 +233,25 @@ class PingOptions(ActionOptions):
 
 
 class RunOptions(ActionOptions):
-    argv: list[Annotated[str, _word(words.argument)]] = Field(
-        min_length=1, description="The program and its arguments; no shell."
-    )
-
-
-_TEXT = {"type": "string"}
-_ARGV = {"type": "array", "items": _TEXT, "minItems": 1}
+    argv: list[Argument] = Field(min_length=1, description="The program and its arguments; no shell.")
 
 
 class ActionModel(Model):
     """One item of the workload: exactly one of these keys."""
 
-    dns: Annotated[DnsOptions, _bare_is("name"), _OrBare(_TEXT)] | None = Field(None, description="Look a name up.")
-    http: Annotated[HttpOptions, _bare_is("url"), _OrBare(_TEXT)] | None = Field(None, description="Open a page.")
-    https: Annotated[HttpsOptions, _bare_is("url"), _OrBare(_TEXT)] | None = Field(None, description="Open a page.")
-    ping: Annotated[PingOptions, _bare_is("host"), _OrBare(_TEXT)] | None = Field(None, description="Ping a site.")
-    run: Annotated[RunOptions, _bare_is("argv"), _OrBare(_ARGV)] | None = Field(
+    dns: Annotated[DnsOptions, bare_is("name"), OrBare(TEXT)] | None = Field(None, description="Look a name up.")
+    http: Annotated[HttpOptions, bare_is("url"), OrBare(TEXT)] | None = Field(None, description="Open a page.")
+    https: Annotated[HttpsOptions, bare_is("url"), OrBare(TEXT)] | None = Field(None, description="Open a page.")
+    ping: Annotated[PingOptions, bare_is("host"), OrBare(TEXT)] | None = Field(None, description="Ping a site.")
+    run: Annotated[RunOptions, bare_is("argv"), OrBare(ARGV)] | None = Field(
         None, description="Run any program in the client's node."
     )
 
 
 class TapModel(Model):
-    name: Annotated[str, _word(words.tap_name)] = Field(description="The observer's name; also names the capture file.")
+    name: Annotated[str, word(words.tap_name)] = Field(description="The observer's name; also names the capture file.")
     node: str = Field(description="The node that listens.")
-    interface: Annotated[str, _word(words.interface)] | None = Field(
+    interface: Annotated[str, word(words.interface)] | None = Field(
         None, description="At which of its interfaces; default: the one towards the client."
     )
     ring_octets: Annotated[int, Field(ge=1, le=1 << 30)] | None = Field(
@@ -270,7 +269,7 @@ def _tap_from_name(value: Any) -> Any:
 Tap = Annotated[
     TapModel,
     BeforeValidator(_tap_from_name),
-    _OrBare(_TEXT),
+    OrBare(TEXT),
 ]
 
 
@@ -286,8 +285,8 @@ class SelectorModel(Model):
 
 Selector = Annotated[
     SelectorModel,
-    _bare_is("kind"),
-    _OrBare({"enum": [kind.value for kind in Kind]}),
+    bare_is("kind"),
+    OrBare({"enum": [kind.value for kind in Kind]}),
 ]
 
 
@@ -314,9 +313,9 @@ class ExpectModel(Model):
     client_address: (
         Annotated[
             list[Address],
-            BeforeValidator(_one_as_list),
+            BeforeValidator(one_as_list),
             Field(min_length=1),
-            WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
+            WithJsonSchema({"anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1}]}),
         ]
         | None
     ) = Field(
@@ -330,8 +329,8 @@ class VariantModel(Model):
     title: str | None = Field(None, min_length=1, description="One line for people.")
     topology: Annotated[
         TopologyModel,
-        _bare_is("name"),
-        _OrBare(_TEXT),
+        bare_is("name"),
+        OrBare(TEXT),
     ] = Field(TopologyModel(name="client-isp-server"), description="The network to build.")
     sites: dict[str, SiteModel] = Field(default_factory=dict, description="The lab's Internet, by host name.")
     tunnel: TunnelModel | None = Field(None, description="The tunnel; null = none.")
@@ -340,8 +339,10 @@ class VariantModel(Model):
         [TapModel.model_validate({"name": "isp", "node": "isp"})], description="Who listens, and where."
     )
     links: dict[str, LinkModel] = Field(default_factory=dict, description="Changes to links, such as client-isp.")
-    events: list[dict[str, JsonValue]] = Field(default_factory=list, description="Faults on a timeline.")
-    dns: Annotated[LookupModel, _bare_is("over"), _OrBare({"enum": ["udp", "tcp", "dot", "doh"]})] = Field(
+    events: list[EventModel] = Field(
+        default_factory=list, description="Faults on a timeline that begins with the workload: kill, start, link, run."
+    )
+    dns: Annotated[LookupModel, bare_is("over"), OrBare({"enum": ["udp", "tcp", "dot", "doh"]})] = Field(
         LookupModel(over="udp", server=None), description="How the client asks for names."
     )
 

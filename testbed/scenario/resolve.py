@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from testbed.scenario.bounds import Bound, OneOf
 from testbed.scenario.check import action_id
+from testbed.scenario.faults import resolve_event
 from testbed.scenario.model import (
     ActionModel,
+    CommandModel,
     DnsOptions,
     ExpectModel,
     FetchOptions,
@@ -23,9 +25,11 @@ from testbed.scenario.values import (
     ALL_ROUTES,
     MEASURES,
     Action,
+    Command,
     Expectation,
     LinkOptions,
     Lookup,
+    PerEnd,
     Relation,
     Selector,
     Site,
@@ -36,6 +40,7 @@ from testbed.scenario.values import (
 )
 from testbed.scenario.words import url_host
 
+WIREGUARD_DEVICE = "wg0"
 # mode -> (cipher, control) where the file names none
 MODE_DEFAULTS = {"tls": ("AES-256-GCM", "tls-crypt"), "static-key": ("AES-256-CBC", "none")}
 
@@ -63,11 +68,11 @@ def resolve_variant(name: str, model: VariantModel, directory: Path) -> Variant:
         title=model.title or name,
         topology=resolve_topology(model, directory),
         sites=sites,
-        tunnel=_tunnel(model.tunnel) if model.tunnel is not None else None,
+        tunnel=_tunnel(model.tunnel, directory) if model.tunnel is not None else None,
         workload=tuple(_action(index, item, sites, lookup) for index, item in enumerate(model.workload)),
         taps=tuple(TapSpec(t.name, t.node, t.interface, t.ring_octets, t.snap_octets) for t in model.taps),
         links=tuple(_link(ends, link) for ends, link in model.links.items()),
-        events=tuple(model.events),
+        events=tuple(resolve_event(event) for event in model.events),
         dns=lookup,
     )
 
@@ -78,25 +83,42 @@ def resolve_topology(model: VariantModel, directory: Path) -> TopologyRef:
     return TopologyRef(name, dict(model.topology.params))
 
 
-def _tunnel(model: TunnelModel) -> TunnelSpec:
-    cipher, control = MODE_DEFAULTS[model.mode]
+def _tunnel(model: TunnelModel, directory: Path) -> TunnelSpec:
     routes: Literal["all"] | tuple[str, ...] = ALL_ROUTES if model.routes == [ALL_ROUTES] else tuple(model.routes)
+    program = model.program.client
+    ends: dict[str, Any] = {"client": program, "server": model.program.server, "routes": routes, "dns": model.dns}
+    if program == "wireguard":
+        fixed: dict[str, Any] = {"mode": program, "transport": "udp", "cipher": "CHACHA20-POLY1305", "control": "none"}
+        return TunnelSpec(**ends, **fixed, device=WIREGUARD_DEVICE)
+    if program == "command" and model.command is not None:
+        unknown: dict[str, Any] = {"mode": program, "transport": "", "cipher": "", "control": ""}
+        return TunnelSpec(**ends, **unknown, device=model.command.device, command=_command(model.command, directory))
+    cipher, control = MODE_DEFAULTS[model.mode]
     return TunnelSpec(
-        client=model.program.client,
-        server=model.program.server,
+        **ends,
         mode=model.mode,
         transport=model.transport,
         cipher=model.cipher or cipher,
         control=model.control or control,
-        routes=routes,
-        dns=model.dns,
+        options=PerEnd(tuple(model.options.client), tuple(model.options.server)),
+    )
+
+
+def _command(model: CommandModel, directory: Path) -> Command:
+    files = {"client": model.files.client, "server": model.files.server}
+    return Command(
+        argv=PerEnd(tuple(model.client), tuple(model.server)),
+        files=tuple((end, name, text) for end, named in files.items() for name, text in named.items()),
+        ready=PerEnd(*((said,) if said else () for said in (model.ready.client, model.ready.server))),
+        address=model.address,
+        folder=str(directory.resolve()),
     )
 
 
 def _action(index: int, item: ActionModel, sites: dict[str, Site], lookup: Lookup) -> Action:
     verb = next(verb for verb in ActionModel.model_fields if getattr(item, verb) is not None)
     options = getattr(item, verb)
-    common: dict[str, Any] = {"id": action_id(index, verb), "verb": verb, "timeout": options.timeout}
+    common: dict[str, Any] = {"id": action_id(index, verb), "verb": verb, "timeout": options.timeout, "at": options.at}
     if item.dns is not None:
         site, asked = _site_of(item.dns.name, sites), lookup_of(item.dns, lookup)
         common |= {"over": asked.over, "server": asked.server}

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from testbed.scenario.errors import Mistake, nearest, one_of
-from testbed.scenario.model import WRONG_WORD
+from testbed.scenario.model_base import WRONG_WORD
 from testbed.scenario.tree import Located, join_path, kind_name
 
 M = TypeVar("M", bound=BaseModel)

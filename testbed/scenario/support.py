@@ -13,15 +13,13 @@ from testbed.scenario.model import VariantModel
 from testbed.scenario.tree import Located
 
 SUPPORTED: dict[str, tuple[str, ...]] = {
-    "tunnel.program": ("vpn", "openvpn"),
+    "tunnel.program": ("vpn", "openvpn", "wireguard", "command"),
     "tunnel.mode": ("tls", "static-key"),
     "tunnel.transport": ("udp", "tcp"),
     "tunnel.cipher": ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CBC"),
     "tunnel.control": ("none", "tls-auth", "tls-crypt", "tls-crypt-v2"),
     "site": ("http", "https", "http3", "dns", "dot", "doh"),
     "link": ("bw", "delay", "jitter", "loss", "duplicate", "reorder", "mtu", "max_queue_size"),
-    "action": ("timeout",),  # when an action runs: "timeout", "at"
-    "events": (),
 }
 
 
@@ -35,14 +33,6 @@ def unsupported(model: VariantModel, tree: Located) -> Iterator[Mistake]:
     for name, link in model.links.items():
         for option in sorted(link.model_fields_set - set(SUPPORTED["link"])):
             yield tree.at("links", name, option).key_mistake("links cannot be changed yet by this version")
-    if model.events and not SUPPORTED["events"]:
-        yield tree.at("events").mistake("events are not possible yet in this version; leave the list empty")
-    for index, action in enumerate(model.workload):
-        for verb in action.model_fields_set:
-            options = getattr(action, verb)
-            if options is not None and options.at is not None and "at" not in SUPPORTED["action"]:
-                message = "actions run one after the other in this version; leave `at` out"
-                yield tree.at("workload", index, verb, "at").key_mistake(message)
 
 
 def _tunnel(model: VariantModel, tree: Located) -> Iterator[Mistake]:

@@ -6,7 +6,6 @@ every value has been checked. The values know nothing of YAML, files or pydantic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
@@ -101,6 +100,51 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class PerEnd:
+    """Something that each end of a tunnel has: lines of configuration, words of a command line, what it says."""
+
+    client: tuple[str, ...] = ()
+    server: tuple[str, ...] = ()
+
+    def of(self, role: str) -> tuple[str, ...]:
+        return self.client if role == "client" else self.server
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A VPN of the user's own, as command lines.
+
+    Shape: `files` are (end, name, text); `ready` has one text per end or none; `address` answers inside the tunnel;
+        `folder` is the scenario file's, where the programs run
+    """
+
+    argv: PerEnd
+    files: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)  # there may be keys in them
+    ready: PerEnd = PerEnd()
+    address: str | None = None
+    folder: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happens while the client works.
+
+    Shape: `verb` is kill, start, link or run; `target` the end, the link or the command line it concerns. A link is as
+        planned but for `link`, or carries nothing if it is `down`.
+    Units: `at` in seconds after the start of the workload
+    """
+
+    at: float
+    verb: str
+    target: str
+    signal: str = "KILL"
+    node: str = "client"
+    argv: tuple[str, ...] = ()
+    link: LinkOptions | None = None
+    down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelSpec:
     """The tunnel of a variant: who runs at each end and how they are set up.
 
@@ -109,12 +153,15 @@ class TunnelSpec:
 
     client: str  # vpn | openvpn | wireguard | command
     server: str
-    mode: str  # tls | static-key
-    transport: str  # udp | tcp
+    mode: str  # tls | static-key | wireguard | command
+    transport: str  # udp | tcp; of a command empty, as cipher and control: nobody knows
     cipher: str
     control: str  # none | tls-auth | tls-crypt | tls-crypt-v2
     routes: Literal["all"] | tuple[str, ...]
     dns: str  # tunnel | isp
+    device: str = "tun0"  # the client's
+    options: PerEnd = PerEnd()  # further lines of OpenVPN's configuration
+    command: Command | None = None
 
     @property
     def prefixes(self) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -163,6 +210,7 @@ class Action:
     version: str = "1.1"  # http, https: 1.1 | 2 | 3
     over: str = "udp"  # dns, http, https, ping: how names are asked for, see Lookup
     server: str | None = None
+    at: float | None = None  # when it starts, in seconds after the start of the workload; None: after the one before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +272,7 @@ class Variant:
     workload: tuple[Action, ...]
     taps: tuple[TapSpec, ...]
     links: tuple[LinkOptions, ...] = ()
-    events: tuple[Mapping[str, object], ...] = ()
+    events: tuple[Event, ...] = ()
     dns: Lookup = Lookup()
 
 

@@ -15,6 +15,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s|min|h)?")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, None: 1.0, "min": 60.0, "h": 3600.0}
 _TAP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TOPOLOGY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*|.+\.py:[A-Za-z_]\w*")
 
@@ -164,6 +165,20 @@ def argument(text: str) -> str:
     """One argument of a program."""
     if "\0" in text:
         raise ValueError("must be without the character of code 0, which ends an argument")
+    return text
+
+
+def option_line(text: str) -> str:
+    """One line of a VPN's configuration."""
+    if not text.strip() or any(ord(character) < 32 and character != "\t" for character in text):
+        raise ValueError("must be one line of configuration, such as `persist-tun`")
+    return text.strip()
+
+
+def file_name(text: str) -> str:
+    """A file in a directory of its own."""
+    if not _FILE_NAME.fullmatch(text):
+        raise ValueError("must be the name of a file: letters, digits, -, _ and dots, not starting with a dot")
     return text
 
 

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.scenario.values import TunnelSpec
+from testbed.tunnels.wireguard import PACKAGES as WIREGUARD_PACKAGES
+
 READY = "Initialization Sequence Completed"
 READY_WITH_ERRORS = "Initialization Sequence Completed With Errors"
 _RESOLV_CONF_SCRIPT = Path(__file__).with_name("resolv-conf.sh")
@@ -50,10 +53,31 @@ PROGRAMS: Mapping[str, Program] = {
 }
 
 
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+# program -> Debian's and Ubuntu's package, where the names differ
+_PACKAGES = {"wg": "wireguard-tools", "ip": "iproute2", "tincd": "tinc", "nft": "nftables", "ping": "iputils-ping"}
+
+
+def find_program(name: str) -> str | None:
+    """Its path, also where an ordinary user's PATH does not look."""
+    return shutil.which(name) or shutil.which(name, path=_SBIN)
+
+
+def needed_programs(tunnel: TunnelSpec) -> list[str]:
+    """The programs of the host that a tunnel is run by."""
+    if tunnel.command is not None:
+        folder = Path(tunnel.command.folder)
+        named = (tunnel.command.argv.client[0], tunnel.command.argv.server[0])
+        return sorted({str(folder / name) if "/" in name else name for name in named})
+    if tunnel.client == "wireguard":
+        return sorted(WIREGUARD_PACKAGES)
+    return sorted({PROGRAMS[end].argv[0] for end in (tunnel.client, tunnel.server)})
+
+
 def missing_program(name: str) -> str | None:
-    """The command that installs a program that is not here, or None if it is here."""
-    program = PROGRAMS[name]
-    path = "/usr/sbin:/sbin:/usr/local/sbin"
-    if shutil.which(program.argv[0]) or shutil.which(program.argv[0], path=path):
+    """What to do about a program that is not here, or None if it is here. Shape: a name, or a path."""
+    if find_program(name):
         return None
-    return f"sudo apt-get install {program.argv[0]}"
+    if "/" in name:
+        return f"build it, or correct the path; there is no program at {name}"
+    return f"sudo apt-get install {_PACKAGES.get(name, name)}"

@@ -1,11 +1,13 @@
 """Starts the two ends of a tunnel in their nodes, waits until both say they are up, and ends them cleanly.
 
-Keys are made for this run alone, in the bubble's own tmpfs, and vanish with it. Each end's output goes to a log file in
-the run directory, which is also where readiness is read from: the programs need no special interface.
+What is started is an `EndPlan` (`plans`); this module knows no program. Each end's output goes to a log file in the run
+directory, which is also where readiness is read from: the programs need no special interface. While the client works
+an end may be sent a signal, and be started again once it has ended (`signal`, `start`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,52 +18,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed.tunnels.openvpn_config import TunnelSettings, client_config, server_config
-from testbed.tunnels.programs import PROGRAMS, READY, READY_WITH_ERRORS
+from testbed.tunnels.answer import answers
+from testbed.tunnels.openvpn_config import TunnelSettings
 
 if TYPE_CHECKING:
     from testbed.lab.node import Node
+    from testbed.tunnels.plans import EndPlan, TunnelPlan
 
 READY_TIMEOUT = 20.0
 EXIT_TIMEOUT = 5.0
 POLL_INTERVAL = 0.005  # how often a log is looked at while its program starts
+TO_ITSELF = ("HUP", "USR1", "USR2", "INT")  # signals that mean something to a program, and would kill its helpers
 
 
 class TunnelFailed(Exception):
     """An end of the tunnel ended or did not come up; says which, its exit code and its last lines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """The nodes and programs of a tunnel's two ends, and where their logs go (open directory descriptor)."""
-
-    client: Node
-    server: Node
-    client_program: str
-    server_program: str
-    work_dir: Path
-    log_dir_fd: int
-
-
 @dataclass(slots=True)
-class End:
-    """One running end."""
+class RunningEnd:
+    """One running end. `told` is the signal it was last sent on purpose, after which it may end as it likes."""
 
-    role: str
-    program: str
-    argv: list[str]
+    plan: EndPlan
     process: subprocess.Popen[bytes]
     log_fd: int
     started_at: float
     ready_after: float | None = None
+    told: str = ""
 
     def log_text(self) -> str:
         size = os.fstat(self.log_fd).st_size
         return os.pread(self.log_fd, size, 0).decode("utf-8", "replace")
 
+    def is_ready(self) -> bool:
+        """Whether the end is up, as far as its plan knows a way to tell."""
+        plan = self.plan
+        if plan.ready and plan.ready not in self.log_text():
+            return False
+        if plan.device and not _has_address(plan.node, plan.device):
+            return False
+        return not (plan.answering and not answers(plan.node, plan.device, plan.answering))
+
     def failure(self, what: str) -> TunnelFailed:
         last = "\n".join(f"    {line}" for line in self.log_text().splitlines()[-8:])
-        return TunnelFailed(f"the VPN {self.role} ({self.program}) {what}; its last lines:\n{last or '    (none)'}")
+        return TunnelFailed(
+            f"the VPN {self.plan.role} ({self.plan.program}) {what}; its last lines:\n{last or '    (none)'}"
+        )
 
 
 class KeyMaker:
@@ -85,78 +87,111 @@ class KeyMaker:
 class Tunnel:
     """A tunnel with both ends up."""
 
-    def __init__(self, settings: TunnelSettings, ends: Ends, environment: dict[str, str]) -> None:
-        self._settings = settings
+    def __init__(self, plan: TunnelPlan, log_dir_fd: int, environment: dict[str, str]) -> None:
+        self._plan = plan
         self._environment = environment
-        self._ends = ends
-        # One end's TLS secrets are enough: the client's, or where its program writes none, the server's.
-        self.keylog = ends.work_dir / "tunnel.keylog"
-        able = [end for end in ("client", "server") if PROGRAMS[_program(ends, end)].keylog_option]
-        self._logs_keys = able[0] if able and settings.mode == "tls" else ""
-        self._running: list[End] = []
+        self._log_dir_fd = log_dir_fd
+        self.keylog = plan.keylog
+        self._running: dict[str, RunningEnd] = {}
+        self._starts: dict[str, int] = {}
         try:
-            self.server = self._start("server", ends.server, ends.server_program, server_config(settings))
-            if settings.mode == "tls":
+            self.server = self.start("server")
+            if plan.server_first:
                 # A first packet that finds no server is sent again only after two seconds.
                 self._await_ready(self.server)
-            self.client = self._start("client", ends.client, ends.client_program, client_config(settings))
+            self.client = self.start("client")
             self._await_ready(self.client)
             self._await_ready(self.server)
         except BaseException:
             self.close()
             raise
 
+    def start(self, role: str) -> RunningEnd:
+        """Start an end, which may have ended before. Errors: TunnelFailed if it runs still, or cannot be started."""
+        former = self._running.get(role)
+        if former is not None:
+            if former.process.poll() is None:
+                raise TunnelFailed(f"the VPN {role} runs still; it must end before it can be started again")
+            _end(former)
+        plan = self._plan.end(role)
+        count = self._starts[role] = self._starts.get(role, 0) + 1
+        flags = os.O_CREAT | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
+        name = f"vpn-{role}.log" if count == 1 else f"vpn-{role}-{count}.log"
+        log_fd = os.open(name, flags, 0o644, dir_fd=self._log_dir_fd)
+        try:
+            process = plan.node.spawn(
+                plan.argv, env=self._environment, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd=plan.cwd
+            )
+        except OSError as error:
+            os.close(log_fd)
+            raise TunnelFailed(f"the VPN {role} cannot be started: {plan.argv[0]}: {error.strerror}") from None
+        self._running[role] = RunningEnd(plan, process, log_fd, time.monotonic())
+        return self._running[role]
+
+    def signal(self, role: str, name: str) -> None:
+        """Send an end the signal SIG<name>: its helpers too, unless it is one that only means something to itself.
+
+        Errors: TunnelFailed if the end does not run
+        """
+        end = self._running[role]
+        if end.process.poll() is not None:
+            raise TunnelFailed(f"the VPN {role} does not run: it ended with code {end.process.returncode}")
+        end.told = name
+        number = signal.Signals[f"SIG{name}"]
+        if name in TO_ITSELF:
+            end.process.send_signal(number)
+        else:
+            os.killpg(end.process.pid, number)
+
     def close(self) -> list[str]:
         """Ends the client, then the server; returns what did not end as it should, in words."""
-        return [complaint for end in reversed(self._running) if (complaint := _end(end))]
-
-    def _start(self, role: str, node: Node, program_name: str, config: str) -> End:
-        program = PROGRAMS[program_name]
-        path = self._ends.work_dir / f"{role}.conf"
-        path.write_text(config)
-        flags = os.O_CREAT | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
-        log_fd = os.open(f"vpn-{role}.log", flags, 0o644, dir_fd=self._ends.log_dir_fd)
-        keylog = str(self.keylog) if role == self._logs_keys else None
-        argv = program.command(str(path), client=role == "client", keylog=keylog)
-        process = node.spawn(
-            argv, env=self._environment, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/"
-        )
-        end = End(role, program_name, argv, process, log_fd, time.monotonic())
-        self._running.append(end)
-        return end
+        ends = [self._running[role] for role in ("client", "server") if role in self._running]
+        return [complaint for end in ends if (complaint := _end(end))]
 
     @staticmethod
-    def _await_ready(end: End) -> None:
+    def _await_ready(end: RunningEnd) -> None:
+        if end.ready_after is not None:
+            return
         pidfd = os.pidfd_open(end.process.pid)
         try:
-            while READY not in (said := end.log_text()):
+            while not end.is_ready():
                 if select.select([pidfd], [], [], POLL_INTERVAL)[0]:
                     raise end.failure(f"ended with code {end.process.wait()} before it was up")
                 if time.monotonic() - end.started_at > READY_TIMEOUT:
                     raise end.failure(f"was not up after {READY_TIMEOUT:.0f} s")
         finally:
             os.close(pidfd)
-        if READY_WITH_ERRORS in said:
+        if end.plan.incomplete and end.plan.incomplete in end.log_text():
             raise end.failure("came up, but could not set all of its addresses and routes")
-        end.ready_after = end.ready_after or time.monotonic() - end.started_at
+        end.ready_after = time.monotonic() - end.started_at
 
 
-def _program(ends: Ends, role: str) -> str:
-    return ends.client_program if role == "client" else ends.server_program
+def _has_address(node: Node, device: str) -> bool:
+    return any(interface["name"] == device and interface["addresses"] for interface in node.interfaces())
 
 
-def _end(end: End) -> str | None:
+def _end(end: RunningEnd) -> str | None:
+    """End it, whatever state it is in, and say what was wrong with that; what it was sent on purpose is not."""
     early = end.process.poll()
     if early is None:
+        if end.told == "STOP":
+            os.killpg(end.process.pid, signal.SIGCONT)
         end.process.send_signal(signal.SIGTERM)
+    name = f"the VPN {end.plan.role} ({end.plan.program})"
     try:
         code = end.process.wait(EXIT_TIMEOUT)
     except subprocess.TimeoutExpired:
-        end.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(end.process.pid, signal.SIGKILL)
         end.process.wait()
-        return f"the VPN {end.role} ({end.program}) did not end within {EXIT_TIMEOUT:.0f} s of SIGTERM and was killed"
+        return f"{name} did not end within {EXIT_TIMEOUT:.0f} s of SIGTERM and was killed"
     finally:
         os.close(end.log_fd)
+    if early is not None and end.told:
+        return None
     if early is not None:
-        return f"the VPN {end.role} ({end.program}) ended by itself during the run, with code {code}"
-    return None if code == 0 else f"the VPN {end.role} ({end.program}) ended with code {code}"
+        return f"{name} ended by itself during the run, with code {code}"
+    return None if code == 0 or (end.plan.any_code and code == -signal.SIGTERM) else f"{name} ended with code {code}"
+
+
+__all__ = ["KeyMaker", "RunningEnd", "Tunnel", "TunnelFailed", "TunnelSettings"]

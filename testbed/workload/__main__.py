@@ -34,16 +34,27 @@ class Workload:
     contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)  # by the protocol that ALPN offers
 
     def perform(self) -> None:
-        before, started_at = LinkCounters.read(), time.monotonic()
-        for group, members in itertools.groupby(self.request.actions, key=lambda action: action.group):
+        tunnel = self.request.tunnel_device
+        before, started_at = LinkCounters.read(tunnel), time.monotonic()
+        self._tell({"event": "began", "time": time.time()})
+        first, *others = chains(self.request.actions)
+        threads = [threading.Thread(target=self._perform_in_order, args=(chain, started_at)) for chain in others]
+        for thread in threads:
+            thread.start()
+        self._perform_in_order(first, started_at)
+        for thread in threads:
+            thread.join()
+        lasted_s = time.monotonic() - started_at
+        facts = session_facts(before, LinkCounters.read(tunnel), lasted_s, len(self.request.actions))
+        self._tell({"event": "done", "facts": _as_values(facts)})
+
+    def _perform_in_order(self, actions: Iterable[Action], started_at: float) -> None:
+        for group, members in itertools.groupby(actions, key=lambda action: action.group):
             if group is None:
                 for action in members:
                     self._perform_action(action, started_at)
             else:
                 self._perform_together(list(members), started_at)
-        lasted_s = time.monotonic() - started_at
-        facts = session_facts(before, LinkCounters.read(), lasted_s, len(self.request.actions))
-        self._tell({"event": "done", "facts": _as_values(facts)})
 
     def _perform_together(self, actions: list[Action], started_at: float) -> None:
         threads = [threading.Thread(target=self._perform_action, args=(action, started_at)) for action in actions]
@@ -78,6 +89,19 @@ class Workload:
     def _tell(self, line: dict[str, Any]) -> None:
         with self.telling:
             print(json.dumps(line), flush=True)
+
+
+def chains(actions: Iterable[Action]) -> list[list[Action]]:
+    """The actions that run one after the other; each that has a time of its own begins another such list.
+
+    Shape: the first list holds what comes before the first such action, and may be empty
+    """
+    found: list[list[Action]] = [[]]
+    for action in actions:
+        if action.at is not None:
+            found.append([])
+        found[-1].append(action)
+    return found
 
 
 def _try(attempt: Attempt) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """What the workload process is asked to do: frozen values, and the JSON on its stdin and stdout.
 
 One JSON object on stdin, then end of file. The keys of an action are those of `testbed.scenario.Action` (its `asdict`
-is accepted as it is), plus `at` and `group`:
+is accepted as it is), plus `group`:
 
     {"variant": "with", "secret": "00112233445566778899aabbccddeeff",      128 bits; canaries are derived from it
      "actions": [{"id": "1-dns", "verb": "dns", "target": "www.example.com", "site": "www.example.com", "types": ["A"],
@@ -17,10 +17,12 @@ is accepted as it is), plus `at` and `group`:
 
 `over` (udp, tcp, dot, doh) and `server` say how the action's names are asked for: by default through the system's own
 lookup (`dns`: by its first name server). A server is a name, an address, or `address#name`. All keys but `variant`,
-`secret` and `actions` may be missing. Actions run in order; `at` (seconds after the start) makes one wait; neighbours
-with the same `group` number run in parallel. `{canary}` in a target, header, body or argument becomes a token. On
-stdout, one JSON object per line, flushed:
+`secret` and `actions` may be missing. Actions run in order, each after the one before it; one with `at` (seconds after
+the start) begins then, whatever else still runs, and the next ones follow it. Neighbours with the same `group` number
+run in parallel. `{canary}` in a target, header, body or argument becomes a token. `tunnel_device` is not counted among
+the client's links. On stdout, one JSON object per line, flushed:
 
+    {"event": "began", "time": 1700000000.0}                                 the start that `at` counts from
     {"event": "start", "id": "1-dns", "time": 1700000000.1}
     {"event": "end", "id": "1-dns", "record": {ActionRecord}, "facts": [{Fact}], "output": "what a run printed"}
     {"event": "done", "facts": [volume and timing of the whole workload, action "session"]}
@@ -84,6 +86,7 @@ class WorkloadRequest:
     ca_certificate: str | None = None
     ca_bundle: str | None = None
     keylog: str | None = None
+    tunnel_device: str = ""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> WorkloadRequest:
@@ -115,7 +118,7 @@ def _check_keys(untrusted: Any, wanted: type[WorkloadRequest] | type[Action], pa
 
 
 _TEXTS = ("id", "verb", "target", "family", "method")
-_NUMBERS = ("interval", "timeout")
+_NUMBERS = ("interval", "timeout", "at")
 
 
 def _parse_action(untrusted: Any, number: int) -> Action:
@@ -127,6 +130,8 @@ def _parse_action(untrusted: Any, number: int) -> Action:
             raise RequestError(f"{path}.{key}: must be text")
     for key in _NUMBERS:
         value = values.get(key, 1.0)
+        if key == "at" and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 3600:
             raise RequestError(f"{path}.{key}: must be a number of seconds up to 3600")
     for key in ("types", "argv"):

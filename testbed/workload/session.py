@@ -26,20 +26,20 @@ class LinkCounters:
     sent_packets: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> LinkCounters:
-        """Shape: the text of /proc/net/dev: two header lines, then `name: ` and 16 numbers."""
+    def parse(cls, text: str, tunnel: str = "") -> LinkCounters:
+        """Shape: the text of /proc/net/dev: two header lines, then `name: ` and 16 numbers; `tunnel` is a device."""
         sums = [0, 0, 0, 0]
         for line in text.splitlines()[2:]:
             name, _, numbers = line.partition(":")
-            if name.strip() != "lo" and not name.strip().startswith(TUNNEL_DEVICES):
+            if name.strip() not in ("lo", tunnel) and not name.strip().startswith(TUNNEL_DEVICES):
                 values = [int(number) for number in numbers.split()]
                 for place, column in enumerate((0, 1, 8, 9)):
                     sums[place] += values[column]
         return cls(*sums)
 
     @classmethod
-    def read(cls) -> LinkCounters:
-        return cls.parse(COUNTERS.read_text())
+    def read(cls, tunnel: str = "") -> LinkCounters:
+        return cls.parse(COUNTERS.read_text(), tunnel)
 
 
 def session_facts(before: LinkCounters, after: LinkCounters, lasted_s: float, actions: int) -> tuple[Fact, ...]:

@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from testbed.bench.command import BadOrder, order
-from testbed.bench.contenders import CONTENDERS, Keys, in_directory, own_contender
+from testbed.bench.contenders import CONTENDERS, Keys, own_contender
+from testbed.tunnels.ends import in_directory
 from testbed.bench.model import MEASURES, BenchResult, Cell, Samples, percentile
 from testbed.bench.plot import bench_plot
 from testbed.bench.run import Order, missing_packages

@@ -119,8 +119,8 @@ def test_a_file_without_variants_is_one_variant() -> None:
         ("with: {}", "with: {taps: [{name: x, node: ipx}]}", "ipx", "variants.with.taps[0].node", "did you mean isp?"),
         ("with: {}", "with: {taps: [isp,isp]}", "isp]}", "variants.with.taps[1]", "another tap has this name"),
         ("with: {}", "with: {taps: [client-tun]}", "client-tun", "variants.with.taps[0]", "taken by the control tap"),
-        ("with: {}", "with: {events: [{at: 2s}]}", "[{at: 2s", "variants.with.events", "not possible yet"),
-        ("with: {}", "with: {tunnel: {program: command}}", "command", "variants.with.tunnel.program", "cannot run it"),
+        ("with: {}", "with: {events: [{at: 2s}]}", "{at: 2s", "variants.with.events[0]", "exactly one of kill, start"),
+        ("with: {}", "with: {tunnel: {program: command}}", "command", "tunnel.command", "missing; how both ends"),
     ],
 )
 def test_a_mistake_names_place_key_and_remedy(old: str, new: str, at: str, path: str, words: str) -> None:

@@ -1,0 +1,162 @@
+"""Does what a scenario's `events` say, while the workload runs, and records when it really happened.
+
+The conductor waits for the workload's words with `next_line`, which does what falls due in between: one thread, so that
+events happen in order and between two words. An event that fails stops nothing; it is told with the run's warnings. So
+is one that did not happen because the workload had ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from testbed.children import Child, child_environment
+from testbed.lab.build import Lab
+from testbed.lab.errors import LabBuildError
+from testbed.lab.impair.model import Impairment
+from testbed.scenario.faults import event_in_words
+from testbed.scenario.values import Event, LinkOptions
+from testbed.tunnels.start import Tunnel, TunnelFailed
+
+_MBIT, _PERCENT = 1e6, 100.0
+_END_PATIENCE_S = 2.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An event and what became of it. Units: `time` in Unix seconds, None until it happens."""
+
+    event: Event
+    time: float | None = None
+    error: str = ""
+    process: subprocess.Popen[bytes] | None = None
+
+
+class Timeline:
+    """The events of one variant."""
+
+    def __init__(
+        self, events: Sequence[Event], lab: Lab, tunnel: Tunnel | None, log_dir_fd: int, tell: Callable[[str], None]
+    ) -> None:
+        self._entries = [_Entry(event) for event in sorted(events, key=lambda event: event.at)]
+        self._lab = lab
+        self._tunnel = tunnel
+        self._log_dir_fd = log_dir_fd
+        self._tell = tell
+        self._began_at: float | None = None  # Unix seconds
+
+    def begin(self, at: float) -> None:
+        """The workload began at this Unix time."""
+        self._began_at = at
+
+    def next_line(self, child: Child, silence: float) -> dict[str, Any] | None:
+        """The workload's next line, as `Child.read_line`; events that fall due until then happen meanwhile."""
+        give_up_at = time.monotonic() + silence
+        while True:
+            self._do_due()
+            wait = give_up_at - time.monotonic()
+            next_one = next((entry for entry in self._entries if entry.time is None), None)
+            if next_one is None or self._began_at is None:
+                return child.read_line(wait)
+            if child.has_line(min(wait, self._began_at + next_one.event.at - time.time())):
+                return child.read_line(wait)
+            if wait <= 0:
+                return child.read_line(0)
+
+    def close(self) -> list[dict[str, Any]]:
+        """End what events started; returns what the result says of each: {at, time, words, ok, error}."""
+        for number, entry in enumerate(self._entries):
+            if entry.process is not None:
+                entry.error = entry.error or _ended(entry.process, f"see logs/event-{number + 1}.log")
+            if entry.time is None:
+                entry.error = "did not happen: the workload ended before its time"
+        return [
+            {
+                "at": entry.event.at,
+                "time": entry.time,
+                "words": event_in_words(entry.event),
+                "ok": not entry.error,
+                "error": entry.error,
+            }
+            for entry in self._entries
+        ]
+
+    def _do_due(self) -> None:
+        for number, entry in enumerate(self._entries):
+            if self._began_at is None or entry.time is not None or entry.event.at > time.time() - self._began_at:
+                continue
+            entry.time = time.time()
+            self._tell(event_in_words(entry.event))
+            try:
+                self._do(number, entry)
+            except (TunnelFailed, LabBuildError, KeyError, ValueError, OSError) as error:
+                entry.error = str(error)
+
+    def _do(self, number: int, entry: _Entry) -> None:
+        event = entry.event
+        if event.verb == "link":
+            entry.time = self._set_link(event)
+        elif event.verb == "run":
+            entry.process = self._run(number, event)
+        elif self._tunnel is None:
+            raise ValueError("there is no tunnel")
+        elif event.verb == "kill":
+            self._tunnel.signal(event.target.removeprefix("vpn-"), event.signal)
+        else:
+            self._tunnel.start(event.target.removeprefix("vpn-"))
+
+    def _set_link(self, event: Event) -> float:
+        """Have the link as it was planned but for the event's options; returns the Unix time of the change."""
+        if event.link is None:
+            raise ValueError("names no link")
+        for link in self._lab.plan.links:
+            there = f"{link.node1}-{link.node2}" == event.target
+            if link.impairments is None or not (there or f"{link.node2}-{link.node1}" == event.target):
+                continue
+            first, second = (_changed(planned, event.link, event.down) for planned in link.impairments)
+            self._lab.set_link(link.node1, link.node2, "a_to_b", first)
+            return self._lab.set_link(link.node1, link.node2, "b_to_a", second)
+        raise ValueError(f"no link that can be changed is called {event.target}")
+
+    def _run(self, number: int, event: Event) -> subprocess.Popen[bytes]:
+        flags = os.O_CREAT | os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC
+        log_fd = os.open(f"event-{number + 1}.log", flags, 0o644, dir_fd=self._log_dir_fd)
+        try:
+            node = self._lab.node(event.node)
+            return node.spawn(event.argv, env=child_environment(), stdout=log_fd, stderr=log_fd, cwd="/")
+        finally:
+            os.close(log_fd)
+
+
+def _changed(planned: Impairment, link: LinkOptions, down: bool) -> Impairment:
+    """What is wrong with one direction from now on. Units: the scenario's Mbit/s, seconds, percent and packets."""
+    changed = {
+        "rate_bit_s": link.bw and link.bw * _MBIT,
+        "delay_s": link.delay,
+        "jitter_s": link.jitter,
+        "loss": 1.0 if down else None if link.loss is None else link.loss / _PERCENT,
+        "duplicate": None if link.duplicate is None else link.duplicate / _PERCENT,
+        "reorder": None if link.reorder is None else link.reorder / _PERCENT,
+        "queue_packets": link.max_queue_packets,
+    }
+    return replace(planned, **{key: value for key, value in changed.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _ended(process: subprocess.Popen[bytes], where: str) -> str:
+    """What was wrong with a program; one that still runs with the workload over is ended, which is nothing wrong."""
+    code = process.poll()
+    if code is not None:
+        return "" if code == 0 else f"ended with code {code}; {where}"
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_PATIENCE_S)
+            break
+    return ""
