@@ -57,8 +57,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _is_busy(options: dict[str, str]) -> bool:
-    for_load = int(options["--snap-octets"]) or int(options["--ring-octets"]) > tap.DEFAULT_RING_OCTETS
-    return bool(for_load) or options["--busy"] == "1"
+    return tap.is_for_load(int(options["--ring-octets"]), int(options["--snap-octets"])) or options["--busy"] == "1"
 
 
 def _go_first() -> None:

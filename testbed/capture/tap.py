@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RING_OCTETS = 32 << 20
 RETIRE_MS = 10
+BUSY_RETIRE_MS = 100  # fuller blocks, fewer of them: what a block costs is shared by more packets
 LARGEST_BLOCK_OCTETS = 2 << 20
 BUSY_PACKETS = 5_000  # recorded so far: then there are likely to be the 50,000 more for which numpy's import pays
 
@@ -87,19 +88,31 @@ def ring_shape(ring_octets: int) -> tuple[int, int]:
     return block_octets, max(2, ring_octets // block_octets)
 
 
+def is_for_load(ring_octets: int, snap_octets: int) -> bool:
+    """Whether somebody who asks for such a ring expects many packets."""
+    return snap_octets > 0 or ring_octets > DEFAULT_RING_OCTETS
+
+
 def open_ring(
-    packet_socket: socket.socket, interface: str, *, ring_octets: int = DEFAULT_RING_OCTETS, snap_octets: int = 0
+    packet_socket: socket.socket,
+    interface: str,
+    *,
+    ring_octets: int = DEFAULT_RING_OCTETS,
+    snap_octets: int = 0,
+    retire_ms: int = 0,
 ) -> None:
     """Make the socket record everything on `interface`, up or still down, from the moment this returns.
 
     Shape:   the socket is `socket(AF_PACKET, SOCK_RAW, 0)`, made in the node's network namespace: with protocol 0 it
-             hears nothing before it is bound; `snap_octets` 0 keeps whole packets
+             hears nothing before it is bound; `snap_octets` 0 keeps whole packets; `retire_ms` is how long a block
+             may wait to be full, 0 for `RETIRE_MS`, or `BUSY_RETIRE_MS` for a ring that is for load
     Errors:  TapError, naming the operation
     """
     block_octets, block_count = ring_shape(ring_octets)
     frame_octets = 2048  # only has to divide a block: version 3 packs frames of any length
     frame_count = block_octets // frame_octets * block_count
-    request = struct.pack("=IIIIIII", block_octets, block_count, frame_octets, frame_count, RETIRE_MS, 0, 0)
+    retire_ms = retire_ms or (BUSY_RETIRE_MS if is_for_load(ring_octets, snap_octets) else RETIRE_MS)
+    request = struct.pack("=IIIIIII", block_octets, block_count, frame_octets, frame_count, retire_ms, 0, 0)
     try:
         packet_socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
         packet_socket.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
@@ -285,12 +298,12 @@ def _drain_once(ring: Ring, output: int, poll: select.poll, packet_socket: socke
 
 
 def _finish(ring: Ring, output: int) -> None:
-    """Write out the rest, the block the kernel is still filling included: it retires it within `RETIRE_MS`."""
+    """Write out the rest, the block the kernel is still filling included: it retires it soon."""
     try:  # noqa: SIM105 - contextlib would be start-up time
         ring.detach()
     except OSError:
         pass  # the interface is gone: nothing can arrive any more
-    give_up_at = time.monotonic() + 100 * RETIRE_MS / 1000
+    give_up_at = time.monotonic() + 100 * RETIRE_MS / 1000  # ten times what a busy ring takes
     while True:
         ring.drain(output)
         if not ring.filling() or time.monotonic() > give_up_at:

@@ -1,8 +1,9 @@
 """The tap at full rate beside tcpdump: dropped packets, and CPU seconds per million packets.
 
-iperf3 sends as fast as the lab's client and web server can, through every router of the shipped topology; tap and
-tcpdump (no name resolution, the same ring size, whole packets) listen on the same interface in turns, so that
-neither is charged for the other.
+Full frames: iperf3 sends as fast as the lab's client and web server can, through every router of the shipped topology.
+Small ones: frames of 64 octets at a set rate from the client to the isp, of which at most 96 octets are kept. Tap and
+tcpdump (no name resolution, the same ring size) listen on the same interface in turns, so that neither is charged for
+the other; both are ready before the traffic begins.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from tests.bench.measured import Row, Table, compared, interleaved
 from tests.lab.two_nodes import wait_until
 
 WEB = "93.184.216.34"
-INTERFACE = "isp-eth0"
+INTERFACE, CLIENT_INTERFACE = "isp-eth0", "client-eth0"
 IPERF_PORT = 5201
 MEMORY = Path("/run")  # the bubble's own tmpfs: it is the recorder that is measured, not the disk
 
@@ -37,10 +39,37 @@ MEMORY = Path("/run")  # the bubble's own tmpfs: it is the recorder that is meas
 @dataclass(frozen=True, slots=True)
 class Size:
     rounds: int = 5
-    seconds: int = 2
+    seconds: int = 6
+    packets_s: int = 600_000
 
 
-SMALL = Size(rounds=1, seconds=1)
+SMALL = Size(rounds=1, seconds=1, packets_s=10_000)
+SNAP_OCTETS = 96
+FLOOD = """
+import mmap, socket, struct, sys, time
+SOL_PACKET, TX_RING, VERSION, QDISC_BYPASS, SEND_REQUEST = 263, 13, 10, 20, 1
+FRAMES, FRAME_OCTETS, EXPERIMENTAL = 256, 256, 0x88B5
+device, rate, seconds = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+sender.setsockopt(SOL_PACKET, VERSION, 1)
+sender.setsockopt(SOL_PACKET, QDISC_BYPASS, 1)
+sender.setsockopt(SOL_PACKET, TX_RING, struct.pack("IIII", 4096, FRAMES // 16, FRAME_OCTETS, FRAMES))
+sender.bind((device, 0))
+ring = mmap.mmap(sender.fileno(), FRAMES * FRAME_OCTETS)
+data = b"\\2" + bytes(11) + EXPERIMENTAL.to_bytes(2, "big") + bytes(50)
+frame = struct.pack("II24x", SEND_REQUEST, len(data)) + data
+full = frame.ljust(FRAME_OCTETS, b"\\0") * FRAMES
+sent, began_at = 0, time.monotonic()
+while (passed := time.monotonic() - began_at) < seconds:
+    if sent < passed * rate:
+        ring[:] = full
+        sender.send(b"")
+        sent += FRAMES
+print(sent / passed)
+"""
+
+
+Sender = Callable[[Lab, Size], tuple[float, str]]  # sends, and says how fast it was and in what
 
 
 @dataclass(slots=True)
@@ -60,11 +89,19 @@ class _Recorder:
 
 
 def measure(size: Size) -> list[Table]:
+    small = f"frames of 64 octets, {size.packets_s:,} asked for a second, at most {SNAP_OCTETS} octets kept"
+    return [
+        _compared(f"The tap while iperf3 sends {size.seconds} s through client–isp–transit–web", size, _iperf, 0),
+        _compared(f"The tap under {small}", size, _flood, SNAP_OCTETS),
+    ]
+
+
+def _compared(title: str, size: Size, send: Sender, snap_octets: int) -> Table:
     found: dict[str, list[dict[str, Any]]] = {"testbed's tap": [], "tcpdump": []}
 
     def contestant(name: str) -> Callable[[], float]:
         def once() -> float:
-            counted = _recorded(name, size.seconds)
+            counted = _recorded(name, size, send, snap_octets)
             found[name].append(counted)
             return float(counted["cpu_s"] / counted["packets"] * 1e6)
 
@@ -77,42 +114,56 @@ def measure(size: Size) -> list[Table]:
         for name, runs in found.items()
         for what, key, unit in (("dropped", "dropped", "packets"), ("recorded", "rate", "packets/s"))
     ]
-    rows += [Row(f"iperf3 beside {name}", "Mbit/s", tuple(run["mbit"] for run in runs)) for name, runs in found.items()]
-    return [Table(f"The tap while iperf3 sends {size.seconds} s through client–isp–transit–web", tuple(rows))]
+    rows += [
+        Row(f"sent beside {name}", runs[0]["unit"], tuple(run["sent"] for run in runs)) for name, runs in found.items()
+    ]
+    return Table(title, tuple(rows))
 
 
-def _recorded(name: str, seconds: int) -> dict[str, Any]:
+def _recorded(name: str, size: Size, send: Sender, snap_octets: int) -> dict[str, Any]:
     with Bubble() as bubble:
-        counted: dict[str, Any] = bubble.run(lambda conductor: _in_lab(conductor, name, seconds, MEMORY))
+        counted: dict[str, Any] = bubble.run(lambda conductor: _in_lab(conductor, name, size, send, snap_octets))
     return counted
 
 
-def _in_lab(_conductor: Conductor, name: str, seconds: int, folder: Path) -> dict[str, Any]:
+def _in_lab(_conductor: Conductor, name: str, size: Size, send: Sender, snap_octets: int) -> dict[str, Any]:
     with Lab.build(plan_lab(load_topology("client-isp-server"))) as lab:
-        isp, web, client = lab.node("isp"), lab.node("web"), lab.node("client")
         start = _start_tap if name == "testbed's tap" else _start_tcpdump
-        recorder = start(isp, folder)
-        web.spawn(["iperf3", "-s", "-1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: _listens(web), "iperf3 listens")
+        recorder = start(lab.node("isp"), MEMORY, snap_octets)
         started_at = time.monotonic()
-        sent = client.spawn(["iperf3", "-c", WEB, "-t", str(seconds), "-f", "m"], stdout=subprocess.PIPE)
-        printed, _ = sent.communicate(timeout=seconds + 30)
+        sent, unit = send(lab, size)
         lasted_s = time.monotonic() - started_at
         counted = recorder.stop()
+    return {**counted, "rate": counted["packets"] / lasted_s, "sent": sent, "unit": unit}
+
+
+def _iperf(lab: Lab, size: Size) -> tuple[float, str]:
+    web = lab.node("web")
+    web.spawn(["iperf3", "-s", "-1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: _listens(web), "iperf3 listens")
+    argv = ["iperf3", "-c", WEB, "-t", str(size.seconds), "-f", "m"]
+    printed, _ = lab.node("client").spawn(argv, stdout=subprocess.PIPE).communicate(timeout=size.seconds + 30)
     rate = re.search(rb"([\d.]+) Mbits/sec.*receiver", printed)
     if rate is None:
         raise RuntimeError(f"iperf3 said no rate: {printed.decode()[-500:]}")
-    return {**counted, "rate": counted["packets"] / lasted_s, "mbit": float(rate[1])}
+    return float(rate[1]), "Mbit/s"
 
 
-def _start_tap(node: Node, folder: Path) -> _Recorder:
+def _flood(lab: Lab, size: Size) -> tuple[float, str]:
+    """Frames of a protocol that nobody speaks, from a ring: the receiver has only the recorder to serve."""
+    argv = [sys.executable, "-c", FLOOD, CLIENT_INTERFACE, str(size.packets_s), str(size.seconds)]
+    printed, _ = lab.node("client").spawn(argv, stdout=subprocess.PIPE).communicate(timeout=size.seconds + 30)
+    return float(printed), "packets/s"
+
+
+def _start_tap(node: Node, folder: Path, snap_octets: int) -> _Recorder:
     listening = node.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    tap.open_ring(listening, INTERFACE)
+    tap.open_ring(listening, INTERFACE, snap_octets=snap_octets, retire_ms=tap.BUSY_RETIRE_MS)
     output = os.open(folder / "tap.pcapng", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     descriptors = (listening.fileno(), output)
     argv = module_argv("testbed.capture", "--socket", str(descriptors[0]), "--output", str(output))
     process = subprocess.Popen(
-        [*argv, "--interface-name", "isp", "--busy", "1"],
+        [*argv, "--interface-name", "isp", "--busy", "1", "--snap-octets", str(snap_octets)],
         env={**os.environ, **child_environment()},
         pass_fds=descriptors,
         stdout=subprocess.PIPE,
@@ -124,9 +175,10 @@ def _start_tap(node: Node, folder: Path) -> _Recorder:
     return _Recorder(process, _count_of_tap)
 
 
-def _start_tcpdump(node: Node, folder: Path) -> _Recorder:
+def _start_tcpdump(node: Node, folder: Path, snap_octets: int) -> _Recorder:
     ring_kib = str(tap.DEFAULT_RING_OCTETS // 1024)
     argv = ["tcpdump", "-n", "-i", INTERFACE, "-w", str(folder / "tcpdump.pcap"), "-B", ring_kib, "-Z", "root"]
+    argv += ["-s", str(snap_octets)]  # 0: whole packets
     process = node.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for line in process.stderr or ():
         if b"listening on" in line:
