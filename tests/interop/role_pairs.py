@@ -1,10 +1,11 @@
-"""The three pairs of roles every row is shown in, and a ping that must lose nothing."""
+"""The three pairs of roles every row is shown in, and echoes of which none may be lost."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.interop.tunnel_lab import OPENVPN, OURS, TunnelLab
+from tests.interop.echoes import Echoes
+from tests.interop.tunnel_lab import OPENVPN, OURS, SERVER, TunnelLab
 
 # Which program is the server, which the client: ours against openvpn in both roles, and ours against ours.
 PAIRS = [(OPENVPN, OURS), (OURS, OPENVPN), (OURS, OURS)]
@@ -12,8 +13,23 @@ PAIR_NAMES = [f"{client}-client-{server}-server" for server, client in PAIRS]
 pairs = pytest.mark.parametrize(("server_program", "client_program"), PAIRS, ids=PAIR_NAMES)
 
 
-def ping(lab: TunnelLab, address: str, node: str = "client", *options: str, count: int = 3) -> None:
-    """Echo requests of which every one is answered. Errors: AssertionError."""
-    words = ("ping", "-n", "-c", str(count), "-i", "0.02", "-W", "5", *options, address)
-    answer = lab.output(node, *words, seconds=60)
-    assert " 0% packet loss" in answer, answer
+def ping(
+    lab: TunnelLab,
+    *addresses: str,
+    node: str = "client",
+    count: int = 3,
+    octets: int = 56,
+    pattern: bytes = b"echo",
+    under_way: int = 1,
+) -> None:
+    """Echo requests of which every one is answered once. Errors: AssertionError."""
+    for address in addresses:
+        answers = Echoes(lab.lab.node(node), address, count, octets, pattern, under_way).exchange()
+        assert answers == dict.fromkeys(range(count), 1), (address, answers)
+
+
+def beside(text: str, number: int) -> str:
+    """The same configuration with a device, a port and networks of its own: several tunnels in one lab."""
+    text = text.replace("dev tun0", f"dev tun{number}").replace("port 1194", f"port {1194 + number}")
+    text = text.replace(f"{SERVER} 1194", f"{SERVER} {1194 + number}").replace("10.8.0.", f"10.8.{number}.")
+    return text.replace("2001:db8:8::", f"2001:db8:8:{number}::")

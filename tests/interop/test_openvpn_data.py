@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import re
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.interop.role_pairs import pairs, ping
+from tests.interop.echoes import Echoes
+from tests.interop.role_pairs import PAIR_NAMES, PAIRS, pairs, ping
 from tests.interop.tunnel_configs import PUSH_SPLIT, Setup, make_keys
-from tests.interop.tunnel_lab import INNER_SERVER, INNER_SERVER6, OPENVPN, OURS, READY, TunnelLab, in_lab
+from tests.interop.tunnel_lab import INNER_SERVER, INNER_SERVER6, OPENVPN, OURS, READY, Program, TunnelLab, in_lab
+from tests.interop.wiretap import Wiretap
+from vpn.wire.packet import Opcode
 
 pytestmark = [pytest.mark.root, pytest.mark.interop]
 
-_COMPRESSIBLE = ("-s", "1000", "-p", "00")
-_NEW_KEY = "Control Channel: TLSv1.3|new session key in use"  # openvpn's words, and ours
+_ZEROS = bytes(1)
+_COMPRESSIBLE = 1000  # octets of them
 
 
 @pytest.fixture(scope="module")
@@ -24,33 +26,23 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_keys(tmp_path_factory.mktemp("pki") / "keys")
 
 
+# What both files say, and what the server's alone says: that is pushed.
+FRAMINGS = [("both", "comp-lzo"), ("both", "compress lz4"), ("pushed", "comp-lzo no"), ("pushed", "compress stub-v2")]
+
+
 @pairs
-@pytest.mark.parametrize("line", ["comp-lzo", "comp-lzo no", "compress", "compress lz4", "compress stub-v2"])
+@pytest.mark.parametrize(("place", "line"), FRAMINGS)
 def test_packets_pass_in_the_framing_of_old_compression_options(
-    server_program: str, client_program: str, line: str, keys: Path, tmp_path: Path
+    server_program: str, client_program: str, place: str, line: str, keys: Path, tmp_path: Path
 ) -> None:
-    setup = Setup(keys, PUSH_SPLIT, both=(line,))
+    # openvpn pushes it only where it is told to
+    pushed = (f'push "{line}"',) * (place == "pushed" and server_program == OPENVPN)
+    setup = Setup(keys, PUSH_SPLIT, server_only=(line, *pushed), client_only=(line,) * (place == "both"))
 
     def body(lab: TunnelLab) -> None:
         lab.connect(server_program, setup.server(), client_program, setup.client())
-        for address in (INNER_SERVER, INNER_SERVER6):
-            ping(lab, address, "client", *_COMPRESSIBLE)
-            ping(lab, address)
-
-    in_lab(body, tmp_path)
-
-
-@pairs
-@pytest.mark.parametrize("line", ["comp-lzo no", "compress", "compress stub-v2"])
-def test_a_framing_that_only_the_server_names_is_pushed(
-    server_program: str, client_program: str, line: str, keys: Path, tmp_path: Path
-) -> None:
-    pushed = () if server_program == OURS else (f'push "{line}"',)  # openvpn pushes it only where it is told to
-    setup = Setup(keys, PUSH_SPLIT, server_only=(line, *pushed))
-
-    def body(lab: TunnelLab) -> None:
-        lab.connect(server_program, setup.server(), client_program, setup.client())
-        ping(lab, INNER_SERVER, "client", *_COMPRESSIBLE)
+        ping(lab, INNER_SERVER, INNER_SERVER6, octets=_COMPRESSIBLE, pattern=_ZEROS)
+        ping(lab, INNER_SERVER, INNER_SERVER6)
 
     in_lab(body, tmp_path)
 
@@ -61,7 +53,7 @@ def test_our_server_makes_a_client_stop_that_would_compress(line: str, keys: Pat
 
     def body(lab: TunnelLab) -> None:
         lab.connect(OURS, setup.server(), OPENVPN, setup.client())
-        ping(lab, INNER_SERVER, "client", *_COMPRESSIBLE)
+        ping(lab, INNER_SERVER, octets=_COMPRESSIBLE, pattern=_ZEROS)
 
     in_lab(body, tmp_path)
 
@@ -75,9 +67,9 @@ def test_what_an_openvpn_server_compresses_is_dropped_and_counted_and_the_rest_p
     def body(lab: TunnelLab) -> None:
         _, client = lab.connect(OPENVPN, setup.server(), OURS, setup.client())
         ping(lab, INNER_SERVER)
-        words = ("ping", "-n", "-c", "3", "-i", "0.02", "-W", "0.5", *_COMPRESSIBLE, INNER_SERVER)
-        assert "100% packet loss" in lab.run("client", *words).stdout
-        ping(lab, INNER_SERVER)
+        compressible = Echoes(lab.lab.node("client"), INNER_SERVER, 3, _COMPRESSIBLE, _ZEROS, under_way=3, patience=0.5)
+        assert not compressible.exchange()
+        ping(lab, INNER_SERVER)  # comes after them
         client.process.send_signal(signal.SIGUSR2)
         client.wait_for("Dropped: COMPRESSED 3")
 
@@ -123,16 +115,24 @@ def test_a_client_without_a_cipher_in_common_is_told_so(
     in_lab(body, tmp_path)
 
 
-LIMITS = {"reneg-pkts": 60, "reneg-bytes": 15_000}
+# How much a key may carry, and how many echoes of 150 octets are more than that but not twice as much.
+LIMITS = {"reneg-pkts": (8, 6), "reneg-bytes": (3000, 10)}
+# Who counts what: of each pair both ends, and both limits.
+USED_UP = [
+    pytest.param(*programs, *counting, id=f"{name}-{'-'.join(counting)}")
+    for programs, name, first, second in zip(
+        PAIRS, PAIR_NAMES, ("client", "server", "client"), ("server", "client", "server"), strict=True
+    )
+    for counting in ((first, "reneg-pkts"), (second, "reneg-bytes"))
+]
 
 
-@pairs
-@pytest.mark.parametrize("initiator", ["client", "server"])
-@pytest.mark.parametrize("option", list(LIMITS))
+@pytest.mark.parametrize(("server_program", "client_program", "initiator", "option"), USED_UP)
 def test_a_key_that_has_carried_enough_is_replaced_under_traffic_without_a_lost_packet(
     option: str, initiator: str, server_program: str, client_program: str, keys: Path, tmp_path: Path
 ) -> None:
-    limit = LIMITS[option]
+    """One key after the other, as fast as they are used up, until their numbers begin again."""
+    limit, count = LIMITS[option]
     often, never = (f"{option} {limit}", "reneg-sec 0"), ("reneg-sec 0",)
     setup = Setup(
         keys,
@@ -143,32 +143,31 @@ def test_a_key_that_has_carried_enough_is_replaced_under_traffic_without_a_lost_
 
     def body(lab: TunnelLab) -> None:
         server, client = lab.connect(server_program, setup.server(), client_program, setup.client())
-        capture = lab.folder / "outer.pcap"
-        device = str(lab.egress("192.168.0.1"))
-        sniffer = lab.start(
-            "client", ["tcpdump", "--immediate-mode", "-i", device, "-U", "-w", str(capture), "udp port 1194"]
-        )
-        sniffer.wait_for("listening on")
-        ping(lab, INNER_SERVER, "client", "-s", "150", "-A", count=150)
-        ping(lab, INNER_SERVER6, "client", "-s", "150", "-A", count=50)
-        sniffer.stop(signal.SIGINT)
-        for program in (server, client):
-            assert len(re.findall(_NEW_KEY, program.text())) >= 4, program.text()
+        with Wiretap(lab.lab.node("client"), str(lab.egress("192.168.0.1"))) as wiretap:
+            for number in range(1, 11):
+                # the handshake begins during the last of them
+                ping(lab, INNER_SERVER if number % 2 else INNER_SERVER6, octets=150, count=count)
+                for program, name in ((server, server_program), (client, client_program)):
+                    wait_for_new_key(program, name, number)
+                wiretap.collect()
         assert client.text().count(READY) == 1
-        for packets, octets in carried(lab, capture):
+        found = carried(wiretap.udp_payloads(1194))
+        assert sum(packets for packets, _ in found) >= 10 * 2 * count
+        for packets, octets in found:
             # what came while the next key was made is carried by the old one
             assert (packets if option == "reneg-pkts" else octets) < 3 * limit
 
     in_lab(body, tmp_path)
 
 
-def carried(lab: TunnelLab, capture: Path) -> list[tuple[int, int]]:
-    """How many data packets each key carried, and their octets outside, in the order of the keys."""
-    fields = ("-T", "fields", "-e", "openvpn.keyid", "-e", "udp.length")
-    data = ("-d", "udp.port==1194,openvpn", "-Y", "openvpn.opcode == 9")
-    lines = lab.output("client", "tshark", "-n", "-r", str(capture), *data, *fields).splitlines()
-    found = [(key_id, int(octets)) for key_id, octets in (line.split("\t") for line in lines)]
-    assert len(found) > 300
-    # a packet or two of the old key may come after the first of the new one: they are a key's, too, but not a new key
-    runs = [list(run) for _, run in itertools.groupby(found, key=lambda packet: packet[0])]
-    return [(len(run), sum(octets for _, octets in run)) for run in runs]
+def wait_for_new_key(program: Program, name: str, number: int) -> None:
+    """openvpn says the same of the first key as of the others."""
+    line, count = ("new session key in use", number) if name == OURS else ("Control Channel: TLSv1.3", number + 1)
+    program.wait_for(line, count=count)
+
+
+def carried(outer: list[bytes]) -> list[tuple[int, int]]:
+    """How many data packets each key carried, and their octets, in the order of the keys."""
+    data = [packet for packet in outer if packet[0] >> 3 == Opcode.DATA_V2]
+    runs = [list(run) for _, run in itertools.groupby(data, key=lambda packet: packet[0] & 7)]
+    return [(len(run), sum(map(len, run))) for run in runs]
