@@ -32,7 +32,9 @@ from testbed.verdict import VariantEvidence
 
 MAP_FILE = "inner-outer.csv"
 CAPTURES = "captures"
-MOST_PACKETS = 500_000  # of all captures together; beyond that nobody reads remarks, and a run would wait for them
+# Of all captures together: beyond that nobody reads remarks, and a run would wait for them.
+MOST_PACKETS = 500_000
+MOST_OCTETS = 256 << 20
 MOST_REMARKED = 50_000  # inner packets whose carriers are remarked
 
 
@@ -104,8 +106,7 @@ class Afterwards:
 def write_captures(directory: RunDirectory, run: Afterwards) -> tuple[dict[str, Any], ...]:
     """Write the merged captures; returns what the result says of each: {file, what, packets, secrets}."""
     records = [(name, tap) for name, variant in run.result.variants.items() for tap in variant.taps]
-    packets = sum(tap.packets for _, tap in records)
-    if not packets or packets > MOST_PACKETS:
+    if not records or why_not_merged(run.result):
         return ()
     os.close(directory.make_directory(CAPTURES))
     tapes = [_tape(directory, name, tap, run.plans[name]) for name, tap in records]
@@ -122,6 +123,15 @@ def write_captures(directory: RunDirectory, run: Afterwards) -> tuple[dict[str, 
         added = Additions(names, secrets, remarks)
         written.append(_write(directory, "unwrapped", what, [one.tape for one in peeled], added))
     return tuple(written)
+
+
+def why_not_merged(result: RunResult) -> str:
+    """Why a run has no merged captures, in words; empty if it has."""
+    taps = [tap for variant in result.variants.values() for tap in variant.taps]
+    packets, octets = sum(tap.packets for tap in taps), sum(tap.octets for tap in taps)
+    if packets <= MOST_PACKETS and octets <= MOST_OCTETS:
+        return ""
+    return f"{packets} packets of {octets} octets are too many for merged captures: open the taps' own files"
 
 
 def _tape(directory: RunDirectory, variant: str, record: TapRecord, plan: LabPlan) -> Tape:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import __version__
-from testbed.aftermath import Afterwards, Mapped, map_tunnel, write_captures
+from testbed.aftermath import Afterwards, Mapped, map_tunnel, why_not_merged, write_captures
 from testbed.dissection.shown import shown_packets
 from testbed.evidence import read_evidence
 from testbed.internet import Roles, lab_request, roles_of
@@ -171,7 +171,9 @@ class ScenarioRun:
             self._progress.finished(name, ok=not failed, reason=reason)
         judgement = judge(evidence.values(), self._prepared.scenario.expectations)
         result = self._summed_up(returned, judgement, maps)
-        return replace(result, captures=self._write_captures(result, returned, maps))
+        captures = self._write_captures(result, returned, maps)
+        too_large = why_not_merged(result)
+        return replace(result, captures=captures, warnings=(*result.warnings, *([too_large] if too_large else [])))
 
     def _write_captures(
         self, result: RunResult, returned: Mapping[str, dict[str, Any]], maps: Mapping[str, Mapped]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 from testbed.report.junit import render_junit
-from testbed.result import ExpectationResult
+from testbed.result import Evidence, ExpectationResult
 from tests.unit.test_report_sample import sample_result
 
 # Attributes and children of Jenkins' junit-10.xsd, as far as we write them.
@@ -62,3 +62,16 @@ def test_a_run_that_failed_for_another_reason_is_never_a_green_file() -> None:
 def test_a_run_that_holds_has_neither_failure_nor_error() -> None:
     root = ElementTree.fromstring(render_junit(sample_result(ok=True)))
     assert (root.get("failures"), root.get("errors")) == ("0", "0")
+
+
+def test_a_measured_expectation_is_a_case_with_its_number_and_its_proof() -> None:
+    proof = (Evidence("with/isp.pcapng", 7, 12.5, "dns"),)
+    rows = (
+        ExpectationResult("with", "isp", "leaks", "none", False, "1 leaked: dns-name www.example.com", proof),
+        ExpectationResult("with", "isp", "first_leak_after", ">= 2s", True, "nothing leaked"),
+    )
+    root = ElementTree.fromstring(render_junit(replace(sample_result(), expectations=rows)))
+    assert [case.get("name") for case in root.iter("testcase")] == ["isp leaks none", "isp first_leak_after >= 2s"]
+    (failure,) = root.iter("failure")
+    assert failure.get("type") == "leaks"
+    assert "with/isp.pcapng frame 7: dns" in str(failure.text)
