@@ -20,6 +20,7 @@ from testbed.capture import pcapng
 from testbed.capture.columns import Columns, Integers, numbers_at
 from testbed.observer.ip import AUTHENTICATION, EXTENSION_HEADERS, FRAGMENT
 from testbed.observer.link import RAW_LINK_TYPES
+from testbed.observer.wire.quic import VERSIONS
 
 TCP, UDP = 6, 17
 FIN_SYN_RST = 7
@@ -34,6 +35,7 @@ LINKS = {
     **dict.fromkeys(RAW_LINK_TYPES, (-1, 0)),
 }
 EXTENSIONS = (*EXTENSION_HEADERS, FRAGMENT, AUTHENTICATION)
+QUIC_LONG_HEADER, QUIC_VERSIONS = 0xC0, tuple(VERSIONS)
 READ_OCTETS = 60  # an IPv6 and a TCP header
 MULTIPLIERS = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
 
@@ -215,7 +217,10 @@ def _read_udp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Int
     end = np.where(length >= 8, np.minimum(start + length, end), end)
     headers.payload_at[chosen] = start + 8
     headers.payload[chosen] = end - start - 8
-    headers.ordinary[chosen] &= start + 8 <= end
+    # QUIC's first packets are looked at one by one, wherever they come: another connection may begin there.
+    first = np.frombuffer(headers.buffer, np.uint8)[start + 8]
+    begins = (first >= QUIC_LONG_HEADER) & np.isin(numbers_at(headers.buffer, ">u4")[start + 9], QUIC_VERSIONS)
+    headers.ordinary[chosen] &= (start + 8 <= end) & ~begins
 
 
 def _number_conversations(headers: Headers, version: int, chosen: Integers, rows: NDArray[Any]) -> None:

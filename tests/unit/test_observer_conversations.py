@@ -13,6 +13,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from testbed.capture import pcapng
+from testbed.capture.reader import LARGE_FILE_OCTETS
 from testbed.facts import Kind
 from testbed.observer import Limits, Observation, observe
 from testbed.observer.wire import quic
@@ -21,14 +22,14 @@ from tests.unit.test_observer_fingerprints import client_hello
 from tests.unit.test_observer_quic import Conversation
 from tests.unit.test_observer_wire import configurations
 
-A, B = "10.1.0.1", "10.2.0.2"
+A, B, H = "10.1.0.1", "10.2.0.2", "02:00:00:00:00:0a"
 Said = list[tuple[bool, bytes]]
 
 
 def seen(directory: Path, frames: list[Any]) -> Observation:
     blocks = [pcapng.build_section_header("test"), pcapng.build_interface("x", pcapng.LINKTYPE_ETHERNET)]
     for index, frame in enumerate(frames):
-        data = bytes(Ether(src="02:00:00:00:00:0a", dst="02:00:00:00:00:0b") / frame)
+        data = bytes(Ether(src=H, dst=H) / frame)
         blocks.append(pcapng.build_packet(0, 1_700_000_000_000_000_000 + index * 1_000_000, data, len(data)))
     path = directory / "x.pcapng"
     path.write_bytes(b"".join(blocks))
@@ -240,6 +241,23 @@ def test_a_second_quic_connection_between_the_same_ports_is_read_as_well(tmp_pat
     (sighting,) = [s for s in observation.sightings if s.kind == Kind.QUIC_NAME]
     assert len(sighting.frames) == 2
     assert {"version 1", "version 2"} <= set(hints(observation, "quic"))
+
+
+def test_a_further_quic_connection_is_found_in_a_capture_so_large_that_packets_are_taken_many_at_once(
+    tmp_path: Path,
+) -> None:
+    download = [(False, b"\x45" + bytes(1200))]
+    said = [*Conversation().hold(), *download, *Conversation([quic.VERSION_2]).hold()]
+    frames = [bytes(Ether(src=H, dst=H) / frame) for frame in udp(said)]
+    at = said.index(download[0])
+    count = LARGE_FILE_OCTETS // len(frames[at])
+    frames = [*frames[:at], *frames[at : at + 1] * count, *frames[at:], *frames[at : at + 1] * 99]
+    blocks = [pcapng.build_section_header("test"), pcapng.build_interface("x", pcapng.LINKTYPE_ETHERNET)]
+    blocks += [pcapng.build_packet(0, index * 1000, data, len(data)) for index, data in enumerate(frames)]
+    (tmp_path / "large.pcapng").write_bytes(b"".join(blocks))
+    (sighting,) = [s for s in observe(tmp_path / "large.pcapng").sightings if s.kind == Kind.QUIC_NAME]
+    assert len(sighting.frames) == 2
+    assert sighting.frames[1] > count
 
 
 def test_text_in_a_datagram_that_is_no_quic_is_still_shown(tmp_path: Path) -> None:
