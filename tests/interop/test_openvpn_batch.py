@@ -35,6 +35,7 @@ from tests.interop.tunnel_lab import (
 
 pytestmark = [pytest.mark.root, pytest.mark.interop]
 
+DATAGRAMS = str(Path(__file__).with_name("datagrams.py"))
 BULK = str(Path(__file__).with_name("bulk.py"))
 PAIRS = [(OURS, OURS), (OURS, OPENVPN), (OPENVPN, OURS)]
 
@@ -191,3 +192,48 @@ def test_the_device_offers_offload_to_the_kernel_and_leaves_large_packets_whole(
     assert "tcp-segmentation-offload: on" in features
     assert "tx-checksumming: on" in features
     assert "gso_max_size 61500" in link
+
+
+@pytest.mark.parametrize(("server", "client"), PAIRS)
+def test_superpackets_of_udp_arrive_as_their_datagrams_with(
+    server: str, client: str, keys: Path, tmp_path: Path
+) -> None:
+    setup = Setup(keys, PUSH_SPLIT)
+    times = 5  # few enough for everybody's queues
+
+    def body(lab: TunnelLab) -> list[Any]:
+        lab.connect(server, setup.server(), client, setup.client())
+        found = []
+        for address in (INNER_SERVER, INNER_SERVER6):
+            taker = lab.start("vpn", ["python3", DATAGRAMS, "take", str(times * 40)], "take")
+            taker.wait_for("taking")
+            for _ in range(times):
+                lab.output("client", "python3", DATAGRAMS, "send", address, "1")
+            taker.wait(60)
+            found.append(json.loads(taker.text().splitlines()[-1]))
+        return found
+
+    # every superpacket begins with number 0 again
+    assert in_lab(body, tmp_path) == [{"whole": times * 40, "misplaced": times - 1}] * 2
+
+
+def test_what_finds_no_room_is_dropped_and_counted_and_the_rest_goes_on(keys: Path, tmp_path: Path) -> None:
+    """A client that does not get to run for a while finds more in the device's queue than it will hold."""
+    setup = Setup(keys, PUSH_SPLIT)
+
+    def body(lab: TunnelLab) -> list[Any]:
+        _, client = lab.connect(OURS, setup.server(), OURS, setup.client())
+        client.process.send_signal(signal.SIGSTOP)
+        lab.output("client", "python3", DATAGRAMS, "send", INNER_SERVER, "100")
+        client.process.send_signal(signal.SIGCONT)
+        answer = lab.output("client", "ping", "-n", "-c", "3", "-W", "5", INNER_SERVER)
+        client.process.send_signal(signal.SIGUSR2)
+        client.wait_for("Dropped:")
+        return ["3 received" in answer, client.text().split("Dropped:")[1].splitlines()[0]]
+
+    answered, dropped = in_lab(body, tmp_path)
+    assert answered
+    name, count = dropped.replace(",", "").split()[:2]
+    assert name == "QUEUE_FULL"
+    # 100 superpackets of 40 datagrams came at once; 20 are held
+    assert 0 < int(count) <= 80 * 40
