@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from testbed.bench.model import BASELINE
+from testbed.tunnels import wireguard
 from testbed.tunnels.ends import End
 from testbed.tunnels.openvpn_config import TunnelSettings, client_config, server_config
 from topologies.line import CLIENT, SERVER
@@ -95,23 +96,11 @@ def _openvpn_end(program: str, file: str, text: str) -> End:
 
 
 def _wireguard(keys: Keys) -> Ends:
-    (server_private, server_public), (client_private, client_public) = keys.wireguard
-    server = _wireguard_end("wgs", INNER_SERVER, server_private, f"listen-port 51820 peer {client_public}")
-    peer = f"peer {server_public} endpoint {SERVER}:51820"
-    return Ends(server, _wireguard_end("wgc", INNER_CLIENT, client_private, peer))
-
-
-def _wireguard_end(device: str, address: str, private: str, peer: str) -> End:
-    script = f"""#!/bin/sh
-set -e
-wireguard-go -f {device} &
-until wg show {device} >/dev/null 2>&1; do sleep 0.005; done
-wg set {device} private-key {{dir}}/private {peer} allowed-ips 10.8.0.0/24
-ip address add {address}/24 dev {device}
-ip link set {device} mtu 1420 up
-wait
-"""
-    return End(("{dir}/start.sh",), {"start.sh": script, "private": private + "\n"})
+    server, client = (wireguard.KeyPair(*pair) for pair in keys.wireguard)
+    client_end = wireguard.client_end(
+        client, server, device="wg0", endpoint=SERVER, prefixes=(), dns_in_tunnel=False, around=(None, "")
+    )
+    return Ends(wireguard.server_end(server, client), client_end)
 
 
 def _tinc(keys: Keys) -> Ends:
@@ -175,7 +164,7 @@ CONTENDERS: Mapping[str, Contender] = {
             "wireguard-go",
             "wireguard-go",
             _wireguard,
-            {"wireguard-go": "wireguard-go", "wg": "wireguard-tools", "ip": "iproute2"},
+            wireguard.PACKAGES,
             "wireguard",
         ),
         Contender("tinc", "tinc", _tinc, {"tincd": "tinc", "ip": "iproute2"}, "rsa", settle=4.0),
