@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import struct
 import tempfile
@@ -168,6 +169,15 @@ def test_a_damaged_capture_gives_the_same_both_ways(path: Path, seed: int, chang
         content[dice.randrange(len(content))] = dice.randrange(256)
     at_once, one_by_one = both_ways(bytes(content), Limits())
     assert at_once == one_by_one
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_compressed_capture_gives_what_the_plain_one_gives(seed: int) -> None:
+    """Its octets cannot be read again where they stand, so they are kept."""
+    content = capture(seed, mixture(seed))
+    plain, compressed = both_ways(content, Limits()), both_ways(gzip.compress(content), Limits())
+    assert plain == compressed
+    assert plain[0] == plain[1]
 
 
 @pytest.mark.parametrize("version", [4, 6])
