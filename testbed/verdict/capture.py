@@ -58,6 +58,10 @@ class Capture:
             return tuple(Wanted(n, explaining(n, self._done, self._read)) for n in fact.needles if n)
         return tuple(Wanted(needle) for needle in fact.needles if needle)
 
+    def apart_from(self, fact: Fact) -> tuple[str, ...]:
+        """The longer names whose presence was not taken for the fact's."""
+        return tuple(dict.fromkeys(name for wanted in self.wanted(fact) for name in wanted.longer))
+
     def prepare(self, facts: Iterable[Fact]) -> None:
         """Search for all of these at once."""
         self.search.prepare(wanted for fact in facts for wanted in self.wanted(fact))

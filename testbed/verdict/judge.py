@@ -122,7 +122,9 @@ def _at_tap(fact: Fact, capture: Capture, variant: _Variant, variants: Mapping[s
         reason = "no control: the same search finds it nowhere else, so finding nothing here proves nothing"
         return Exposure(observer, ref, Verdict.UNPROVEN, (), reason)
     what = "" if is_address(fact) else f" for {_quoted(fact.needles)}"
-    how = f"{what} ({', '.join(TRANSFORMS)})"
+    longer = capture.apart_from(fact)
+    apart = f", apart from where it is part of {_quoted(longer)}" if longer else ""
+    how = f"{what} ({', '.join(TRANSFORMS)}){apart}"
     reason = f"not found by the dissectors, nor in {capture.searched(fact)}{how}; control: {control}"
     return Exposure(observer, ref, Verdict.HIDDEN, (), reason)
 

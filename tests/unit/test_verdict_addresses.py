@@ -7,9 +7,11 @@ from ipaddress import ip_address
 import pytest
 
 from testbed.facts import Fact, Kind
+from testbed.result import Verdict
+from testbed.verdict import judge
 from testbed.verdict.capture import Capture
 from testbed.verdict.headers import fields, transport
-from tests.unit.verdict_samples import CLIENT, SITE, VPN, Stream, frames_of, packet, sighting, tap
+from tests.unit.verdict_samples import CLIENT, SITE, VPN, Stream, frames_of, packet, sighting, tap, variant
 
 V6_SITE = "2001:db8:4::34"
 SERVER = Fact(Kind.SERVER_ADDRESS, SITE, "2-http", "www.example.com")
@@ -159,3 +161,14 @@ def test_frames_that_a_stream_holds_are_not_joined_again() -> None:
     streams = (Stream("tcp a -> b", b"c0ffee12", ((0, 1),)), Stream("tcp a -> b", b"34567890", ((0, 2),)))
     capture = Capture(tap("isp", frames=frames_of(*halves), streams=streams))
     assert capture.search.find("c0ffee1234567890") == ()
+
+
+def test_a_hidden_name_says_which_longer_names_were_not_taken_for_it() -> None:
+    longer = Fact(Kind.DNS_NAME, "www.example.com", "2-dns", "www.example.com", ("www.example.com",))
+    control = tap("isp", sighting(Kind.DNS_NAME, "example.com"), frames=frames_of(b" example.com "), variant="without")
+    beside = tap("isp", sighting(Kind.DNS_NAME, longer.value), frames=frames_of(packet(VPN, b"www.example.com")))
+    without = variant("without", [NAME], control, tunnel=None)
+    exposures = judge([without, variant("with", [NAME, longer], beside)]).exposures["with"]
+    (row,) = [row for row in exposures if row.fact.value == "example.com"]
+    assert row.verdict is Verdict.HIDDEN
+    assert 'apart from where it is part of "www.example.com"' in row.reason
