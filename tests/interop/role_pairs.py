@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.interop.echoes import Echoes
-from tests.interop.tunnel_lab import OPENVPN, OURS, SERVER, TunnelLab
+from tests.interop.tunnel_lab import OPENVPN, OURS, SERVER, Program, TunnelLab
 
 # Which program is the server, which the client: ours against openvpn in both roles, and ours against ours.
 PAIRS = [(OPENVPN, OURS), (OURS, OPENVPN), (OURS, OURS)]
@@ -33,3 +33,9 @@ def beside(text: str, number: int) -> str:
     text = text.replace("dev tun0", f"dev tun{number}").replace("port 1194", f"port {1194 + number}")
     text = text.replace(f"{SERVER} 1194", f"{SERVER} {1194 + number}").replace("10.8.0.", f"10.8.{number}.")
     return text.replace("2001:db8:8::", f"2001:db8:8:{number}::")
+
+
+def wait_for_new_key(end: Program, name: str, number: int) -> None:
+    """Key `number`, the first being 0: openvpn says the same of the first as of the others."""
+    line, count = ("new session key in use", number) if name == OURS else ("Control Channel: TLSv1.", number + 1)
+    end.wait_for(line, count=count)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.interop.echoes import Echoes
-from tests.interop.role_pairs import PAIR_NAMES, PAIRS, pairs, ping
+from tests.interop.role_pairs import PAIR_NAMES, PAIRS, pairs, ping, wait_for_new_key
 from tests.interop.tunnel_configs import PUSH_SPLIT, Setup, make_keys
-from tests.interop.tunnel_lab import INNER_SERVER, INNER_SERVER6, OPENVPN, OURS, READY, Program, TunnelLab, in_lab
+from tests.interop.tunnel_lab import INNER_SERVER, INNER_SERVER6, OPENVPN, OURS, READY, TunnelLab, in_lab
 from tests.interop.wiretap import Wiretap
 from vpn.wire.packet import Opcode
 
@@ -158,12 +158,6 @@ def test_a_key_that_has_carried_enough_is_replaced_under_traffic_without_a_lost_
             assert (packets if option == "reneg-pkts" else octets) < 3 * limit
 
     in_lab(body, tmp_path)
-
-
-def wait_for_new_key(program: Program, name: str, number: int) -> None:
-    """openvpn says the same of the first key as of the others."""
-    line, count = ("new session key in use", number) if name == OURS else ("Control Channel: TLSv1.3", number + 1)
-    program.wait_for(line, count=count)
 
 
 def carried(outer: list[bytes]) -> list[tuple[int, int]]:
