@@ -15,6 +15,7 @@ from testbed.scenario.fault_model import EventModel
 from testbed.scenario.tree import Located
 from testbed.scenario.values import Event, LinkOptions
 
+MOST_OF_A_COMMAND = 60  # characters
 VERBS = ("kill", "start", "link", "run")
 IMPAIRMENTS = ("bw", "delay", "jitter", "loss", "duplicate", "reorder", "max_queue_size")
 _OWNERS = {"signal": "kill", "node": "run", "down": "link", **dict.fromkeys(IMPAIRMENTS, "link")}
@@ -98,7 +99,10 @@ def event_in_words(event: Event) -> str:
     if event.verb == "start":
         return f"{event.target} is started again"
     if event.verb == "run":
-        return f"{event.node} runs {event.target}"
+        command = " ".join(event.target.split())
+        return (
+            f"{event.node} runs {command if len(command) <= MOST_OF_A_COMMAND else command[:MOST_OF_A_COMMAND] + '…'}"
+        )
     if event.down:
         return f"link {event.target} carries nothing"
     changed = [f"{key} {value}" for key, value in dump_event(event).items() if key not in ("at", "link")]
