@@ -237,12 +237,12 @@ def esp(spi: bytes, first: int, count: int, seed: int) -> list[bytes]:
     ]
 
 
-def test_esp_in_udp_is_certain_by_both_counters(tmp_path: Path) -> None:
+def test_esp_in_udp_is_likely_by_both_counters(tmp_path: Path) -> None:
     ours, theirs = esp(b"\xc1\xd2\xe3\xf4", 500, 10, 1), esp(b"\x11\x22\x33\x44", 90, 10, 2)
     said = [pair for one, other in zip(ours, theirs, strict=True) for pair in ((True, one), (False, other))]
     keepalive = (True, b"\xff")
     (tunnel,) = seen(tmp_path, datagrams([keepalive, *said], 4500)).tunnels
-    assert (tunnel.protocol, tunnel.frame) == ("ipsec", 13)
+    assert (tunnel.protocol, tunnel.certainty, tunnel.frame) == ("ipsec", Certainty.LIKELY, 13)
     one_way = [(True, packet) for packet in esp(b"\xc1\xd2\xe3\xf4", 500, 60, 1)]
     assert seen(tmp_path, datagrams(one_way, 4500)).tunnels == ()
 

@@ -5,8 +5,9 @@
     ESP   SPI (4, never zero) | sequence number (4) | ciphertext
 
 IKE is certain when an answer repeats the initiator's SPI and brings one of its own; in a capture that began later, with
-one message of IKEv2 whose length is exact and whose fields all make sense. ESP is certain when both sides send a
-constant SPI with a counter that counts, each for several packets; the two SPIs differ, unlike OpenVPN's peer id.
+one message of IKEv2 whose length is exact and whose fields all make sense. ESP is likely when both sides send a
+constant SPI with a counter that counts, each for several packets; the two SPIs differ, unlike OpenVPN's peer id. It is
+no more than likely because nothing in it is IPsec's alone: any protocol that begins with an index and a counter fits.
 
 Source: RFC 7296 section 3.1, RFC 2408 section 3.1, RFC 3948, RFC 4303
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from testbed.observer.model import Certainty
 from testbed.observer.tunnels.recognised import Counter, Recognised
 
 MARKER = b"\0\0\0\0"
@@ -30,13 +32,17 @@ HANDSHAKE_PACKETS = 16
 MOST_PACKETS = 400
 HANDSHAKE_COST = "64 random bits repeated under an exact length and version: none by chance"
 FIELDS_COST = "none by chance: more than 45 fixed bits"
-ESP_COST = "two constant 32-bit indices and two 32-bit counters that count: less than one in 2^100 by chance"
+ESP_COST = (
+    "none by chance (two constant 32-bit indices, two counters that count), but another protocol that begins with an "
+    "index for each direction and a counter would be taken for it; no published figure"
+)
 
 
 @dataclass(slots=True)
 class IpsecDetector:
     initiations: dict[bytes, bool] = field(default_factory=dict)  # initiator's SPI -> sent by the client
     packets: int = 0
+    told: bool = False
     association: tuple[bytes, bool] | None = None  # both SPIs of the first message of one, and who sent it
     esp: dict[bool, Counter] = field(default_factory=lambda: {True: Counter(), False: Counter()})
 
@@ -44,7 +50,7 @@ class IpsecDetector:
     def hopeless(self) -> bool:
         if self.packets <= HANDSHAKE_PACKETS:
             return False
-        return self.packets > MOST_PACKETS or max(counter.run for counter in self.esp.values()) <= 1
+        return self.told or self.packets > MOST_PACKETS or max(counter.run for counter in self.esp.values()) <= 1
 
     def add(self, packet: bytes, from_client: bool) -> Recognised | None:
         self.packets += 1
@@ -94,9 +100,9 @@ class IpsecDetector:
         one, other = self.esp.values()
         if min(one.run, other.run) < ESP_PACKETS or one.header[1:] == other.header[1:]:
             return None
-        return Recognised(
-            "ipsec", "ESP in UDP: a constant SPI and a counting sequence number in each direction", ESP_COST
-        )
+        self.told = True
+        rule = "ESP in UDP: a constant SPI and a counting sequence number in each direction"
+        return Recognised("ipsec", rule, ESP_COST, Certainty.LIKELY)
 
 
 def is_ike(message: bytes) -> bool:
