@@ -126,6 +126,13 @@ class FlowTable:
         for key in keys:
             self._sides.pop(key, None)
 
+    def dissolve(self) -> None:
+        """Let conversations and their sides no longer hold each other, and with them the capture file open."""
+        self._sides.clear()
+        for flow in self.flows:
+            for side, _ in flow.sides:
+                del side.flow, side.peer
+
     @property
     def full(self) -> bool:
         return len(self.flows) >= self.limits.flows

@@ -54,7 +54,9 @@ def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bo
         passing = _Pass(limits, reader.store)
         with _without_collector():
             passing.add_all(reader, reader.is_large if in_columns is None else in_columns)
-            return passing.finish(reader)
+            observation = passing.finish(reader)
+            passing.table.dissolve()
+            return observation
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,30 @@ def test_many_pieces_do_and_the_rest_is_cut_off_and_said(tmp_path: Path, in_colu
     found = observe(path, limits=Limits(total_stream_octets=4000), in_columns=in_columns)
     (stream,) = found.streams
     assert (len(stream.data), stream.truncated, found.complete) == (200, True, False)
+
+
+def open_files() -> list[str]:
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of the listing itself
+            found.append(str(descriptor.readlink()))
+    return found
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+def test_the_file_stays_open_as_long_as_somebody_may_ask_for_streams_and_no_longer(
+    tmp_path: Path, in_columns: bool
+) -> None:
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(capture(3, download(40, 100)))
+    gc.disable()  # nobody has to search for what is no longer wanted
+    try:
+        found = observe(path, in_columns=in_columns)
+        assert open_files().count(str(path)) == 1
+        del found
+        assert open_files().count(str(path)) == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("text", [False, True])
