@@ -7,7 +7,7 @@ import random
 import tracemalloc
 from functools import cache
 
-import brotli  # type: ignore[import-untyped]  # it ships no types
+import brotli
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection

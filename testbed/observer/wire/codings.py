@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import brotli  # type: ignore[import-untyped]  # it ships no types
+import brotli
 
 MOST_CODINGS = 5
 MOST_BODIES = 16  # as large as one may be, of one direction of a conversation
