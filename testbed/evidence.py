@@ -54,6 +54,7 @@ def read_evidence(directory_fd: int, variant: Variant, roles: Roles, returned: M
         taps=tuple(evidence for name, evidence in taps.items() if name != CLIENT_TUN),
         client_tun=taps.get(CLIENT_TUN),
         logs=tuple(_read_log(root, variant.name, site.name) for site in variant.sites.values() if site.served),
+        workload_began_at=returned.get("workload_began_at"),
         client_addresses=tuple(_client_addresses(returned["interfaces"], variant)),
     )
 

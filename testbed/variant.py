@@ -74,6 +74,7 @@ class VariantRun:
         self._taps: dict[str, Child] = {}
         self._clock: dict[str, float] = {}
         self._warnings: list[str] = [text for text in [lookup_warning(job.variant, job.roles)] if text]
+        self._began_at: float | None = None  # the workload, in Unix seconds
         self._keys: KeyMaker | None = None
         self._tunnel: Tunnel | None = None
         WORK_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
@@ -115,6 +116,7 @@ class VariantRun:
             "actions": actions,
             "facts": facts,
             "events": events,
+            "workload_began_at": self._began_at,
             "taps": [self._tap_record(name, counts) for name, counts in taps.items()],
             "tunnel": self._tunnel_measured(),
             "tunnel_keys": self._tunnel_keys(),
@@ -213,7 +215,8 @@ class VariantRun:
         silence = START_TIMEOUT + max((action.timeout + (action.at or 0.0) for action in actions), default=0.0)
         while (event := timeline.next_line(child, silence)) is not None:
             if event["event"] == "began":
-                timeline.begin(event["time"])
+                self._began_at = float(event["time"])
+                timeline.begin(self._began_at)
             self._conductor.send({key: event[key] for key in ("event", "id") if key in event})
             if event["event"] == "error":
                 raise child.failure(f"refused its request: {event['error']}")

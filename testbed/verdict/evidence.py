@@ -98,6 +98,7 @@ class VariantEvidence:
     client_tun: TapEvidence | None = None
     logs: tuple[SiteLog, ...] = ()
     client_addresses: tuple[str, ...] = ()
+    workload_began_at: float | None = None  # Unix seconds; where it is not told, the first action's start stands for it
     # Of the map from inner to outer packets, where there is one: octets beyond the inner packet's own, on average.
     overhead_octets: float | None = None
     map_file: str = ""

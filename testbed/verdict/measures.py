@@ -104,7 +104,7 @@ def _leaks(capture: Capture, bench: Bench) -> Measured:
 
 def _first_leak(capture: Capture, bench: Bench) -> Measured:
     found = [leak for leak in _leaks_at(capture, bench) if leak["evidence"]]
-    started = min((action.started_at for action in bench.evidence.actions), default=None)
+    started = _began(bench.evidence)
     if started is None:
         return Measured(None, "the client did nothing, so there is no start to count from")
     doubt = capture.doubt()
@@ -116,6 +116,13 @@ def _first_leak(capture: Capture, bench: Bench) -> Measured:
     after = max(first.time - started, 0.0)
     words = f"{found[0]['kind']} {found[0]['value']} leaked {after:.3f} s after the workload began"
     return Measured(after, f"{words}: {first.file} frame {first.frame} ({first.filter})", (first,))
+
+
+def _began(evidence: VariantEvidence) -> float | None:
+    """When the workload began, of which the first action may have waited for its time."""
+    if evidence.workload_began_at is not None:
+        return evidence.workload_began_at
+    return min((action.started_at for action in evidence.actions), default=None)
 
 
 def _detected(capture: Capture, bench: Bench) -> Measured:

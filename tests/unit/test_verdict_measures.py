@@ -72,6 +72,13 @@ def test_the_first_leak_is_timed_from_the_start_of_the_workload(bound: str, hold
     assert [one.frame for one in result.evidence] == [3]
 
 
+def test_the_workload_may_have_begun_before_its_first_action() -> None:
+    earlier = replace(leaking(), workload_began_at=99.0)
+    result = asked(earlier, "first_leak_after", bounds.seconds(">= 4s"))
+    assert result.holds
+    assert "4.000 s after the workload began" in result.reason
+
+
 def test_what_never_leaked_leaked_later_than_any_time_but_not_early() -> None:
     assert asked(tight(), "first_leak_after", bounds.seconds(">= 2s")).holds
     assert asked(tight(), "first_leak_after", bounds.seconds("never")).holds
