@@ -29,7 +29,7 @@ _LARGEST = 65536
 class Echoes:
     """Requests from `node` to `address`, at most `under_way` of them unanswered at any time; then who was answered.
 
-    Units: `patience` in seconds after the last request; octets are those after the ICMP header
+    Units: seconds; `pause` after each request at least, `patience` after the last; octets are those after the header
     """
 
     node: Node
@@ -39,6 +39,8 @@ class Echoes:
     pattern: bytes = b"echo"
     under_way: int = 1
     patience: float = 30.0
+    pause: float = 0.0
+    source: str = ""
     answers: Counter[int] = field(default_factory=Counter)
     sent: int = 0
     _tag: int = field(default_factory=lambda: int.from_bytes(os.urandom(2), "big"))
@@ -50,22 +52,27 @@ class Echoes:
     def exchange(self) -> Counter[int]:
         """How often each request was answered, by its number from 0. Errors: OSError if there is no route."""
         with self._socket() as own:
-            deadline = time.monotonic() + self.patience
+            next_at, deadline = 0.0, time.monotonic() + self.patience
             while len(self.answers) < self.count and (now := time.monotonic()) < deadline:
-                if self.sent < self.count and self.sent - len(self.answers) < self.under_way:
+                may_send = self.sent < self.count and self.sent - len(self.answers) < self.under_way
+                if may_send and now >= next_at:
                     own.sendto(self._request(), (self.address, 0))
                     self.sent += 1
-                    deadline = now + self.patience
+                    next_at, deadline = now + self.pause, now + self.patience
                 else:
-                    self._receive(own, deadline - now)
+                    self._receive(own, (next_at if may_send else deadline) - now)
             while self._receive(own, 0):
                 pass  # an answer that came twice
         return self.answers
 
     def _socket(self) -> socket.socket:
         if self._version == 4:
-            return self.node.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        return self.node.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+            own = self.node.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        else:
+            own = self.node.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        if self.source:
+            own.bind((self.source, 0))
+        return own
 
     def _request(self) -> bytes:
         """The kernel fills in the checksum of IPv6."""

@@ -12,6 +12,9 @@ PAIRS = [(OPENVPN, OURS), (OURS, OPENVPN), (OURS, OURS)]
 PAIR_NAMES = [f"{client}-client-{server}-server" for server, client in PAIRS]
 pairs = pytest.mark.parametrize(("server_program", "client_program"), PAIRS, ids=PAIR_NAMES)
 
+# What tells of a new key, and how often that was said of the first one.
+_NEW_KEY = {OURS: ("new session key in use", 0), OPENVPN: ("Control Channel: TLSv1.", 1)}
+
 
 def ping(
     lab: TunnelLab,
@@ -21,11 +24,19 @@ def ping(
     octets: int = 56,
     pattern: bytes = b"echo",
     under_way: int = 1,
+    pause: float = 0.0,
+    source: str = "",
 ) -> None:
     """Echo requests of which every one is answered once. Errors: AssertionError."""
     for address in addresses:
-        answers = Echoes(lab.lab.node(node), address, count, octets, pattern, under_way).exchange()
+        echoes = Echoes(lab.lab.node(node), address, count, octets, pattern, under_way, pause=pause, source=source)
+        answers = echoes.exchange()
         assert answers == dict.fromkeys(range(count), 1), (address, answers)
+
+
+def is_answered(lab: TunnelLab, address: str, node: str = "client", source: str = "", patience: float = 0.5) -> bool:
+    """Whether one echo request is answered in time; for those that shall not be."""
+    return bool(Echoes(lab.lab.node(node), address, 1, source=source, patience=patience).exchange())
 
 
 def beside(text: str, number: int) -> str:
@@ -36,6 +47,12 @@ def beside(text: str, number: int) -> str:
 
 
 def wait_for_new_key(end: Program, name: str, number: int) -> None:
-    """Key `number`, the first being 0: openvpn says the same of the first as of the others."""
-    line, count = ("new session key in use", number) if name == OURS else ("Control Channel: TLSv1.", number + 1)
-    end.wait_for(line, count=count)
+    """Until this end tells of its key `number`, the first being 0."""
+    line, before = _NEW_KEY[name]
+    end.wait_for(line, count=number + before)
+
+
+def has_new_key(end: Program, name: str, number: int) -> bool:
+    """Whether this end has told of it."""
+    line, before = _NEW_KEY[name]
+    return end.process.poll() is not None or end.text().count(line) >= number + before

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.role_pairs import ping
 from tests.interop.tunnel_configs import Setup, make_keys
 from tests.interop.tunnel_lab import INNER_SERVER, OPENVPN, OURS, WEB, TunnelLab, in_lab
 
@@ -101,7 +102,7 @@ def test_block_ipv6_lets_programs_fail_at_once_and_nothing_out(program: str, key
 
     def body(lab: TunnelLab) -> None:
         watched = {"client": str(lab.egress(WEB)), "vpn": "tun0"}
-        assert lab.run("client", "ping", "-n", "-c", "1", "-W", "2", WEB6).returncode == 0
+        ping(lab, WEB6)
         lab.connect(OPENVPN, setup.server(), program, setup.client())
         watchers = [
             lab.start(
@@ -125,7 +126,7 @@ def test_block_ipv6_lets_programs_fail_at_once_and_nothing_out(program: str, key
             watcher.wait_for("listening on")
         failed = lab.run("client", "curl", "--silent", "--max-time", "8", f"http://[{WEB6}]/")
         assert failed.returncode == 7  # could not connect: an answer, not a timeout (28)
-        lab.output("client", "ping", "-n", "-c", "1", "-W", "3", INNER_SERVER)
+        ping(lab, INNER_SERVER)
         for watcher, node in zip(watchers, watched, strict=True):
             watcher.stop()
             assert lab.output("client", "tcpdump", "-n", "-r", str(lab.folder / f"{node}.pcap")) == ""

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.role_pairs import pairs, ping
 from tests.interop.tunnel_configs import PUSH_SPLIT, Setup, make_keys
-from tests.interop.tunnel_lab import INNER_SERVER, OPENVPN, OURS, READY, Program, TunnelLab, in_lab
+from tests.interop.tunnel_lab import INNER_SERVER, OPENVPN, READY, Program, TunnelLab, in_lab
 from vpn.pki.commands import run_pki
 
 pytestmark = [pytest.mark.root, pytest.mark.interop]
 
-PAIRS = [(OPENVPN, OURS), (OURS, OPENVPN), (OURS, OURS)]
-PAIR_NAMES = [f"{client}-client-{server}-server" for server, client in PAIRS]
-pairs = pytest.mark.parametrize(("server_program", "client_program"), PAIRS, ids=PAIR_NAMES)
 
 CHECK = """#!/bin/sh
 [ "$(head -n 1 "$1")" = alice ] && [ "$(tail -n 1 "$1")" = "open sesame" ] && [ "$(stat -c %a "$1")" = 600 ]
@@ -121,7 +119,7 @@ def test_a_user_with_the_right_password_comes_in_and_one_with_another_does_not(
         login.write_text("alice\nopen sesame\n")
         right = lab.tunnel(client_program, "client", config)
         right.wait_for(READY)
-        lab.output("client", "ping", "-n", "-c", "1", "-W", "3", INNER_SERVER)
+        ping(lab, INNER_SERVER)
         assert right.stop() == 0
         login.write_text("alice\nopen barley\n")
         wrong = lab.tunnel(client_program, "client", config)
@@ -187,7 +185,7 @@ def test_a_clients_own_file_fixes_its_address_and_adds_a_route(
         assert "inet 10.8.0.77/24" in shown
         assert "inet6 2001:db8:8::77/64" in shown
         assert lab.egress("10.99.1.1") == "tun0"
-        lab.output("client", "ping", "-n", "-c", "1", "-W", "3", INNER_SERVER)
+        ping(lab, INNER_SERVER)
         assert client.stop() == 0
         bob = Setup(keys, PUSH_SPLIT, client_name="bob", client_only=("tls-exit",))
         stranger = lab.tunnel(client_program, "client", bob.client())

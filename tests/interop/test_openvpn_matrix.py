@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.role_pairs import PAIRS, ping
 from tests.interop.tunnel_configs import PUSH_SPLIT, Setup, make_keys
 from tests.interop.tunnel_lab import (
     INNER_SERVER,
     INNER_SERVER6,
-    OPENVPN,
-    OURS,
     SERVER,
     SERVER6,
     TunnelLab,
@@ -25,7 +24,6 @@ from tests.interop.tunnel_lab import (
 
 pytestmark = [pytest.mark.root, pytest.mark.interop]
 
-PAIRS = [(OPENVPN, OURS), (OURS, OPENVPN), (OURS, OURS)]
 CONTROLS = ["none", "tls-auth", "tls-crypt", "tls-crypt-v2"]
 CIPHERS = ["AES-256-GCM", "AES-192-GCM", "AES-128-GCM", "CHACHA20-POLY1305", "AES-256-CBC"]
 TRANSPORTS = ["udp", "udp6", "tcp", "tcp6"]
@@ -55,14 +53,6 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_keys(tmp_path_factory.mktemp("pki") / "keys")
 
 
-def both_pings(lab: TunnelLab) -> None:
-    # One by one: over TCP the real server's Nagle holds an answer until the one before it is acknowledged, up to 40 ms,
-    # and a ping of several packets that has had an answer does not wait that long for its last one.
-    for address in (INNER_SERVER, INNER_SERVER6) * 3:
-        answer = lab.output("client", "ping", "-n", "-c", "1", "-W", "3", "-s", "1300", address)
-        assert " 0% packet loss" in answer
-
-
 @pytest.mark.parametrize(("roles", "control", "cipher", "transport", "auth"), ROWS, ids=["-".join(r) for r in ROWS])
 def test_packets_pass_with(
     roles: str, control: str, cipher: str, transport: str, auth: str, keys: Path, tmp_path: Path
@@ -73,7 +63,7 @@ def test_packets_pass_with(
 
     def body(lab: TunnelLab) -> None:
         lab.connect(server_program, setup.server(), client_program, setup.client())
-        both_pings(lab)
+        ping(lab, INNER_SERVER, INNER_SERVER6, octets=1300)
 
     in_lab(body, tmp_path)
 
@@ -89,7 +79,7 @@ def test_packets_pass_with_tls_auth_without_a_direction(
 
     def body(lab: TunnelLab) -> None:
         lab.connect(pair[0], setup.server(), pair[1], setup.client())
-        both_pings(lab)
+        ping(lab, INNER_SERVER, INNER_SERVER6, octets=1300)
 
     in_lab(body, tmp_path)
 
@@ -141,6 +131,6 @@ def test_packets_pass_with_a_static_key(
         client = lab.tunnel(pair[1], "client", config(2, 1))
         client.wait_for("Initialization Sequence Completed")
         server.wait_for("Initialization Sequence Completed")
-        both_pings(lab)
+        ping(lab, INNER_SERVER, INNER_SERVER6, octets=1300)
 
     in_lab(body, tmp_path)
