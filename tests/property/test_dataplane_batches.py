@@ -254,6 +254,22 @@ def test_whatever_the_packets_are_the_same_come_apart_in_the_same_order(
         assert again == packets
 
 
+@pytest.mark.parametrize("change", ["nothing", "a gap", "another flow", "checksum", "flags", "type of service"])
+@pytest.mark.parametrize("tcp", [True, False])
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_a_shorter_last_packet_is_joined_only_where_it_goes_on(ipv6: bool, tcp: bool, change: str) -> None:
+    flow = Flow(ipv6, tcp)
+    packets = flow.segments(OCTETS[:400], 100)
+    source = Flow(ipv6, tcp, port=flow.port ^ (change == "another flow"), tos=4 * (change == "type of service"))
+    last = bytearray(source.packet(OCTETS[:30], 4, 400 + (change == "a gap"), "FA" if change == "flags" else "A"))
+    if change == "checksum":
+        last[flow.transport_at + (16 if tcp else 6)] ^= 1
+    writes = written(rows_of(packets, bytes(last)))
+    goes_on = change == "nothing" or (not tcp and change in ("a gap", "flags"))
+    assert len(writes) == (1 if goes_on else 2)
+    assert [packet for write in writes for packet in cut_again(write)] == [*packets, bytes(last)]
+
+
 def without_id(packet: bytes) -> tuple[bytes, bool]:
     words = struct.unpack(">10H", packet[:20])
     total = sum(words)
