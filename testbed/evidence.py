@@ -18,6 +18,7 @@ from testbed.observer import Observation, Stream, observe
 from testbed.result import ActionRecord
 from testbed.scenario.values import CLIENT_TUN, Variant
 from testbed.verdict import SiteLog, TapEvidence, VariantEvidence
+from testbed.verdict.correlation import Correlation, correlate
 from testbed.verdict.evidence import parse_site_log
 from testbed.verdict.headers import ETHERNET
 
@@ -44,7 +45,8 @@ class SearchedStream:
 def read_evidence(directory_fd: int, variant: Variant, roles: Roles, returned: Mapping[str, Any]) -> VariantEvidence:
     """What the variant left: facts, captures as observed, site logs."""
     root = Path(f"/proc/self/fd/{directory_fd}")
-    taps = {record["name"]: _read_tap(root, record) for record in returned["taps"]}
+    observations = {record["name"]: observe(root / record["file"]) for record in returned["taps"]}
+    taps = {record["name"]: _read_tap(root, record, observations[record["name"]]) for record in returned["taps"]}
     return VariantEvidence(
         variant=variant.name,
         tunnel=variant.tunnel,
@@ -56,6 +58,7 @@ def read_evidence(directory_fd: int, variant: Variant, roles: Roles, returned: M
         logs=tuple(_read_log(root, variant.name, site.name) for site in variant.sites.values() if site.served),
         workload_began_at=returned.get("workload_began_at"),
         client_addresses=tuple(_client_addresses(returned["interfaces"], variant)),
+        correlations=tuple(_correlations(taps, observations)) if variant.tunnel else (),
     )
 
 
@@ -67,9 +70,38 @@ def _client_addresses(interfaces: Sequence[Mapping[str, Any]], variant: Variant)
             yield from (address.partition("/")[0] for address in interface["addresses"])
 
 
-def _read_tap(root: Path, record: Mapping[str, Any]) -> TapEvidence:
+def _correlations(taps: Mapping[str, TapEvidence], observations: Mapping[str, Observation]) -> Iterator[dict[str, Any]]:
+    """Who talked to whom, as each pair of taps on both sides of the VPN server tells."""
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    for name, tap in taps.items():
+        if name != CLIENT_TUN:
+            sides[tap.before_tunnel_server].append(name)
+    for near in sides[True]:
+        for far in sides[False] if observations[near].tunnels else ():
+            for found in correlate(observations[near], observations[far]):
+                yield _correlation(found, taps[near], taps[far])
+
+
+def _correlation(found: Correlation, near: TapEvidence, far: TapEvidence) -> dict[str, Any]:
+    ends = {name: str(getattr(found, name)) for name in ("client", "server", "site", "egress")}
+    kept = ("tunnel", "protocol", "score", "p_value", "runner_up", "packets", "matched", "overhead_octets")
+    return {
+        "near": near.name,
+        "far": far.name,
+        **ends,
+        **{name: getattr(found, name) for name in kept},
+        "delay_seconds": found.delay_seconds,
+        "confidence": found.confidence.value,
+        "sentence": found.sentence,
+        "evidence": [
+            {near.name: {"file": near.file, "frame": inner}, far.name: {"file": far.file, "frame": outer}}
+            for inner, outer in found.frames
+        ],
+    }
+
+
+def _read_tap(root: Path, record: Mapping[str, Any], observation: Observation) -> TapEvidence:
     path = root / record["file"]
-    observation = observe(path)
     with CaptureReader(path) as reader:
         frames = tuple(SearchedFrame(f.number, f.time_ns / 1e9, f.data, f.octets) for f in reader)
         link_type = reader.interfaces[0].link_type if reader.interfaces else ETHERNET

@@ -98,6 +98,9 @@ class VariantResult:
     ground_truth: dict[str, Any] = field(default_factory=dict)
     # what the scenario's timeline did: {at, time, words, ok, error}; `time` null if the workload ended before
     events: tuple[dict[str, Any], ...] = ()
+    # who talked to whom, as taps on both sides of the VPN server tell by times and sizes alone:
+    # {near, far, client, tunnel, server, site, egress, score, p_value, confidence, sentence, evidence, …}
+    correlations: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

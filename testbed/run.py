@@ -281,6 +281,7 @@ def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judg
         taps=tuple(TapRecord(**{key: record[key] for key in TAP_KEYS}) for record in values["taps"]),
         exposure=judgement.exposures[variant.name],
         leaks=judgement.leaks[variant.name],
+        correlations=judgement.correlations[variant.name],
         metrics=values["metrics"] | mapped.metrics,
         ground_truth=mapped.summary,
         events=tuple(values["events"]),

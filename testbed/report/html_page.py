@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from testbed.report.correlated import both_sides_in_words
 from testbed.report.html_packet import opened_view
 from testbed.report.inside import inside_in_words
 from testbed.report.summary import is_tunnel_interface
@@ -45,7 +46,12 @@ def environment() -> Environment:
         metric=metric_in_words,
         words=lambda key: str(key).replace("_", " ").replace(".", " "),
     )
-    made.globals.update(inside_words=inside_in_words, is_inside=is_tunnel_interface, opened_view=opened_view)
+    made.globals.update(
+        both_sides_words=both_sides_in_words,
+        inside_words=inside_in_words,
+        is_inside=is_tunnel_interface,
+        opened_view=opened_view,
+    )
     return made
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.facts import Kind
+from testbed.report.correlated import both_sides_in_words
 from testbed.report.inside import inside_in_words
 from testbed.report.summary import is_tunnel_interface
 from testbed.report.text import octets_in_words, plain_value, shorten, visible
@@ -135,6 +136,8 @@ def _variant_lines(variant: VariantResult, style: Style) -> Iterator[tuple[str, 
     yield "routes", _routes(variant, style)
     for tap in variant.taps:
         yield "capture", _tap(tap)
+    for sentence in both_sides_in_words(variant.correlations):
+        yield "both sides", shown(sentence)
     if variant.ground_truth:
         yield "inside", shown(inside_in_words(variant.ground_truth))
 

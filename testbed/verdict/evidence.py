@@ -102,6 +102,7 @@ class VariantEvidence:
     # Of the map from inner to outer packets, where there is one: octets beyond the inner packet's own, on average.
     overhead_octets: float | None = None
     map_file: str = ""
+    correlations: tuple[dict[str, Any], ...] = ()  # see VariantResult
     not_mapped: str = ""  # why there is no map
 
 
@@ -113,6 +114,7 @@ class Judgement:
     leaks: dict[str, tuple[dict[str, Any], ...]]
     expectations: tuple[ExpectationResult, ...]
     warnings: tuple[str, ...] = ()
+    correlations: dict[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
 
 
 def parse_site_log(site: str, file: str, untrusted: bytes) -> SiteLog:

@@ -42,6 +42,7 @@ def judge(evidence: Iterable[VariantEvidence], expectations: Iterable[Expectatio
     return Judgement(
         exposures=exposures,
         leaks=leaks,
+        correlations={name: one.evidence.correlations for name, one in variants.items()},
         expectations=judge_expectations(expectations, benches, exposures),
         warnings=tuple(_warnings(variants.values())),
     )
