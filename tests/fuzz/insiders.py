@@ -6,7 +6,8 @@ and another client of the same server goes on as if nothing had been.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tests.fuzz import corpus
 from tests.fuzz.mutation import Mutator
@@ -27,6 +28,7 @@ from tests.sim.setups import (
 )
 from vpn.client import ClientCore
 from vpn.dataplane.channel import Negotiated
+from vpn.dataplane.train import Outgoing
 from vpn.drops import Drops
 from vpn.events import Connected, Event
 from vpn.happenings import KeysExchanged
@@ -36,6 +38,9 @@ from vpn.session_setup import Identity, SessionSetup
 from vpn.settings import Address, Cipher, Compression, DataSettings, Timers, TlsSettings, Transport
 from vpn.tls import TlsContext
 from vpn.wire.packet import DATA_OPCODES, Opcode, PeerId, SessionId
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows
 
 MALLORY: Address = ("203.0.113.66", 666)
 _VICTIM: Address = ("192.0.2.1", 40000)
@@ -73,7 +78,7 @@ class Insider:
         if not is_server:
             self.session.send_first_reset(Opcode.CONTROL_HARD_RESET_CLIENT_V2, world.now)
 
-    def receive_datagrams(self, untrusted: list[bytes], address: Address, now: float, unix_time: int) -> None:
+    def receive_datagrams(self, untrusted: Sequence[bytes], address: Address, now: float, unix_time: int) -> None:
         for packet in untrusted:
             if packet[0] >> 3 in DATA_OPCODES:
                 continue
@@ -92,10 +97,10 @@ class Insider:
         due = self.session.next_timeout()
         return None if due is None else max(due, self._world.now)
 
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self) -> list[tuple[Outgoing, Address]]:
         return [(datagram, self._peer) for datagram in self.session.datagrams(self._world.now)]
 
-    def packets_to_deliver(self) -> list[bytes]:
+    def packets_to_deliver(self) -> list[bytes | Rows]:
         return []
 
     def next_event(self) -> Event | None:

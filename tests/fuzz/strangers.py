@@ -28,7 +28,7 @@ from tests.fuzz.corpus import recorded_datagrams
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.state import difference, state_of
 from tests.sim.inner import ip_packet, numbers
-from tests.sim.network import Node, World
+from tests.sim.network import Node, World, datagrams
 from tests.sim.setups import CLIENT, KEY, SERVER, client_settings, events, pair, protections, server_settings
 from vpn.events import Connected
 from vpn.server import ServerCore
@@ -221,7 +221,7 @@ class Forger:
         dropped = core.drops.total
         with steps_counted(self._trace.count, datagram):
             core.receive_datagrams([datagram], source, world.now, world.unix_time)
-        answers = core.datagrams_to_send()
+        answers = datagrams(core)
         if not is_stateless_answer(answers, source, datagram):
             times = core.drops.total - dropped
             if times != 1 or answers:

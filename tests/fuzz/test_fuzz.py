@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,9 @@ from tests.fuzz.mutation import Mutator
 from tests.fuzz.parsers import all_targets
 from tests.fuzz.strangers import Forger, Trace, Violation, finish, reach
 from vpn.settings import Cipher
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows
 
 DATAGRAMS = 100_000
 
@@ -71,8 +74,8 @@ class Flawed:
         if self.flaw == "keeps silent":
             self.core.drops = type(self.core.drops)()
 
-    def packets_to_deliver(self) -> list[bytes]:
-        packets: list[bytes] = self.core.packets_to_deliver()
+    def packets_to_deliver(self) -> list[bytes | Rows]:
+        packets: list[bytes | Rows] = self.core.packets_to_deliver()
         return packets * 2 if self.flaw == "repeats" else packets
 
 

@@ -93,7 +93,7 @@ class Echoes:
 
 
 def _checksum(message: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(message) // 2}H", message[: len(message) & ~1]))
+    total: int = sum(struct.unpack(f"!{len(message) // 2}H", message[: len(message) & ~1]))
     total += (message[-1] << 8) * (len(message) & 1)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

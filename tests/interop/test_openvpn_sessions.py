@@ -28,6 +28,7 @@ from tests.interop.tunnel_lab import (
     TunnelLab,
     in_lab,
 )
+from tests.sim.network import datagrams
 from vpn.config.load import load_configuration
 from vpn.events import ClientConnected, ClientGone, CloseReason, Event
 from vpn.server import ServerCore
@@ -315,7 +316,7 @@ def serve(core: ServerCore, lab: TunnelLab, react: Callable[[Event], bool], seco
             done = False
             while (event := core.next_event()) is not None:
                 done = react(event) or done
-            for datagram, address in core.datagrams_to_send():
+            for datagram, address in datagrams(core):
                 transport.sendto(datagram, address)
             if done:
                 return

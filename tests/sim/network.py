@@ -9,25 +9,42 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tests.sim.pki import UNIX_TIME
+from vpn.dataplane.train import Outgoing
 from vpn.drops import Drops
 from vpn.events import Event
 from vpn.settings import Address
+
+if TYPE_CHECKING:
+    from vpn.dataplane.workbench import Rows
 
 
 class Core(Protocol):
     drops: Drops
 
-    def receive_datagrams(self, untrusted: list[bytes], address: Address, now: float, unix_time: int) -> None: ...
+    def receive_datagrams(self, untrusted: Sequence[bytes], address: Address, now: float, unix_time: int) -> None: ...
     def advance(self, now: float, unix_time: int) -> None: ...
     def next_timeout(self) -> float | None: ...
-    def datagrams_to_send(self) -> list[tuple[bytes, Address]]: ...
-    def packets_to_deliver(self) -> list[bytes]: ...
+    def datagrams_to_send(self) -> list[tuple[Outgoing, Address]]: ...
+    def packets_to_deliver(self) -> list[bytes | Rows]: ...
     def next_event(self) -> Event | None: ...
+
+
+def datagrams(core: Core) -> list[tuple[bytes, Address]]:
+    """What a core has to send, and where to."""
+    sent = core.datagrams_to_send()
+    return list(zip(singles(datagram for datagram, _ in sent), [address for _, address in sent], strict=True))
+
+
+def singles(several: Iterable[object]) -> list[bytes]:
+    """Packets one by one, as they are where nothing takes many at once."""
+    found = list(several)
+    assert all(isinstance(one, bytes) for one in found)
+    return [one for one in found if isinstance(one, bytes)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +97,12 @@ class World:
 
     def collect(self, node: Node) -> None:
         """Take what a core has, put its datagrams on their way."""
-        for datagram, target in node.core.datagrams_to_send():
+        for datagram, target in datagrams(node.core):
             self.wire.append((self.now, node.address, target, datagram))
             changed = self.tap(datagram, node.address, target)
             if changed is not None:
                 self._send(changed, node.address, target)
-        node.delivered += node.core.packets_to_deliver()
+        node.delivered += singles(node.core.packets_to_deliver())
         while (event := node.core.next_event()) is not None:
             node.events.append(event)
 

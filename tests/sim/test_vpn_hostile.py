@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from tests.sim.inner import ip_packet, numbers
-from tests.sim.network import Node, World
+from tests.sim.network import Node, World, datagrams
 from tests.sim.setups import (
     CLIENT,
     SERVER,
@@ -45,10 +45,10 @@ def test_a_flood_of_resets_from_forged_addresses_leaves_no_state(name: str) -> N
     assert isinstance(core, ServerCore)
     client = ClientCore(client_settings(control=ours), SERVER, random_bytes=world.random_bytes)
     client.start(world.now, world.unix_time)
-    ((reset, _),) = client.datagrams_to_send()
+    ((reset, _),) = datagrams(client)
     for number in range(1000):
         core.receive_datagram(reset, (f"10.0.{number >> 8}.{number & 255}", number), world.now, world.unix_time)
-    replies = core.datagrams_to_send()
+    replies = datagrams(core)
     assert len(replies) == 100
     assert core.drops[Drop.RATE_LIMITED] == 900
     assert core.next_timeout() is None
@@ -135,7 +135,7 @@ def test_a_forged_packet_does_not_move_a_client() -> None:
     client, server = connect(world)
     ours, theirs = cores(client, server)
     ours.receive_packet(ip_packet("10.8.0.2", "10.8.0.1", 1), world.now)
-    ((datagram, _),) = ours.datagrams_to_send()
+    ((datagram, _),) = datagrams(ours)
     forged = datagram[:-1] + bytes((datagram[-1] ^ 1,))
     world.inject(forged, MALLORY, SERVER)
     world.run(seconds=1)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from tests.sim.inner import ip_packet, numbers
-from tests.sim.network import Node, Weather, World
+from tests.sim.network import Node, Weather, World, datagrams
 from tests.sim.setups import POOL, client_settings, connect, events, pair, protections, server_settings
 from vpn.client import ClientCore
 from vpn.events import (
@@ -269,7 +269,7 @@ def test_a_packet_under_way_since_before_two_renegotiations_still_arrives_once()
     world = World()
     client, server = connect(world)
     client_core(client).receive_packet(ip_packet(HERE4, THERE4, 7), world.now)
-    [(late, _)] = client_core(client).datagrams_to_send()
+    [(late, _)] = datagrams(client_core(client))
     for count in (1, 2):
         assert client_core(client).request_renegotiation(world.now)
         world.run(seconds=3)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.sim.inner import ip_packet, numbers
-from tests.sim.network import Node, World
+from tests.sim.network import Node, World, datagrams
 from tests.sim.setups import CLIENT, KEY, SERVER, events
 from vpn.drops import Drop
 from vpn.events import Closed, CloseReason, Connected
@@ -70,7 +70,7 @@ def test_another_key_is_not_heard() -> None:
     client, server = ends(world, StaticKeySettings(KEY), directed=True)
     stranger = StaticKeyCore(StaticKeySettings(KEY[::-1]), SERVER, random_bytes=world.random_bytes)
     stranger.start(world.now, world.unix_time)
-    for datagram, _ in stranger.datagrams_to_send():
+    for datagram, _ in datagrams(stranger):
         world.inject(datagram, CLIENT, SERVER)
     del world.nodes[client.address]
     world.run(seconds=1)
