@@ -45,6 +45,7 @@ BATCH_PACKETS = 32  # read before anything else is looked at: bounds how long a 
 BATCH_SUPERPACKETS = 4
 READ_PACKETS = 64
 HELD_PACKETS, HELD_OCTETS = 500, 1 << 20  # as many packets, and nearly as many octets, as openvpn's device holds
+_SMALL_OCTETS = 4096
 _READ_OCTETS = 65536 + len(PLAIN)
 # With what the tunnel adds to each of its packets, a superpacket of an ordinary MTU still fits into one call to send
 _SUPERPACKET_OCTETS = 61_500
@@ -152,6 +153,8 @@ class TunDevice:
     def _fill(self, most: int) -> None:
         try:
             for _ in range(most):
+                if len(self._held) >= BATCH_PACKETS and self._held_octets < _SMALL_OCTETS * len(self._held):
+                    break  # of small packets the kernel's queue is short enough, and what it drops costs nothing
                 packet = os.read(self._descriptor, self._read_octets)
                 octets = len(packet) - len(PLAIN) * self._has_offload
                 self.octets_read += octets
