@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT = 20.0
 EXIT_TIMEOUT = 5.0
 POLL_INTERVAL = 0.005  # how often a log is looked at while its program starts
+TO_END = ("KILL", "TERM", "INT")
 TO_ITSELF = ("HUP", "USR1", "USR2", "INT")  # signals that mean something to a program, and would kill its helpers
 
 
@@ -94,6 +95,7 @@ class Tunnel:
         self.keylog = plan.keylog
         self._running: dict[str, RunningEnd] = {}
         self._starts: dict[str, int] = {}
+        self._complaints: list[str] = []
         try:
             self.server = self.start("server")
             if plan.server_first:
@@ -110,9 +112,7 @@ class Tunnel:
         """Start an end, which may have ended before. Errors: TunnelFailed if it runs still, or cannot be started."""
         former = self._running.get(role)
         if former is not None:
-            if former.process.poll() is None:
-                raise TunnelFailed(f"the VPN {role} runs still; it must end before it can be started again")
-            _end(former)
+            self._complaints += _gone(former)
         plan = self._plan.end(role)
         count = self._starts[role] = self._starts.get(role, 0) + 1
         flags = os.O_CREAT | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
@@ -146,7 +146,7 @@ class Tunnel:
     def close(self) -> list[str]:
         """Ends the client, then the server; returns what did not end as it should, in words."""
         ends = [self._running[role] for role in ("client", "server") if role in self._running]
-        return [complaint for end in ends if (complaint := _end(end))]
+        return self._complaints + [complaint for end in ends if (complaint := _end(end))]
 
     @staticmethod
     def _await_ready(end: RunningEnd) -> None:
@@ -164,6 +164,20 @@ class Tunnel:
         if end.plan.incomplete and end.plan.incomplete in end.log_text():
             raise end.failure("came up, but could not set all of its addresses and routes")
         end.ready_after = time.monotonic() - end.started_at
+
+
+def _gone(end: RunningEnd) -> list[str]:
+    """See an end off that is to be started again; returns what was wrong with its end.
+
+    Errors: TunnelFailed if it runs still, although it was told to end, or because it was not
+    """
+    if end.told in TO_END:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            end.process.wait(EXIT_TIMEOUT)
+    if end.process.poll() is None:
+        raise TunnelFailed(f"the VPN {end.plan.role} runs still; it must end before it can be started again")
+    complaint = _end(end)
+    return [complaint] if complaint else []
 
 
 def _has_address(node: Node, device: str) -> bool:

@@ -31,7 +31,7 @@ WAIT_S = 30.0
 def test_list_names_the_shipped_scenarios(tmp_path: Path) -> None:
     ran = run_testbed("list", cwd=tmp_path)
     assert ran.code == 0
-    assert "what-a-vpn-hides  What does a VPN hide from your ISP?" in ran.stdout
+    assert "what-a-vpn-hides What does a VPN hide from your ISP?" in " ".join(ran.stdout.split())
     entries = json.loads(run_testbed("list", "--json", cwd=tmp_path).stdout)
     assert all(Path(entry["file"]).is_file() for entry in entries)
 
