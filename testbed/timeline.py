@@ -70,7 +70,7 @@ class Timeline:
                 return child.read_line(0)
 
     def close(self) -> list[dict[str, Any]]:
-        """End what events started; returns what the result says of each: {at, time, words, ok, error}."""
+        """End what events started; returns what the result says of each: {at, after, time, words, ok, error}."""
         for number, entry in enumerate(self._entries):
             if entry.process is not None:
                 entry.error = entry.error or _ended(entry.process, f"see logs/event-{number + 1}.log")
@@ -79,6 +79,7 @@ class Timeline:
         return [
             {
                 "at": entry.event.at,
+                "after": self._seconds_after(entry),
                 "time": entry.time,
                 "words": event_in_words(entry.event),
                 "ok": not entry.error,
@@ -86,6 +87,12 @@ class Timeline:
             }
             for entry in self._entries
         ]
+
+    def _seconds_after(self, entry: _Entry) -> float | None:
+        """When it really happened, counted as `at` is."""
+        if entry.time is None or self._began_at is None:
+            return None
+        return round(entry.time - self._began_at, 6)
 
     def _do_due(self) -> None:
         for number, entry in enumerate(self._entries):

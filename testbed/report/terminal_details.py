@@ -128,7 +128,7 @@ def _variant_lines(variant: VariantResult, style: Style) -> Iterator[tuple[str, 
             yield "failed", _failed(action)
     yield "tunnel", _tunnel(variant)
     for event in variant.events:
-        yield "event", _event(event, variant)
+        yield "event", _event(event)
     for row in variant.exposure:
         if row.fact.kind == Kind.TUNNEL:
             yield "recognised", Text.assemble(shown(row.observer, "dim"), f" {row.verdict}: ", shown(row.fact.value))
@@ -156,9 +156,12 @@ def _tunnel(variant: VariantResult) -> Text:
     return shown(", ".join(words) or plain_value(variant.tunnel))
 
 
-def _event(event: Mapping[str, Any], variant: VariantResult) -> Text:
-    """What the timeline did, and when: by the client's clock of actions, which begins with the first."""
-    words = shown(f"{float(event.get('at') or 0):g} s: {event.get('words', '?')}")
+def _event(event: Mapping[str, Any]) -> Text:
+    """What the timeline did, and when it really happened."""
+    after = event.get("after")
+    words = shown(
+        f"{f'after {after:.2f} s' if isinstance(after, (int, float)) else 'never'}: {event.get('words', '?')}"
+    )
     return words if event.get("ok") else words.append_text(shown(f": {event.get('error') or 'failed'}", "yellow"))
 
 
