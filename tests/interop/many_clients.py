@@ -78,9 +78,10 @@ class Client:
         if self.address is not None and not self.answered and now >= self.next_echo_at:
             self.core.receive_packets([echo_request(self.address, target, self.number)], now)
             self.next_echo_at = now + 1.0
-        self.answered = self.answered or any(is_answer(p, self.number) for p in self.core.packets_to_deliver())
+        for packet in self.core.packets_to_deliver():  # single ones: only trains and superpackets make others
+            self.answered |= isinstance(packet, bytes) and is_answer(packet, self.number)
         for datagram, _ in self.core.datagrams_to_send():
-            self.sock.send(datagram)
+            self.sock.send(datagram if isinstance(datagram, bytes) else datagram.view)
 
     def _read(self) -> list[bytes]:
         datagrams: list[bytes] = []
