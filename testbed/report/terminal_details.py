@@ -159,9 +159,8 @@ def _tunnel(variant: VariantResult) -> Text:
 def _event(event: Mapping[str, Any]) -> Text:
     """What the timeline did, and when it really happened."""
     after = event.get("after")
-    words = shown(
-        f"{f'after {after:.2f} s' if isinstance(after, (int, float)) else 'never'}: {event.get('words', '?')}"
-    )
+    when = f"after {after:.2f} s" if isinstance(after, (int, float)) else "never"
+    words = shown(f"{when}: {event.get('words', '?')}")
     return words if event.get("ok") else words.append_text(shown(f": {event.get('error') or 'failed'}", "yellow"))
 
 
