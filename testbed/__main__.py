@@ -1,5 +1,29 @@
-"""`python -m testbed`: the command line."""
+"""The program `testbed` and `python -m testbed`: the command line, and silence about a Ctrl-C before it is loaded."""
 
-from testbed.cli import main
+from __future__ import annotations
 
-main()
+import os
+import signal
+
+TYPE_CHECKING = False  # the import of typing alone would double the time in which an interruption is not expected
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Load the command line and run it. Until it is loaded nothing has been built, so an interruption just ends."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
+    if interruptible:
+        signal.signal(signal.SIGINT, _leave)
+    from testbed import cli
+
+    cli.main(signal.default_int_handler if interruptible else None)
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    os.write(2, b"testbed: interrupted\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -140,7 +142,8 @@ def observe(
     from testbed.report.observation import observation_text
 
     if not capture.is_file():
-        _fail(Exit.BAD_INPUT, f"{capture}: no such file; give a pcapng or pcap capture")
+        what = "is a directory" if capture.is_dir() else "is no file" if capture.exists() else "no such file"
+        _fail(Exit.BAD_INPUT, f"{capture}: {what}; give a pcapng or pcap capture")
     _check_capture(capture)
     observation = observe_capture(capture)
     if as_json:
@@ -159,7 +162,8 @@ def show(
 
     stored = directory / "result.json"
     if not stored.is_file():
-        _fail(Exit.BAD_INPUT, f"{directory}: holds no result.json; give the directory that a run wrote")
+        what = "holds no result.json, as a finished run does" if directory.is_dir() else "no such directory"
+        _fail(Exit.BAD_INPUT, f"{directory}: {what}; give the directory that a run wrote")
     octets = stored.read_bytes()
     try:
         result = from_json(octets)
@@ -242,10 +246,13 @@ def bench(
 ) -> None:
     """Tunnels side by side, in one run: throughput, packets a second, round trips, CPU, memory, bad lines."""
     from testbed.bench import command
+    from testbed.rundir import check_output_directory
 
     if list_them:
         _print(command.listing())
         return
+    if out is not None:
+        check_output_directory(out)
     try:
         order = command.order(contenders or [], (own_server, own_client, own_address), measure or [], rounds, seconds)
     except command.BadOrder as error:
@@ -273,8 +280,14 @@ def lesson(
     from testbed.lesson.grade import BadAnswers
 
     if name is None:
-        _print(command.listing())
+        if grade or sheet or out:
+            _fail(Exit.BAD_INPUT, "say which lesson; `testbed lesson` lists them")
+        _print(command.listing(as_json=as_json))
         return
+    if sheet and (grade or as_json):
+        _fail(Exit.BAD_INPUT, "--sheet prints the questions and nothing else: leave out --grade and --json")
+    if as_json and grade is None:
+        _fail(Exit.BAD_INPUT, "--json prints the grades of a class: give --grade FILE too")
     prepared = command.prepare_lesson(name)
     if sheet:
         _print(command.questions(prepared))
@@ -315,10 +328,12 @@ def _root(
     """A small Internet, a real VPN tunnel in it, and proof of what an observer learned."""
 
 
-def main() -> NoReturn:
-    """The entry point: runs a command and exits with its code."""
+def main(on_interrupt: Callable[[int, FrameType | None], object] | None = None) -> NoReturn:
+    """Run a command and exit with its code; from here on a Ctrl-C is answered by `on_interrupt`, if given."""
     _open_standard_streams()
     with _errors_become_exit_codes():
+        if on_interrupt is not None:
+            signal.signal(signal.SIGINT, on_interrupt)
         app()
     raise SystemExit(Exit.OK)
 

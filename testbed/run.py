@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from testbed import __version__
 from testbed.aftermath import Afterwards, Mapped, map_tunnel, why_not_merged, write_captures
@@ -120,6 +120,7 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
     with ExitStack() as stack:
         stack.callback(directory.close)
         stack.callback(directory.give_to_owner)
+        unfinished = stack.enter_context(_Unfinished(directory))
         directory.write_text("scenario.yaml", dump_scenario(prepared.scenario))
         progress = Progress(tuple(prepared.plans), sys.stderr, silent=order.quiet, clock=time.monotonic)
         stack.callback(progress.close)
@@ -130,10 +131,31 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         directory.write_text("result.json", json_text)
         shown = shown_packets(result, Path(f"/proc/self/fd/{directory.fd}"))
         directory.write_text("report.html", render_html(result, shown.packets, shown.lists, shown.inside))
+        unfinished.whole = True
         if order.junit is not None:
             write_report(order.junit, render_junit(result), owner)
         directory.give_to_owner()
         yield Finished(result, json_text, directory.path, run.held)
+
+
+class _Unfinished:
+    """Once every lab has ended: removes what a run wrote that was stopped, and names what one that failed has left."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self.whole = False  # all of a run's files are there
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self.whole or error is None:
+            return
+        if isinstance(error, (KeyboardInterrupt, HostCannot, OSError)):
+            self._directory.discard()
+            sys.stderr.write(f"testbed: removed the unfinished run {self._directory.path}\n")
+        else:
+            sys.stderr.write(f"testbed: logs and captures until then are in {self._directory.path}\n")
 
 
 class ScenarioRun:

@@ -8,8 +8,10 @@ used only if it is empty and the invoking user's own: a run never mixes with, or
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,17 +49,19 @@ class Owner:
 class RunDirectory:
     """An open run directory. `path` is for people; every access goes through the descriptor."""
 
-    def __init__(self, path: Path, fd: int, owner: Owner) -> None:
+    def __init__(self, path: Path, fd: int, owner: Owner, *, made: bool = True) -> None:
         self.path = path
         self.fd = fd
         self._owner = owner
+        self._made = made  # by this run, not found empty
 
     @classmethod
     def create(cls, name: str, owner: Owner, out: Path | None = None, parent: Path = DEFAULT_PARENT) -> RunDirectory:
         """Make `out`, or `parent`/<time>-<name> with a unique suffix, and open it. Errors: RunDirectoryRefused."""
         try:
             if out is not None:
-                return cls(out, _open_or_make(out, owner), owner)
+                made = not out.exists()
+                return cls(out, _open_or_make(out, owner), owner, made=made)
             parent_fd = _open_or_make(parent, owner, must_be_empty=False)
             try:
                 return cls._unique(parent, parent_fd, f"{time.strftime('%Y%m%d-%H%M%S')}-{name}", owner)
@@ -65,7 +69,9 @@ class RunDirectory:
                 os.close(parent_fd)
         except OSError as error:
             where = error.filename or out or parent
-            raise RunDirectoryRefused(f"cannot make the run directory {where}: {error.strerror}") from error
+            raise RunDirectoryRefused(
+                f"cannot make the run directory {where}: {error.strerror}; name another with --out"
+            ) from error
 
     @classmethod
     def _unique(cls, parent: Path, parent_fd: int, stem: str, owner: Owner) -> RunDirectory:
@@ -109,8 +115,33 @@ class RunDirectory:
                 if self._owner.hand_over:
                     os.chown(entry, self._owner.uid, self._owner.gid, dir_fd=directory_fd, follow_symlinks=False)
 
+    def discard(self) -> None:
+        """Remove all that the run wrote, and the directory if the run made it. Links are removed, not followed."""
+        with os.scandir(self.fd) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.name, dir_fd=self.fd)
+                else:
+                    os.unlink(entry.name, dir_fd=self.fd)
+        if self._made:
+            with suppress(OSError):  # moved away or filled by somebody else meanwhile: then it is theirs
+                os.rmdir(self.path)
+
     def close(self) -> None:
         os.close(self.fd)
+
+
+def check_output_directory(path: Path) -> None:
+    """Find out before a measurement whether files can be written in `path`, made if it is not there.
+
+    Errors: RunDirectoryRefused
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryRefused(f"cannot make the directory {path}: {error.strerror}; name another") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise RunDirectoryRefused(f"cannot write in {path}: permission denied; name another directory")
 
 
 def check_report_place(path: Path) -> None:
@@ -198,7 +229,7 @@ def _check_existing(path: Path, fd: int, owner: Owner, must_be_empty: bool) -> N
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise RunDirectoryRefused(f"{path} can be written by everybody: name another with --out, or chmod o-w it")
     if must_be_empty and os.listdir(fd):
-        raise RunDirectoryRefused(f"{path} is not empty: name a new directory with --out, or remove this one")
+        raise RunDirectoryRefused(f"{path} is not empty: name a new or an empty directory with --out")
 
 
 def _give(fd: int, owner: Owner) -> None:

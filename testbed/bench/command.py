@@ -90,8 +90,6 @@ def carry_out(wanted: Order, out: Path | None, *, quiet: bool) -> Finished:
     """Measure, and write the files. Errors: HostCannot, LabFailed; OSError if a file cannot be written."""
     if find_program("iperf3") is None:
         raise HostCannot("iperf3, which makes the TCP streams, is not installed", fix="sudo apt-get install iperf3")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
     result = bench(wanted, _silent if quiet else _progress)
     finished = Finished(result, bench_text(result), json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
     if out is not None:

@@ -37,9 +37,12 @@ class Lesson:
     exhibits: Exhibits
 
 
-def listing() -> str:
+def listing(*, as_json: bool = False) -> str:
     """The lessons that ship, in their order."""
     lessons = _shipped()
+    if as_json:
+        entries = [{"name": entry.name.partition("/")[2], "title": entry.title} for entry in lessons]
+        return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
     width = max((len(entry.name) for entry in lessons), default=0) - len(FOLDER)
     return "".join(f"{entry.name.partition('/')[2]:<{width}} {entry.title}\n" for entry in lessons)
 
@@ -49,9 +52,11 @@ def _shipped() -> list[ShippedScenario]:
 
 
 def prepare_lesson(name: str) -> running.Prepared:
-    """The lesson's scenario, checked and planned; `name` may leave out the folder. Errors: ScenarioErrors."""
+    """The lesson's scenario, checked and planned; the number of one that ships is enough. Errors: ScenarioErrors."""
     lessons = [entry.name.removeprefix(f"{FOLDER}/") for entry in _shipped()]
     known = f"lessons that ship: {', '.join(lessons)}"
+    if name.isascii() and name.isdecimal() and not os.path.exists(name):
+        name = next((lesson for lesson in lessons if int(lesson.partition("-")[0]) == int(name)), name)
     if name not in lessons and not os.path.exists(name) and "/" not in name:
         message = f"no such file, and no lesson of that name ships{nearest(name, lessons)}; {known}"
         raise ScenarioErrors([Mistake(name, 0, 0, "", message)])

@@ -45,8 +45,9 @@ def find_scenario(name_or_path: str) -> Path:
     shipped = {scenario.name: scenario.path for scenario in list_scenarios()}
     if name_or_path in shipped:
         return shipped[name_or_path]
-    message = f"no such file, and no scenario of that name ships; there are: {', '.join(shipped)}"
-    raise ScenarioErrors([Mistake(name_or_path, 0, 0, "", f"{message}{nearest(name_or_path, shipped)}")])
+    message = f"no such file, and no scenario of that name ships{nearest(name_or_path, shipped)}"
+    known = f"those that ship: {', '.join(shipped)}"
+    raise ScenarioErrors([Mistake(name_or_path, 0, 0, "", f"{message}; {known}")])
 
 
 def _roots() -> tuple[Path, ...]:

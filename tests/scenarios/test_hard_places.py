@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.running import environment, run_testbed
+from tests.scenarios.running import environment, heed_interrupts, run_testbed
 
 TINY = """title: Tiny
 sites:
@@ -143,3 +144,52 @@ def test_a_sudo_uid_that_is_none_is_not_believed(uid: str, tmp_path: Path) -> No
     from testbed.rundir import Owner
 
     assert not Owner.of_this_process({"SUDO_UID": uid, "SUDO_GID": "zzz"}).hand_over
+
+
+@pytest.mark.root
+def test_an_interrupted_run_says_so_and_leaves_nothing_half_built(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    with subprocess.Popen(
+        [sys.executable, "-m", "testbed", "run", "tiny.yaml"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    ) as process:
+        assert process.stderr is not None
+        assert "building the lab" in process.stderr.readline()
+        assert len(list((tmp_path / "runs").iterdir())) == 1
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == 130
+    assert told.splitlines()[-1].startswith("testbed: removed the unfinished run runs/")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--grade", "class.csv"), "say which lesson"),
+        (("01-dns", "--json"), "give --grade FILE too"),
+        (("01-dns", "--sheet", "--json"), "leave out --grade and --json"),
+    ],
+)
+def test_options_of_a_lesson_that_would_do_nothing_are_refused(
+    words: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    ran = run_testbed("lesson", *words, cwd=tmp_path)
+    assert ran.code == 2
+    assert told in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lesson_is_found_by_its_number(tmp_path: Path) -> None:
+    by_number, by_name = (run_testbed("lesson", name, "--sheet", cwd=tmp_path) for name in ("4", "04-ip"))
+    assert (by_number.code, by_number.stdout) == (0, by_name.stdout)
+
+
+def test_a_place_where_a_bench_cannot_write_is_told_before_it(tmp_path: Path) -> None:
+    ran = run_testbed("bench", "none", "--out", "/proc/bench", cwd=tmp_path)
+    assert (ran.code, ran.stderr.count("\n")) == (2, 1)
+    assert "cannot make the directory /proc/bench" in ran.stderr

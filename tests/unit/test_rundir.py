@@ -78,3 +78,25 @@ def test_a_file_is_not_made_through_a_link_that_appeared_meanwhile(tmp_path: Pat
         run.write_text("with/keys.log", "secret")
     run.close()
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_discarded_run_takes_all_it_wrote_and_nothing_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.tex").write_text("years of work")
+    directory = RunDirectory.create("demo", ME, parent=tmp_path / "runs")
+    os.close(directory.make_directory("with"))
+    directory.write_text("with/notes", "half")
+    (directory.path / "link").symlink_to(tmp_path / "thesis")
+    directory.discard()
+    directory.close()
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert (tmp_path / "thesis/chapter.tex").read_text() == "years of work"
+
+
+def test_a_directory_that_was_there_before_a_discarded_run_stays(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    directory = RunDirectory.create("demo", ME, out=tmp_path / "out")
+    directory.write_text("scenario.yaml", "title: x")
+    directory.discard()
+    directory.close()
+    assert list((tmp_path / "out").iterdir()) == []
