@@ -76,6 +76,38 @@ def test_an_event_that_fails_and_one_that_comes_too_late_are_warnings(dead_line:
     assert "did not happen: the workload ended before its time" in warnings
 
 
+RESTART = f"""
+title: Does the work go on inside after a restart?
+{SITES}
+tunnel: {{}}
+workload:
+  - run: {{argv: [sh, -c, "until [ -e /run/testbed/again ]; do sleep 0.02; done"], timeout: 30s}}
+  - run: {{argv: [sh, -c, "until grep -q tun0 /proc/net/route; do sleep 0.02; done"], timeout: 30s}}
+  - http: {{url: http://www.example.com/, timeout: 20s}}
+events:
+  - {{at: 200ms, kill: vpn-server, signal: STOP}}
+  - {{at: 250ms, kill: vpn-server, signal: CONT}}
+  - {{at: 300ms, kill: vpn-client}}
+  - {{at: 300ms, start: vpn-client}}
+  - {{at: 350ms, start: vpn-server}}
+  - {{at: 400ms, run: touch /run/testbed/again}}
+variants: {{without: {{tunnel: null, workload: [http: http://www.example.com/], events: []}}, with: {{}}}}
+expect:
+  - {{variant: without, observer: isp, sees: [http-url]}}
+  - {{variant: with, observer: isp, leaks: none, hides: [http-url]}}
+"""
+
+
+def test_a_client_that_is_killed_and_started_at_once_works_on_inside(tmp_path: Path) -> None:
+    ran = run_text(RESTART, tmp_path)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    told = ran.result["variants"]["with"]
+    assert told["actions"][-1]["ok"]
+    assert [event["ok"] for event in told["events"]] == [True, True, True, True, False, True]
+    assert told["events"][4]["error"] == "the VPN server runs still; it must end before it can be started again"
+    assert (tmp_path / "out/with/logs/vpn-client-2.log").stat().st_size
+
+
 def test_the_shipped_scenario_of_wireguard_holds_and_both_ends_end_well(tmp_path: Path) -> None:
     ran = run_testbed("run", ROOT / "scenarios/wireguard.yaml", cwd=tmp_path, out=tmp_path / "out")
     assert ran.code == 0, ran.stdout + ran.stderr
