@@ -199,9 +199,9 @@ class _Bench:
             process.communicate()
             raise ContenderFailed("iperf3 did not come to an end") from None
         report = json.loads(text or b"{}")
-        if process.returncode or "end" not in report:
-            raise ContenderFailed(f"iperf3: {report.get('error', 'no words')}")
-        received = report["end"]["sum_received"]
+        received = report.get("end", {}).get("sum_received")
+        if process.returncode or received is None:
+            raise ContenderFailed(f"iperf3: {report.get('error', 'it told of nothing received')}")
         return float(received["bits_per_second"]), int(received["bytes"])
 
     def _iperf(self, streams: int, down: bool, seconds: int) -> subprocess.Popen[bytes]:

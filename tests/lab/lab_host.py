@@ -152,7 +152,7 @@ def _namespaces(processes: list[int]) -> set[str]:
 def _sysctls() -> Iterator[tuple[str, str]]:
     for folder in ("/proc/sys/net/ipv4", "/proc/sys/net/ipv6", "/proc/sys/kernel", "/proc/sys/net/core"):
         for path in sorted(Path(folder).rglob("*")):
-            if path.is_file() and path.name not in _VOLATILE and "random" not in str(path):
+            if path.is_file() and not _VOLATILE.intersection(path.parts) and "random" not in str(path):
                 try:
                     yield str(path), path.read_text()
                 except OSError:

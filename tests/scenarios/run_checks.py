@@ -175,7 +175,7 @@ def in_parallel(count: str) -> Any:
     """Many whole runs at once."""
     before = Snapshot.take()
     runs = [start(place(TUNNEL)) for _ in range(int(count))]
-    said = [run.communicate(timeout=100)[0].decode() for run in runs]
+    said = [run.communicate(timeout=600)[0].decode() for run in runs]
     bad = [text for run, text in zip(runs, said, strict=True) if run.returncode != 0]
     return {"codes": [run.returncode for run in runs], "bad": bad, "left": _await_same(before)}
 

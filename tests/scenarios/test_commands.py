@@ -25,7 +25,7 @@ workload: [{https: https://www.example.com/}, {run: [curl, -sS, https://www.exam
 taps: [isp]
 expect: [{variant: only, observer: isp, sees: [dns-name, tls-name]}]
 """
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 def test_list_names_the_shipped_scenarios(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from testbed.observer.tunnels.recognised import Detector
 from testbed.observer.tunnels.wireguard import MESSAGES, WireGuardDetector
 
 SMALLEST_OCTETS = 2
+DTLS_HANDSHAKES = (b"\x16\xfe\xff", b"\x16\xfe\xfd")
 
 
 def datagram_detectors(packet: bytes) -> list[Detector]:
@@ -27,7 +28,9 @@ def datagram_detectors(packet: bytes) -> list[Detector]:
         found.append(FastdDetector())
     if may_be_envelope(packet):
         found.append(EnvelopeDetector())
-    found += [IpsecDetector(), OpenVpnPatternDetector()]
+    found.append(IpsecDetector())
+    if packet[:3] not in DTLS_HANDSHAKES:  # what says what it is need not be told from the sizes of its packets
+        found.append(OpenVpnPatternDetector())
     if len(packet) >= LEAST_OCTETS:
         found.append(BlockCipherDetector())
     return found
