@@ -12,11 +12,12 @@ Source: RFC 9113, RFC 7541
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-from hpack import Decoder, HPACKError
+from typing import TYPE_CHECKING, NamedTuple
 
 from testbed.observer.wire.codings import Allowance, as_allowance, split_list
+
+if TYPE_CHECKING:
+    from hpack import Decoder  # imported where the first messages are read: most captures have none
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_OCTETS = 9
@@ -101,6 +102,8 @@ def looks_like_server(data: bytes) -> bool:
 
 def parse_direction(data: bytes, at: int, limit: int | Allowance) -> Direction:
     """The messages in the frames from `at` on. Shape: `limit` is how many octets one body may have, or an allowance."""
+    from hpack import Decoder
+
     allowance = as_allowance(limit)
     found = Direction(end=at)
     decoder = Decoder(max_header_list_size=LARGEST_HEADER_LIST_OCTETS)
@@ -151,6 +154,8 @@ def _unpadded(frame: Frame) -> bytes:
 
 def _take_block(block: list[Frame], decoder: Decoder, streams: dict[int, Message], found: Direction) -> bool:
     """Decode a whole header block; False, with the reason noted, where it cannot be."""
+    from hpack import HPACKError
+
     first = block[0]
     if first.type == CONTINUATION:
         found.failed = "a header block without its beginning"

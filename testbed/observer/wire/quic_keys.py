@@ -5,6 +5,8 @@
 
 This protects against nothing but accident: whoever has seen the packet can open it. Later packets stay closed.
 
+The ciphers are imported when the first keys are derived: most captures have no QUIC, and need not wait for them.
+
 Source: RFC 9001 section 5, RFC 9369 section 3.3
 """
 
@@ -13,14 +15,14 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from hashlib import sha256
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import ECB
+from typing import TYPE_CHECKING
 
 from testbed.observer.wire.quic import DRAFT_29, VERSION_1, VERSION_2, LongPacket
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 SALTS = {
     VERSION_1: bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"),
@@ -47,6 +49,11 @@ def derive(version: int, destination: bytes) -> tuple[InitialKeys, InitialKeys]:
 
 
 def _keys(version: int, secret: bytes) -> InitialKeys:
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.ciphers.modes import ECB
+
     prefix = b"quicv2 " if version == VERSION_2 else b"quic "
     key, nonce, mask = (
         _expand(secret, prefix + label, size)
@@ -67,6 +74,8 @@ def open_packet(datagram: bytes, packet: LongPacket, keys: InitialKeys) -> bytes
 
     Packet numbers are taken as they stand: an Initial's are small enough to need no reconstruction.
     """
+    from cryptography.exceptions import InvalidTag
+
     sample = datagram[packet.number_at + 4 : packet.number_at + 4 + SAMPLE_OCTETS]
     if len(sample) < SAMPLE_OCTETS:
         return None
