@@ -6,6 +6,7 @@ import difflib
 import ipaddress
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from testbed.bench.text import bench_text
 from testbed.lab.errors import HostCannot
 from testbed.tunnels.programs import find_program
 
+_NARROWEST, _WIDEST = 40, 120
 OWN_OPTIONS = ("--own-server", "--own-client", "--own-address")
 
 
@@ -91,9 +93,11 @@ def carry_out(wanted: Order, out: Path | None, *, quiet: bool) -> Finished:
     if find_program("iperf3") is None:
         raise HostCannot("iperf3, which makes the TCP streams, is not installed", fix="sudo apt-get install iperf3")
     result = bench(wanted, _silent if quiet else _progress)
-    finished = Finished(result, bench_text(result), json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    width = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
+    json_text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    finished = Finished(result, bench_text(result, width), json_text)
     if out is not None:
-        files = {"bench.json": finished.json_text, "bench.txt": finished.text, "bench.svg": bench_plot(result)}
+        files = {"bench.json": finished.json_text, "bench.txt": bench_text(result), "bench.svg": bench_plot(result)}
         for name, text in files.items():
             _write(out / name, text)
     return finished

@@ -37,10 +37,10 @@ MEASURES = (
     Measure("memory_server", "memory server", "MiB", "cost", False),
     Measure("start", "start to first answer", "ms", "cost", False),
     Measure("packets", "64-octet packets", "thousand/s", "packets", True),
-    Measure("rtt_median", "round trip, idle: median", "µs", "packets", False),
-    Measure("rtt_p99", "p99", "µs", "packets", False),
-    Measure("rtt_load_median", "under load: median", "µs", "packets", False),
-    Measure("rtt_load_p99", "p99", "µs", "packets", False),
+    Measure("rtt_median", "idle: round trip", "µs", "packets", False),
+    Measure("rtt_p99", "idle: 99 of 100", "µs", "packets", False),
+    Measure("rtt_load_median", "under load: round trip", "µs", "packets", False),
+    Measure("rtt_load_p99", "under load: 99 of 100", "µs", "packets", False),
     Measure("loss_0_1", "0.1 % loss", "Gbit/s", "links", True),
     Measure("loss_1", "1 % loss", "Gbit/s", "links", True),
     Measure("delay_20", "20 ms delay", "Gbit/s", "links", True),
@@ -48,7 +48,7 @@ MEASURES = (
 GROUPS = {
     "tcp": "TCP through the tunnel",
     "cost": "What it costs",
-    "packets": "Small packets and round trips",
+    "packets": "Small packets, and round trips: the median, and what 99 of 100 do not exceed",
     "links": "TCP over a line that loses or delays (our engine carries every frame of it)",
 }
 

@@ -10,7 +10,8 @@ from html import escape
 from testbed.bench.model import GROUPS, BenchResult, Measure
 from testbed.bench.text import figure
 
-_WIDTH, _LABEL, _VALUE, _ROW, _HEAD = 860, 260, 150, 18, 44
+_WIDTH, _LABEL, _VALUE, _ROW, _HEAD = 920, 320, 150, 18, 44
+_LONGEST = 46  # letters of a title that fit beside a bar; a command of one's own can be longer
 _STYLE = """
 svg{background:#fff;color:#1a1a1a;font:12px system-ui,sans-serif}
 text{fill:currentColor}.title{font-weight:600;font-size:14px}.note{fill:#555}
@@ -59,8 +60,12 @@ def _bar(result: BenchResult, measure: Measure, name: str, most: float, y: int) 
     kind = "base" if name == result.contenders[0] else "own" if name.startswith("vpn") or name == "own" else "bar"
     middle = y + _ROW / 2 - 2
     return (
-        f'<text x="{_LABEL - 8}" y="{y + 12}" text-anchor="end">{escape(result.titles[name])}</text>'
+        f'<text x="{_LABEL - 8}" y="{y + 12}" text-anchor="end">{escape(_cut(result.titles[name]))}</text>'
         f'<rect class="{kind}" x="{_LABEL}" y="{y + 1}" width="{width}" height="{_ROW - 5}"/>'
         f'<line class="spread" x1="{_LABEL + least}" x2="{_LABEL + largest}" y1="{middle}" y2="{middle}"/>'
         f'<text x="{_LABEL + largest + 8}" y="{y + 12}">{told}</text>'
     )
+
+
+def _cut(title: str) -> str:
+    return title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"

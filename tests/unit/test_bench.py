@@ -60,11 +60,22 @@ def test_a_percentile_is_a_value_that_was_measured(share: float, expected: int) 
 
 def test_the_text_has_median_spread_and_ratio_and_names_what_was_left_out_and_what_failed() -> None:
     text = bench_text(result_of())
-    assert "1.5 (1-3) 0.25x" in text
+    assert "1.5 (1-3) · 0.25x" in text
     assert "6 (4-8)\n" in text
     assert "left out  tinc: not installed" in text
     assert "\x1b" not in text
     assert "openvpn 2.6.14" in text
+
+
+def test_a_table_that_is_too_wide_goes_on_below_and_loses_no_cell() -> None:
+    narrow, wide = bench_text(result_of(), 40), bench_text(result_of(), 200)
+    assert {word for word in wide.split() if word[0].isdigit()} <= set(narrow.split())
+    tables = narrow[narrow.index("TCP through") : narrow.index("left out")]
+    assert max(len(line) for line in tables.splitlines()) <= 40
+
+
+def test_no_two_measures_have_the_same_title() -> None:
+    assert len({measure.title for measure in MEASURES}) == len(MEASURES)
 
 
 def test_a_group_that_nobody_measured_has_no_table() -> None:
