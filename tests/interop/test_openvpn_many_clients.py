@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_two_hundred_clients_connect_and_ping_through_one_server(
         return found | {"kilobytes": grown / CLIENTS}
 
     found = in_lab(body, tmp_path)
-    with capsys.disabled():
+    with capsys.disabled(), contextlib.redirect_stdout(sys.stderr):  # which pytest's workers let through
         print(
             f"\n{CLIENTS} clients at {server_program}: all answered after {found['seconds']} s, "
             f"{found['kilobytes']:.0f} kB of the server's memory each"

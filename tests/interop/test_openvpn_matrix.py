@@ -5,8 +5,10 @@ The full product would take minutes; the rows below hold every pair of values of
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,7 +93,7 @@ def test_the_matrix_holds_every_pair_of_values_and_says_how_many_rows_that_takes
     for (i, left), (j, right) in itertools.combinations(enumerate(columns), 2):
         assert {(row[i], row[j]) for row in ROWS} == set(itertools.product(left, right))
     everything = math.prod(len(column) for column in columns)
-    with capsys.disabled():
+    with capsys.disabled(), contextlib.redirect_stdout(sys.stderr):  # which pytest's workers let through
         print(
             f"\n{len(ROWS)} combinations of {everything} hold every pair, {len(STATIC_ROWS)} more with a static key, "
             f"{len(UNDIRECTED_ROWS)} with tls-auth without a direction"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,7 +67,7 @@ def test_no_more_packets_of_ours_are_malformed_than_of_two_real_peers(
     mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours, theirs = malformed("vpn", mode, tmp_path / "vpn"), malformed("openvpn", mode, tmp_path / "openvpn")
-    with capsys.disabled():
+    with capsys.disabled(), contextlib.redirect_stdout(sys.stderr):  # which pytest's workers let through
         print(f"\n{mode}: {ours[0]} of {ours[1]} packets malformed with ours, {theirs[0]} of {theirs[1]} with openvpn")
     assert min(ours[1], theirs[1]) > 20
     assert ours[0] <= theirs[0]
@@ -100,7 +102,7 @@ def test_no_more_packets_are_malformed_with_tls_auth_and_sha256(
     keys = make_keys(tmp_path / "keys")
     ours = malformed_with_sha256(OURS, keys, tmp_path / "ours")
     theirs = malformed_with_sha256(OPENVPN, keys, tmp_path / "theirs")
-    with capsys.disabled():
+    with capsys.disabled(), contextlib.redirect_stdout(sys.stderr):  # which pytest's workers let through
         print(f"\ntls-auth SHA256: {ours[0]} of {ours[1]} malformed with ours, {theirs[0]} of {theirs[1]} with openvpn")
     assert min(ours[1], theirs[1]) > 20
     assert ours[0] <= theirs[0]

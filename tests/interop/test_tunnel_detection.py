@@ -6,6 +6,8 @@ port. The table that the test prints stands in docs/tunnel-detection.md, next to
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -123,7 +125,7 @@ def test_the_two_patterns_of_the_paper_hold_for_some_openvpn_and_no_ordinary_pro
         measured[kind, "either"] += opcodes or acknowledgements
     for flow, octets in framed_flows(seen):
         measured[kind_of(flow), "by packet"] += opcodes_run_as_a_handshake(octets)
-    with capsys.disabled():
+    with capsys.disabled(), contextlib.redirect_stdout(sys.stderr):  # which pytest's workers let through
         print_tables(seen, measured)
     handshakes = measured["OpenVPN with handshake", "flows"]
     assert handshakes >= 10

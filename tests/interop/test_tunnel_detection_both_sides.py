@@ -4,6 +4,8 @@ together tell whom the client talked to, though strangers fetch pages of the sam
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -109,7 +111,7 @@ def test_both_sides_of_the_server_tell_the_clients_pages_from_the_strangers(
     assert len(pages) == 3 * len(PAGES)
     assert {flow.client.address for flow in pages} == {SERVER}
     found = correlate(seen[near], seen[far])
-    with capsys.disabled():
+    with capsys.disabled(), contextlib.redirect_stdout(sys.stderr):  # which pytest's workers let through
         print("", *(f"{one.egress.port} {one.sentence}" for one in found), sep="\n")
     assert {one.client.address for one in found} <= {CLIENT}
     strong = [one.egress.port for one in found if one.confidence is Confidence.STRONG]

@@ -6,7 +6,9 @@ conversations of the same kind behind the server, of which the near side saw not
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -189,7 +191,7 @@ def test_among_strangers_nearly_every_conversation_is_found_and_hardly_one_is_wr
     for seed in range(trials):
         judged += crowd(seed, clients, strangers)
     true = trials * clients * 2
-    with capsys.disabled():
+    with capsys.disabled(), contextlib.redirect_stdout(sys.stderr):  # which pytest's workers let through
         print(f"\ncorrelation: {true} true conversations among {trials * strangers} strangers': {dict(judged)}")
     assert judged["strong right"] >= 0.9 * true
     assert judged["strong wrong"] <= 0.01 * true
