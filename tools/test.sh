@@ -9,4 +9,5 @@ tools/peers.sh
 as_owner make lint types
 leave_nothing_of_root
 through_sudo && set -- -p no:cacheprovider "$@"
-.venv/bin/python -m pytest "$@"
+# Most tests wait for programs, links and timers: one more at a time than there are cores.
+.venv/bin/python -m pytest -n "$(($(nproc) + 1))" --dist worksteal "$@"
