@@ -23,6 +23,7 @@ NEVER_HIDDEN = (Kind.VOLUME, Kind.TIMING)
 CALLERS = "client-address"  # also a kind of fact: here, which addresses called a server
 SAYS = ("sees", "hides", *MEASURES, CALLERS)
 OF_A_TUNNEL = ("leaks", "first_leak_after", "tunnel_detected_at_packet", "overhead")
+LONGEST_S = 3600.0  # what an action may wait or take
 BODY_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 SERVICES = ("http", "https", "http3", "dns", "dot", "doh")  # what a site may serve; any of them keeps a log
 
@@ -193,6 +194,11 @@ def check_actions(tree: Located) -> Iterator[Mistake]:
 
 
 def _action(action: ActionModel, place: Located, sites: dict[str, SiteModel], known: Known) -> Iterator[Mistake]:
+    for verb in ActionModel.model_fields:
+        options = getattr(action, verb)
+        for key in ("at", "timeout"):
+            if options is not None and (getattr(options, key) or 0.0) > LONGEST_S:
+                yield place.at(verb, key).mistake("must be an hour at the most")
     if action.dns is not None:
         where = place.at("dns", "name")
         if not any(action.dns.name == site or action.dns.name.endswith(f".{site}") for site in known.sites):

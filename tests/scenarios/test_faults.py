@@ -30,6 +30,7 @@ def test_a_dead_client_leaks_and_a_kill_switch_holds(tmp_path: Path) -> None:
     assert killed["ok"]
     assert killed["time"] < first
     assert "vpn-client gets SIGKILL" in ran.stdout
+    assert "ended by itself" not in " ".join(ran.result["warnings"]), "what was killed on purpose is no complaint"
 
 
 LINKS = f"""

@@ -130,6 +130,7 @@ def test_a_command_is_split_as_a_shell_would_and_its_tunnel_has_its_device() -> 
         ("events: [{at: 1s, link: client}]\n", "client}", "events[0].link", "must be two nodes"),
         ("events: [{at: 1s, run: [ls], node: ips}]\n", "ips", "events[0].node", "did you mean isp?"),
         ('events: [{at: 1s, run: "echo \'a"}]\n', '"echo', "events[0].run", "is no command line"),
+        ("events: [{at: 1s, link: client-isp, down: yes}]\n", "yes", "events[0].down", "must be true or false"),
         ("tunnel: {program: wireguard, cipher: AES-256-GCM}\n", "cipher", "tunnel.cipher", "leave the key out"),
         ("tunnel: {program: wireguard, options: [verb 4]}\n", "options", "tunnel.options", "only vpn and openvpn"),
         ("tunnel: {program: {client: vpn, server: wireguard}}\n", "{client", "tunnel.program", "needs wireguard at"),
@@ -146,6 +147,13 @@ def test_a_mistake_names_place_key_and_remedy(text: str, at: str, path: str, wor
     place = f"{line}:{len(before) - before.rfind(chr(10))}"
     found = mistakes(text)
     assert any(one.startswith(f"f.yaml:{place}: {path}: ") and words in one for one in found), found
+
+
+@pytest.mark.parametrize("key", ["at", "timeout"])
+def test_an_action_waits_and_takes_an_hour_at_the_most(key: str) -> None:
+    text = HEAD.replace("at: 2s", f"{key}: 61min")
+    with pytest.raises(ScenarioErrors, match=rf"f.yaml:5:\d+: workload\[1\].http.{key}: must be an hour at the most"):
+        parse_scenario(text.encode(), "f.yaml", nodes=NODES)
 
 
 @pytest.mark.parametrize("name", ["when-the-vpn-fails", "wireguard"])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from testbed.scenario.values import Action as ScenarioAction
 from testbed.workload import attempt as attempts
+from testbed.workload.__main__ import chains
 from testbed.workload.attempt import ActionFailed, Attempt
 from testbed.workload.canary import Canaries
 from testbed.workload.dns_channels import parse_answer
@@ -179,6 +180,26 @@ def test_volume_is_what_crossed_the_links_and_no_tunnel_or_loopback() -> None:
     volume, timing = session_facts(LinkCounters(), counters, 1.5, 4)
     assert volume.value == "sent 3 packets, 200 octets; received 2 packets, 100 octets"
     assert timing.value == "4 actions in 1.500 s"
+
+
+def test_a_tunnel_device_of_any_name_is_not_counted_with_the_links() -> None:
+    row = "{}: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n"
+    text = "Inter-|\n face |\n" + row.format("eth0") + row.format("own0")
+    assert LinkCounters.parse(text, "own0") == LinkCounters(5, 1, 5, 1)
+    assert LinkCounters.parse(text) == LinkCounters(10, 2, 10, 2)
+
+
+def test_an_action_with_a_time_begins_a_list_of_its_own() -> None:
+    times = (None, 1.0, None, 0.5)
+    actions = [Action(id=name, verb="run", argv=("x",), at=at) for name, at in zip("abcd", times, strict=True)]
+    assert [[action.id for action in chain] for chain in chains(actions)] == [["a"], ["b", "c"], ["d"]]
+    assert chains(actions[1:2]) == [[], actions[1:2]]
+
+
+@pytest.mark.parametrize("at", [-1, True, "2s", 4000])
+def test_a_time_that_is_none_is_refused(at: object) -> None:
+    with pytest.raises(RequestError, match="at: must be a number of seconds"):
+        parse({"id": "1", "verb": "dns", "target": "a.example", "at": at})
 
 
 def test_a_bundle_is_a_new_file_and_ends_with_the_lab_s_authority(tmp_path: Path) -> None:
