@@ -12,7 +12,7 @@ help:
 	@echo 'make coverage  all tests, with branch coverage'
 	@echo 'make bench     lab, run, tap and observer beside Mininet, tcpdump and tshark (BENCH=NAME); as root or through sudo'
 	@echo 'make fuzz      feed ten million generated datagrams to the tunnel (DATAGRAMS=N SEED=TEXT)'
-	@echo 'make soak      ten minutes of tunnels over bad links, no octet lost (SECONDS=N); as root or through sudo'
+	@echo 'make soak      ten minutes of tunnels over bad links, then 10 GB, no octet lost (SECONDS=N OCTETS=N); as root or through sudo'
 	@echo 'make format    let ruff rewrite the sources'
 	@echo 'make hooks     run the checks before every commit'
 	@echo 'make lock      resolve the dependencies again (UPGRADE=1: take newer versions)'
@@ -36,7 +36,7 @@ fuzz:
 	@tools/fuzz.sh
 
 soak:
-	@SOAK_SECONDS=$(or $(SECONDS),600) tools/soak.sh
+	@SOAK_SECONDS=$(or $(SECONDS),600) SOAK_OCTETS=$(or $(OCTETS),10000000000) tools/soak.sh
 
 check: lint types unit
 

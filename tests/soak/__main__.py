@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.interop.tunnel_configs import make_keys
+from tests.soak.bulk import bulk_soak
 from tests.soak.soak import Outcome, Plan, soak
 from tests.soak.test_soak import MOST_GROWTH_KIB, PAIRS
 
@@ -20,13 +21,27 @@ def main() -> int:
     )
     parser.add_argument("seconds", type=float, help="for all pairs of programs, side by side")
     parser.add_argument("--pair", metavar="SERVER:CLIENT", help="this pair alone")
+    parser.add_argument("--bulk", metavar="OCTETS", type=int, default=0, help="then move so much through our pair")
     options = parser.parse_args()
     if options.pair:
         server, _, client = options.pair.partition(":")
         return _one_pair(server, client, options.seconds)
     module = [sys.executable, "-m", "tests.soak", str(options.seconds)]
     pairs = [subprocess.Popen([*module, "--pair", f"{server}:{client}"]) for server, client in PAIRS]
-    return max(pair.wait() for pair in pairs)
+    worst = max(pair.wait() for pair in pairs)
+    return max(worst, _bulk(options.bulk)) if options.bulk else worst
+
+
+def _bulk(octets: int) -> int:
+    folder = Path(tempfile.mkdtemp(prefix="vpn-bulk-"))
+    print(f"our pair, {octets:,} octets …, logs in {folder}", flush=True)
+    try:
+        outcome = bulk_soak(make_keys(folder / "keys"), folder, octets)
+    except Exception as error:  # told in a line, as for the pairs
+        print(f"FAILED bulk: {error}", flush=True)
+        return 1
+    print(f"{'good' if outcome.good else 'FAILED'}: bulk: {outcome.summary()}", flush=True)
+    return 0 if outcome.good else 1
 
 
 def _one_pair(server: str, client: str, seconds: float) -> int:
