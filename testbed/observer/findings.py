@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 from testbed.facts import Kind, Sighting
@@ -40,8 +41,13 @@ class _Found:
     display_filter: str
     via: str
     time_ns: int
-    frames: dict[int, None] = field(default_factory=dict)  # a set in order
-    detail: dict[str, str | int | float] = field(default_factory=dict)
+    frames: dict[int, None] | Sequence[int]  # a set in order, or somebody else's sequence that has each number once
+    detail: dict[str, str | int | float]
+
+    def own_frames(self) -> dict[int, None]:
+        if not isinstance(self.frames, dict):
+            self.frames = dict.fromkeys(self.frames)
+        return self.frames
 
 
 @dataclass(slots=True)
@@ -93,25 +99,35 @@ class Findings:
             value = value[: self.limits.value_octets]
             detail["truncated"] = 1
             self.limit("values longer than the limit were cut", frame)
-        found = self._entry(kind, value, frame, time_ns, display_filter, via, detail)
+        found = self._found.get((kind, value, display_filter))
         if found is None:
-            return
-        if len(found.frames) < self.limits.frames_per_sighting:
-            found.frames[frame] = None
-        found.time_ns = min(found.time_ns, time_ns)
+            found = self._enter(kind, value, frame, time_ns, display_filter, via, detail)
+            if found is None:
+                return
+        elif time_ns < found.time_ns:
+            found.time_ns = time_ns
+        frames = found.frames if isinstance(found.frames, dict) else found.own_frames()
+        if len(frames) < self.limits.frames_per_sighting:
+            frames[frame] = None
 
     def sight_in_all(
         self, kind: Kind, value: str, frames: Sequence[int], time_ns: int, display_filter: str, via: str
     ) -> None:
-        """Somebody on the path read `value`, a short one, in every one of `frames`."""
-        found = self._entry(kind, value, frames[0], time_ns, display_filter, via, {}) if frames else None
-        if found is None:
+        """Somebody on the path read `value`, a short one, in every one of `frames`, which nobody changes any more."""
+        if not frames:
             return
-        room = self.limits.frames_per_sighting - len(found.frames)
-        found.frames.update(dict.fromkeys(frames[:room]))
+        most = self.limits.frames_per_sighting
+        found = self._found.get((kind, value, display_filter))
+        if found is None:
+            found = self._enter(kind, value, frames[0], time_ns, display_filter, via, {})
+            if found is not None:
+                found.frames = frames if len(frames) <= most else frames[:most]
+            return
+        own = found.own_frames()
+        own.update(dict.fromkeys(frames[: most - len(own)]))
         found.time_ns = min(found.time_ns, time_ns)
 
-    def _entry(
+    def _enter(
         self,
         kind: Kind,
         value: str,
@@ -121,14 +137,11 @@ class Findings:
         via: str,
         detail: dict[str, str | int | float],
     ) -> _Found | None:
-        """The sighting of `value`, new or known; None where the limit on sightings is reached."""
-        found = self._found.get((kind, value, display_filter))
-        if found is None:
-            if len(self._found) >= self.limits.sightings:
-                self.limit("more sightings than the limit", frame)
-                return None
-            found = _Found(kind, value, display_filter, via, time_ns, detail=dict(detail))
-            self._found[kind, value, display_filter] = found
+        """A new sighting; None where the limit on sightings is reached."""
+        if len(self._found) >= self.limits.sightings:
+            self.limit("more sightings than the limit", frame)
+            return None
+        found = self._found[kind, value, display_filter] = _Found(kind, value, display_filter, via, time_ns, {}, detail)
         return found
 
     def knows(self, kind: Kind, value: str, display_filter: str) -> bool:
@@ -183,11 +196,17 @@ class Findings:
         self.warn(reason, frame)
 
     def sightings(self) -> tuple[Sighting, ...]:
-        order = sorted(self._found.values(), key=lambda found: min(found.frames, default=0))
-        return tuple(
-            Sighting(f.kind, f.value, tuple(sorted(f.frames)), f.time_ns / 1e9, f.display_filter, f.via, f.detail)
-            for f in order
-        )
+        made: list[tuple[int, Sighting]] = []
+        frames: tuple[int, ...] = ()
+        last: object = None
+        for found in self._found.values():
+            if found.frames is not last:  # volume and times of a conversation stand in the same frames
+                last, frames = found.frames, tuple(sorted(set(found.frames)))
+            seconds = found.time_ns / 1e9
+            sighting = Sighting(found.kind, found.value, frames, seconds, found.display_filter, found.via, found.detail)
+            made.append((frames[0] if frames else 0, sighting))
+        made.sort(key=itemgetter(0))
+        return tuple(sighting for _, sighting in made)
 
     def names(self) -> tuple[Name, ...]:
         found = [Name(name, via, *where) for (name, via), where in self._names.items()]

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from testbed.observer.wire.codings import Allowance, as_allowance, split_list
 
 LONGEST_HEAD_OCTETS = 256 << 10
 MOST_MESSAGES = 10_000
+SHORT_LINE_OCTETS, SHORT_HEAD_OCTETS = 256, 1024  # which are remembered: the same come again and again
 VERSION = b"HTTP/1."
 REQUEST_START = re.compile(rb"[A-Z][A-Z-]{1,19} [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n")
 STATUS_START = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
@@ -27,8 +29,7 @@ CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """Shape: `line` as on the wire, without its end."""
 
     name: bytes
@@ -36,8 +37,7 @@ class Header:
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HttpMessage:
+class HttpMessage(NamedTuple):
     """Shape: octets `start` to `end` of the stream; `body` is decoded; `status` 0 means a request.
 
     `complete` is false where the stream ended before the message did. `until_close` marks a body that only the end of
@@ -63,8 +63,16 @@ class HttpMessage:
         return next((header.value for header in self.headers if header.name.lower() == lowered), None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
+class _Head(NamedTuple):
+    """Headers, and what they say of the body. Shape: `codings` in the order in which they were applied."""
+
+    headers: tuple[Header, ...]
+    codings: tuple[bytes, ...]
+    chunked: bool
+    length: bytes
+
+
+class _Body(NamedTuple):
     octets: bytes
     end: int
     complete: bool
@@ -143,44 +151,65 @@ def _parse(data: bytes, at: int, request_method: bytes | None, allowance: Allowa
     head_end = HEAD_END.search(data, first.end() - 2, at + LONGEST_HEAD_OCTETS)
     if head_end is None:
         return None
-    headers = _headers(data[first.end() : head_end.start()])
+    head = _head(data[first.end() : head_end.start()])
     method, target, status = b"", b"", 0
     if request_method is None:
         method, target, _ = data[at : first.end()].split(b" ", 2)
     else:
         status = int(first.group(1))
-    body = _body(data, head_end.end(), headers, request_method, status)
-    codings = [*_values(headers, b"content-encoding"), *_values(headers, b"transfer-encoding")]
-    undone = tuple(coding for coding in codings if coding != b"chunked")
-    decoded = allowance.decode(body.octets, undone)
+    body = _body(data, head_end.end(), head, request_method, status)
+    decoded = allowance.decode(body.octets, head.codings)
     altered = body.chunked or decoded is not body.octets
     plain = decoded is body.octets
-    trailers = _headers(body.trailers)
+    trailers = _headers(body.trailers) if body.trailers else ()
     return HttpMessage(
         at,
         body.end,
         method,
         target,
         status,
-        headers,
+        head.headers,
         decoded,
         body.complete,
         body.until_close,
         altered,
         trailers,
-        undone,
+        head.codings,
         not plain,
     )
+
+
+def _head(block: bytes) -> _Head:
+    return _short_head(block) if len(block) <= SHORT_HEAD_OCTETS else _read_head(block)
+
+
+def _read_head(block: bytes) -> _Head:
+    headers = _headers(block)
+    codings = [*_values(headers, b"content-encoding"), *_values(headers, b"transfer-encoding")]
+    undone = tuple(coding for coding in codings if coding != b"chunked")
+    chunked = b"chunked" in _value(headers, b"transfer-encoding")
+    return _Head(headers, undone, chunked, _value(headers, b"content-length"))
+
+
+_short_head = lru_cache(maxsize=256)(_read_head)
 
 
 def _headers(block: bytes) -> tuple[Header, ...]:
     headers = []
     for line in block.split(b"\n"):
-        line = line.removesuffix(b"\r")
-        match = HEADER.match(line)
-        if match is not None:
-            headers.append(Header(match.group(1), match.group(2), line))
+        header = _short_header(line) if len(line) <= SHORT_LINE_OCTETS else _header(line)
+        if header is not None:
+            headers.append(header)
     return tuple(headers)
+
+
+def _header(line: bytes) -> Header | None:
+    line = line.removesuffix(b"\r")
+    match = HEADER.match(line)
+    return Header(match.group(1), match.group(2), line) if match is not None else None
+
+
+_short_header = lru_cache(maxsize=2048)(_header)
 
 
 def _value(headers: tuple[Header, ...], name: bytes) -> bytes:
@@ -192,12 +221,12 @@ def _values(headers: tuple[Header, ...], name: bytes) -> list[bytes]:
     return [word for header in headers if header.name.lower() == name for word in split_list(header.value)]
 
 
-def _body(data: bytes, at: int, headers: tuple[Header, ...], request_method: bytes | None, status: int) -> _Body:
+def _body(data: bytes, at: int, head: _Head, request_method: bytes | None, status: int) -> _Body:
     if request_method is not None and _without_body(request_method, status):
         return _Body(b"", at, True)
-    if b"chunked" in _value(headers, b"transfer-encoding"):
+    if head.chunked:
         return _chunks(data, at)
-    length = _value(headers, b"content-length")
+    length = head.length
     if length.isdigit() and len(length) < 19:
         end = at + int(length)
         return _Body(data[at:end], min(end, len(data)), end <= len(data))

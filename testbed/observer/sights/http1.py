@@ -7,6 +7,7 @@ completed it. A message the capture does not hold to its end has no such frame; 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from testbed.facts import Kind
@@ -20,6 +21,7 @@ from testbed.observer.streams import Run
 from testbed.observer.wire import http2
 
 TAIL_OCTETS = 200
+SHORT_OCTETS = 256
 
 
 def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
@@ -92,8 +94,11 @@ def _sight_message(flow: FlowState, side: Side, run: Run, message: http.HttpMess
         def elsewhere(_: bytes) -> str:
             return f"tcp.payload contains {filters.octets(first)}"
 
-    body_end = run.start + message.end
-    (tail, _), *_ = reversed(side.recorder.pieces_between(max(body_end - TAIL_OCTETS, 0), body_end))
+    def tail() -> bytes:
+        body_end = run.start + message.end
+        (octets, _), *_ = reversed(side.recorder.pieces_between(max(body_end - TAIL_OCTETS, 0), body_end))
+        return octets
+
     sight = HttpSighter(Place(frame, time_ns), findings, elsewhere, tail)
     sight.message(message)
     if message.altered and message.body:
@@ -107,13 +112,15 @@ class HttpSighter(NamedTuple):
     place: Place
     findings: Findings
     elsewhere: Callable[[bytes], str] | None
-    tail: bytes  # the message's last octets in the segment that completed it
+    tail: Callable[[], bytes]  # the message's last octets in the segment that completed it
 
     def message(self, message: http.HttpMessage) -> None:
         if not message.status:
             self._request(message)
+        field = "http.response.line" if message.status else "http.request.line"
         for header in message.headers:
-            self._sight(Kind.HTTP_HEADER, as_text(header.line), self._header_filter(message, header))
+            line = header.line
+            self._sight(Kind.HTTP_HEADER, *(_short_shown if len(line) <= SHORT_OCTETS else _shown)(line, field))
         for header in message.trailers:
             self._sight(Kind.HTTP_HEADER, as_text(header.line), _octet_filter(header.line))
         if message.body:
@@ -142,17 +149,21 @@ class HttpSighter(NamedTuple):
             value = f"http://{as_text(host)}{as_text(message.target)}"
             self._sight(Kind.HTTP_URL, value, _text_filter("http.request.uri", message.target))
 
-    def _header_filter(self, message: http.HttpMessage, header: http.Header) -> str:
-        field = "http.response.line" if message.status else "http.request.line"
-        return filters.equals(field, header.line + b"\r\n") if header.line.isascii() else _octet_filter(header.line)
-
     def _body_filter(self, message: http.HttpMessage) -> str:
         if len(message.codings) > 1 or (message.codings and not message.decoded):
-            return f"tcp.payload contains {filters.octets(self.tail)}"  # which Wireshark does not decode
+            return f"tcp.payload contains {filters.octets(self.tail())}"  # which Wireshark does not decode
         needle = filters.longest_text(message.body)
         if len(needle) < SHORTEST_TEXT_OCTETS and not message.altered:
             return _octet_filter(message.body)
         return f"http.file_data contains {filters.quote(needle)}"
+
+
+def _shown(line: bytes, field: str) -> tuple[str, str]:
+    """A header as people read it, and its filter."""
+    return as_text(line), filters.equals(field, line + b"\r\n") if line.isascii() else _octet_filter(line)
+
+
+_short_shown = lru_cache(maxsize=2048)(_shown)  # most header lines come again
 
 
 def _text_filter(field: str, value: bytes) -> str:
