@@ -391,6 +391,8 @@ def _exit_code(error: Exception) -> Exit | None:
 
     if isinstance(error, (ScenarioErrors, LabPlanError, RunDirectoryRefused, ResultError, NoSuchLab)):
         return Exit.BAD_INPUT
+    if isinstance(error, PermissionError) and error.filename:
+        return Exit.BAD_INPUT
     if isinstance(error, HostCannot):
         return Exit.HOST_CANNOT
     if isinstance(error, (LabFailed, ChildFailed)) or (isinstance(error, OSError) and error.errno in _OF_THE_HOST):
@@ -462,5 +464,7 @@ def _check_capture(capture: Path) -> None:
     from testbed.capture.reader import begins_capture
 
     with capture.open("rb") as file:
-        if not begins_capture(file.read(4)):
-            _fail(Exit.BAD_INPUT, f"{capture}: neither pcapng nor pcap; give a capture")
+        first = file.read(4)
+    if not begins_capture(first):
+        what = "neither pcapng nor pcap" if first else "the file is empty"
+        _fail(Exit.BAD_INPUT, f"{capture}: {what}; give a capture")

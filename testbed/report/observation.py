@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from testbed.facts import Kind
 from testbed.observer import Flow, Observation, Tunnel
 from testbed.observer.model import Certainty
 from testbed.report.text import shorten, visible
 
 _ROWS = 40  # of each table; --json has the rest
-_WIDTH = 100
+_WIDTH = 120
 PLAIN_LAYERS = 3  # IP, transport and the tunnel itself
+# Of all headers, those that tell who somebody is; --json has the rest.
+_PERSONAL = frozenset({"authorization", "cookie", "from", "proxy-authorization", "referer", "set-cookie", "user-agent"})
 
 
 def observation_text(observation: Observation) -> str:
@@ -32,8 +36,10 @@ def _lines(observation: Observation) -> Iterator[str]:
         for h in observation.hints
     ]
     yield from _section("Hints", hints)
-    yield from _section("In clear", [f"{c.what}: {c.value}  (frame {c.frame})" for c in observation.cleartext])
-    yield from _section("Conversations", [_flow_line(flow) for flow in observation.flows])
+    yield from _section(
+        "In clear", [f"{what}: {value}  (frame {frame})" for frame, what, value in _readable(observation)]
+    )
+    yield from _conversations(observation.flows)
     yield from _section("Warnings", observation.warnings)
 
 
@@ -45,13 +51,38 @@ def _tunnel_line(tunnel: Tunnel) -> str:
     return f"{tunnel.protocol} over {tunnel.transport}{within}: {ends}, {sure}: {tunnel.rule}{cost}"
 
 
-def _flow_line(flow: Flow) -> str:
+def _readable(observation: Observation) -> list[tuple[int, str, str]]:
+    """What was sent in clear, by frame: contents, and the headers that tell who somebody is."""
+    readable = [(clear.frame, clear.what, clear.value) for clear in observation.cleartext]
+    readable += [
+        (sighting.frames[0], sighting.kind.value, sighting.value)
+        for sighting in observation.sightings
+        if sighting.kind is Kind.HTTP_HEADER and sighting.value.partition(":")[0].lower() in _PERSONAL
+    ]
+    return sorted(readable, key=lambda row: row[0])
+
+
+def _conversations(flows: Sequence[Flow]) -> Iterator[str]:
+    """In order of time; of very many, those that carried most."""
+    if not flows:
+        return
+    began = min(flow.started_at for flow in flows)
+    kept = sorted(flows, key=lambda flow: flow.sent.octets + flow.received.octets, reverse=True)[:_ROWS]
+    rows = [_flow_line(flow, began) for flow in sorted(kept, key=lambda flow: (flow.started_at, flow.first_frame))]
+    largest = f"the {_ROWS} largest; " if len(flows) > _ROWS else ""
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(began))
+    yield from _section(f"Conversations  ({largest}seconds since {since}; packets and octets there + back)", rows)
+    if len(flows) > _ROWS:
+        yield f"  … and {len(flows) - _ROWS} smaller ones (--json lists all)"
+
+
+def _flow_line(flow: Flow, began: float) -> str:
     application = f" {flow.application}" if flow.application else ""
-    seconds = flow.ended_at - flow.started_at
+    lasted = flow.ended_at - flow.started_at
     packets = f"{flow.sent.packets}+{flow.received.packets} packets"
     return (
-        f"{flow.protocol}{application} {flow.client} -> {flow.server}: {packets}, "
-        f"{flow.sent.octets}+{flow.received.octets} octets, {seconds:.3f} s"
+        f"+{flow.started_at - began:.3f}  {flow.protocol}{application} {flow.client} -> {flow.server}: {packets}, "
+        f"{flow.sent.octets}+{flow.received.octets} octets, for {lasted:.3f} s"
     )
 
 
