@@ -66,10 +66,12 @@ def test_a_seed_below_zero_is_refused_on_the_command_line_as_in_the_file(tmp_pat
 def test_a_file_that_is_no_capture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("GET / HTTP/1.1\n")
     (tmp_path / "empty.pcapng").write_text("")
-    for name in ("notes.txt", "empty.pcapng"):
+    (tmp_path / "folder").mkdir()
+    why = {"notes.txt": "neither pcapng nor pcap", "empty.pcapng": "the file is empty", "folder": "is a directory"}
+    for name, told in why.items():
         ran = run_testbed("observe", name, cwd=tmp_path)
         assert (ran.code, ran.stdout) == (2, "")
-        assert f"{name}: neither pcapng nor pcap" in ran.stderr
+        assert f"{name}: {told}" in ran.stderr
 
 
 @pytest.mark.parametrize("octets", [b"\xff\xfe", b"{", b"[]"])
