@@ -187,13 +187,16 @@ class CaptureReader:
 
         buffer, at, unpack = source.buffer, source.at, struct.Struct(order + "8xI").unpack_from
         starts: list[int] = []
-        last = len(buffer) - 16
-        while at <= last and len(starts) < MOST_IN_BATCH:
+        end, largest, append = len(buffer), LARGEST_BLOCK_OCTETS, starts.append
+        last = end - 16
+        for _ in range(MOST_IN_BATCH):
+            if at > last:
+                break
             (captured,) = unpack(buffer, at)
             following = at + 16 + captured
-            if captured > LARGEST_BLOCK_OCTETS or following > len(buffer):
+            if following > end or captured > largest:
                 break
-            starts.append(at)
+            append(at)
             at = following
         source.at = at
         if starts:

@@ -102,6 +102,8 @@ class Store:
 
         Errors: CaptureChanged
         """
+        if len(handles) == 1 and handles[0] < IN_MEMORY:
+            return self._window(handles[0], lengths[0], 0)[: lengths[0]]
         out = []
         window, window_at = b"", 0
         last = max((handle for handle in handles if handle < IN_MEMORY), default=0) + max(lengths, default=0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 from typing import NamedTuple
@@ -104,7 +105,7 @@ def parse_message(untrusted: bytes) -> DnsMessage:
     at = HEADER_OCTETS
     questions: list[DnsName] = []
     for _ in range(counts[0]):
-        name, at = parse_name(untrusted, at)
+        name, at = _parse_question(untrusted, at)
         at += 4
         if at > len(untrusted):
             raise Malformed("a question cut off")
@@ -133,6 +134,26 @@ def parse_questions(untrusted: bytes) -> DnsMessage:
                 break
             questions.append(name)
     return DnsMessage(bool(untrusted[2:3] >= b"\x80"), tuple(questions), ())
+
+
+def _parse_question(message: bytes, at: int) -> tuple[DnsName, int]:
+    """As `parse_name`: the answer repeats what was asked, and the next client asks for it again. Errors: Malformed"""
+    end = message.find(b"\0", at, at + LONGEST_NAME_OCTETS) + 1
+    name = _parse_plain(message[at:end]) if end else None
+    return (name, end) if name is not None else parse_name(message, at)
+
+
+@lru_cache(maxsize=4096)
+def _parse_plain(wire: bytes) -> DnsName | None:
+    """A name that ends with these octets and at no earlier one, without pointers; None if it is not so."""
+    labels, at, last = [], 0, len(wire) - 1
+    while at < last:
+        length = wire[at]
+        if length >= 0x40:
+            return None
+        labels.append(wire[at + 1 : at + 1 + length])
+        at += 1 + length
+    return DnsName(tuple(labels)) if at == last else None
 
 
 def parse_name(message: bytes, at: int) -> tuple[DnsName, int]:

@@ -65,7 +65,7 @@ class FlowState:
     application: str = ""
     closed: bool = False  # TCP: reset, or finished by both sides
     frames: array[int] = field(default_factory=lambda: array("Q"))  # the first ones, up to a limit
-    fragments: array[int] = field(default_factory=lambda: array("Q"))  # frames of all but the last piece of a datagram
+    fragments: list[int] | None = None  # frames of all but the last piece of a datagram
     also: str = ""  # what a display filter needs besides addresses and ports
     roles: bool = True  # whether it has a client and a server: an ICMP error has neither
     tunnel: Tunnel | None = None
@@ -75,11 +75,15 @@ class FlowState:
     carries: Callable[[bytes], int] | None = None  # a tunnel in clear: where in a datagram the inner IP header begins
     layers: tuple[str, ...] = ()  # the headers around it, from the outermost, where it was found inside a tunnel
     dissector: object | None = None  # what a protocol's dissector remembers from datagram to datagram
-    decoded: list[tuple[Side, bytes, int]] = field(default_factory=list)  # HTTP bodies with the frame that ended them
+    decoded: list[tuple[Side, bytes, int]] | None = None  # HTTP bodies with the frame that ended them
 
     @property
     def sides(self) -> tuple[tuple[Side, Direction], ...]:
         return (self.client, Direction.CLIENT_TO_SERVER), (self.server, Direction.SERVER_TO_CLIENT)
+
+    def add_decoded(self, side: Side, body: bytes, frame: int) -> None:
+        self.decoded = self.decoded or []
+        self.decoded.append((side, body, frame))
 
     def swap_roles(self) -> None:
         """The protocol says that it is the other end that began."""
@@ -172,10 +176,13 @@ def count(
     side.octets += octets
     side.payload_octets += payload_octets
     flow = side.flow
-    if time_ns - flow.ended_ns > BURST_PAUSE_NS:
-        flow.bursts += 1
-    flow.ended_ns = max(time_ns, flow.ended_ns)
-    flow.last_frame = frames[-1]
+    if time_ns > flow.ended_ns:
+        if time_ns - flow.ended_ns > BURST_PAUSE_NS:
+            flow.bursts += 1
+        flow.ended_ns = time_ns
+    flow.last_frame = last = frames[-1]
     if len(flow.frames) < most_frames:
-        flow.frames.append(frames[-1])
-        flow.fragments.extend(frames[:-1])
+        flow.frames.append(last)
+        if len(frames) > 1:
+            flow.fragments = flow.fragments or []
+            flow.fragments.extend(frames[:-1])

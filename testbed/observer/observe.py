@@ -42,6 +42,7 @@ PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
 ECHO_REQUESTS, ECHO_REPLIES = {ICMP: 8, ICMPV6: 128}, {ICMP: 0, ICMPV6: 129}
 ECHO_FIELDS = {ICMP: "icmp.ident", ICMPV6: "icmpv6.echo.identifier"}
 SYN, FIN, RST, ACK = 2, 1, 4, 16
+TAILS = tuple(bytes((protocol,)) for protocol in range(256))  # of a flow's key
 
 
 def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bool | None = None) -> Observation:
@@ -186,7 +187,7 @@ class _Pass:
         self, packet: Packet, ports: bytes, sender_is_client: bool, place: Place, fresh: bool = False
     ) -> Side | None:
         """The sender's side of the packet's flow, opened if it is new; None where the limit on flows is reached."""
-        tail = bytes((packet.protocol,))
+        tail = TAILS[packet.protocol]
         if self.layers:
             tail += "/".join(self.layers).encode()
         key = packet.source + packet.destination + ports + tail
@@ -232,7 +233,7 @@ class _Pass:
         if side is None or side.reassembly is None or not start + 20 <= payload_at <= end:
             return
         payload = data[payload_at:end]
-        self._count(side, place, frames, octets, len(payload))
+        count(side, frames, place.time_ns, octets, len(payload), self.limits.frames_per_sighting)
         if opens:
             sight_syn(packet, data, place, self.findings)
         if flags & SYN:
@@ -256,7 +257,7 @@ class _Pass:
         if side is None:
             return None, -1
         payload = data[start + 8 : end]
-        self._count(side, place, frames, octets, len(payload))
+        count(side, frames, place.time_ns, octets, len(payload), self.limits.frames_per_sighting)
         if payload:
             side.recorder.append(payload, place.frame, place.frame, place.time_ns, self._position(start + 8))
             dissect_datagram(side.flow, side, payload, place, self.findings)
@@ -341,7 +342,8 @@ class _Pass:
             for endpoint in (flow.client.endpoint, flow.server.endpoint):
                 found = frames[endpoint.address]
                 found.update(flow.frames)
-                found.update(flow.fragments)
+                if flow.fragments:
+                    found.update(flow.fragments)
                 if len(found) > MOST_TIMES_AS_MANY * most:  # of a server of many only the first are handed out
                     frames[endpoint.address] = set(sorted(found)[:most])
         for address, pieces in self.noted_frames.items():
@@ -378,7 +380,7 @@ class _Pass:
             for side, direction in flow.sides:
                 if side.recorder.size or side.recorder.truncated:
                     streams.append(_stream(flow, side.recorder, direction))
-            for side, body, frame in flow.decoded:
+            for side, body, frame in flow.decoded or ():
                 direction = Direction.CLIENT_TO_SERVER if side.is_client else Direction.SERVER_TO_CLIENT
                 streams.append(Stream(flow.index, direction, "http-body", body, (0,), (frame,)))
         return tuple(streams)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -36,6 +37,9 @@ class Budget:
     def holds(self, position: int) -> bool:
         """Whether octets at this position of the file have to be held, because they cannot be read again."""
         return position < 0 or self.store.descriptor is None
+
+
+_NOTHING_YET = array("Q")  # of whoever has said nothing; never changed
 
 
 class Run(NamedTuple):
@@ -69,11 +73,9 @@ class Recorder:
         self.budget = budget
         self.size = 0
         self.truncated = False
-        self.offsets = array("Q")
-        self.frames = array("Q")
-        self.times_ns = array("Q")
-        self.gaps: list[int] = []
-        self._handles = array("Q")  # of the pieces in the store
+        self.offsets = self.frames = self.times_ns = _NOTHING_YET
+        self.gaps: Sequence[int] = ()
+        self._handles = _NOTHING_YET  # of the pieces in the store
         # Frame with which everything up to a piece was there, if it is a later one.
         self._ready: dict[int, int] | None = None
         self._joined: bytes | None = None
@@ -88,20 +90,27 @@ class Recorder:
         budget, size = self.budget, self.size
         if length is None:
             length = len(data)
-        cost = PIECE_COST_OCTETS + length if budget.holds(position) else PIECE_COST_OCTETS
+        holds = position < 0 or budget.store.descriptor is None
+        cost = PIECE_COST_OCTETS + length if holds else PIECE_COST_OCTETS
         if size + length > self.limit_octets or cost > budget.octets:
             self.truncated = True
             return
         budget.octets -= cost
+        if self.offsets is _NOTHING_YET:
+            self._begin()
         if ready != frame:
             self._ready = self._ready or {}
             self._ready[len(self.offsets)] = ready
         self.offsets.append(size)
         self.frames.append(frame)
         self.times_ns.append(time_ns & 0xFFFFFFFFFFFFFFFF)
-        self._handles.append(budget.store.keep(data, position))
+        self._handles.append(budget.store.keep(data, position) if holds else position)
         self.size = size + length
         self._joined = None
+
+    def _begin(self) -> None:
+        """Have somewhere to enter pieces: many sides never say anything, and need no room."""
+        self.offsets, self.frames, self.times_ns, self._handles = array("Q"), array("Q"), array("Q"), array("Q")
 
     def room(self) -> int:
         """How many more pieces may be kept that stand in the file."""
@@ -112,6 +121,8 @@ class Recorder:
 
         Shape: `offsets` count from the stream's first octet, `size` is what the stream then has
         """
+        if self.offsets is _NOTHING_YET:
+            self._begin()
         before = len(self.offsets)
         self.offsets.frombytes(offsets)
         self.frames.frombytes(frames)
@@ -124,6 +135,8 @@ class Recorder:
     def gap(self) -> None:
         """Octets are missing here."""
         if not self.truncated and (not self.gaps or self.gaps[-1] != self.size):
+            if not isinstance(self.gaps, list):
+                self.gaps = []
             self.gaps.append(self.size)
 
     def data(self) -> bytes:
@@ -149,6 +162,8 @@ class Recorder:
         return self._pieces(bisect_left(self.offsets, start), bisect_left(self.offsets, start + octets))
 
     def _pieces(self, first: int, behind: int) -> bytes:
+        if behind - first == 1 == len(self.offsets):  # all that most sides of short conversations say
+            return self.budget.store.read(self._handles, (self.size,))
         edges = self.offsets[first : behind + 1]
         if behind >= len(self.offsets):
             edges.append(self.size)
@@ -170,6 +185,8 @@ class Recorder:
 
     def runs(self) -> list[Run]:
         data = self.data()
+        if not self.gaps:
+            return [Run(0, data)] if data else []
         edges = [0, *(gap for gap in self.gaps if 0 < gap < len(data)), len(data)]
         return [Run(a, data[a:b]) for a, b in pairwise(edges) if b > a]
 
@@ -226,7 +243,7 @@ class Reassembly:
     fin_position: int | None = None  # behind the last octet
     fin_frame: int = 0  # at which everything including the FIN was there
     fin_time_ns: int = 0
-    waiting: list[_Segment] = field(default_factory=list)
+    waiting: list[_Segment] | None = None
     waiting_octets: int = 0
 
     def syn(self, sequence: int) -> None:
@@ -248,6 +265,7 @@ class Reassembly:
             return
         budget = self.recorder.budget
         kept = data if budget.holds(position) else b""
+        self.waiting = self.waiting or []
         heappush(self.waiting, _Segment(start, frame, len(data), position, kept, time_ns))
         self.waiting_octets += len(data) + SEGMENT_COST_OCTETS
         budget.waiting_octets -= len(kept) + SEGMENT_COST_OCTETS
@@ -315,26 +333,28 @@ class Reassembly:
     def _take_waiting(self, ready: int, time_ns: int) -> None:
         """Take every waiting segment that now connects."""
         while self.waiting and self.waiting[0].start <= (self.position or 0):
-            segment = self._pop()
+            segment = self._pop(self.waiting)
             known = (self.position or 0) - segment.start
             if known < segment.length:
                 self._take(segment, known, ready, time_ns)
 
     def _skip_hole(self) -> None:
         """Go on behind the hole: what waits there was to be read when it came, by whoever does not wait."""
+        if not self.waiting:
+            return
         self.recorder.gap()
         self.position = self.waiting[0].start
         ready = time_ns = 0
         while self.waiting and self.waiting[0].start <= (self.position or 0):
-            segment = self._pop()
+            segment = self._pop(self.waiting)
             if segment.frame > ready:
                 ready, time_ns = segment.frame, segment.time_ns
             known = (self.position or 0) - segment.start
             if known < segment.length:
                 self._take(segment, known, ready, time_ns)
 
-    def _pop(self) -> _Segment:
-        segment = heappop(self.waiting)
+    def _pop(self, waiting: list[_Segment]) -> _Segment:
+        segment = heappop(waiting)
         self.waiting_octets -= segment.length + SEGMENT_COST_OCTETS
         self.recorder.budget.waiting_octets += len(segment.data) + SEGMENT_COST_OCTETS
         return segment

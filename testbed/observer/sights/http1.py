@@ -102,7 +102,7 @@ def _sight_message(flow: FlowState, side: Side, run: Run, message: http.HttpMess
     sight = HttpSighter(Place(frame, time_ns), findings, elsewhere, tail)
     sight.message(message)
     if message.altered and message.body:
-        flow.decoded.append((side, message.body, frame))
+        flow.add_decoded(side, message.body, frame)
     return Place(frame, time_ns)
 
 

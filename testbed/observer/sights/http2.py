@@ -63,7 +63,7 @@ class _Sighter:
             lines.append(name + b": " + value)
             self._sight(Kind.HTTP_HEADER, as_text(lines[-1]), place, self._header_filter(block, name, value))
         text = b"\r\n".join([*(value for name, value in block.fields if name.startswith(b":")), *lines])
-        self.flow.decoded.append((self.side, text, place.frame))
+        self.flow.add_decoded(self.side, text, place.frame)
 
     def _request(self, block: http2.HeaderBlock, place: Place) -> None:
         host = block.value(b":authority") or block.value(b"host")
@@ -89,7 +89,7 @@ class _Sighter:
             display_filter = f"tcp.payload contains {filters.octets(tail)}"
         self._sight(Kind.HTTP_BODY, as_text(message.body), place, display_filter)
         if message.altered:
-            self.flow.decoded.append((self.side, message.body, place.frame))
+            self.flow.add_decoded(self.side, message.body, place.frame)
 
     def _header_filter(self, block: http2.HeaderBlock, name: bytes, value: bytes) -> str:
         if block.continued:  # Wireshark shows a header in whichever frame its last octet came

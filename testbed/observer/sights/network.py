@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from testbed.observer import dns, filters
@@ -11,7 +12,7 @@ from testbed.observer.ip import Packet, parse_ip
 from testbed.observer.link import arp_offset
 from testbed.observer.sights.names import DNS_PORTS, hint_edns, sight_dns
 from testbed.observer.wire.icmp import quoted_packet
-from testbed.observer.wire.syn import read_syn
+from testbed.observer.wire.syn import SynShape, read_syn
 
 ICMPV6, UDP = 58, 17
 ARP_IPV4_ETHERNET = b"\x00\x01\x08\x00\x06\x04"
@@ -36,12 +37,18 @@ def sight_syn(packet: Packet, data: bytes, place: Place, findings: Findings) -> 
     shape = read_syn(data[packet.start : packet.end], packet.ttl)
     if shape.system:
         source = address_text(packet.source)
-        hops = "ipv6.hlim" if six else "ip.ttl"
-        display_filter = f"{filters.source(source)} && tcp.flags.syn == 1 && tcp.flags.ack == 0"
-        # Several systems may share an address behind NAT: what tells them apart belongs into the filter.
-        display_filter += f" && {hops} == {shape.ttl} && tcp.window_size_value == {shape.window}"
-        rule = f"TCP options {shape.options}, TTL {shape.ttl}, window {shape.window} in the SYN"
+        display_filter, rule = _told_by(shape, source, six)
         findings.hint("os", shape.system, source, place, display_filter, rule)
+
+
+@lru_cache(maxsize=1024)
+def _told_by(shape: SynShape, source: str, six: bool) -> tuple[str, str]:
+    """The filter for SYNs of this shape, and the rule in words."""
+    hops = "ipv6.hlim" if six else "ip.ttl"
+    display_filter = f"{filters.source(source)} && tcp.flags.syn == 1 && tcp.flags.ack == 0"
+    # Several systems may share an address behind NAT: what tells them apart belongs into the filter.
+    display_filter += f" && {hops} == {shape.ttl} && tcp.window_size_value == {shape.window}"
+    return display_filter, f"TCP options {shape.options}, TTL {shape.ttl}, window {shape.window} in the SYN"
 
 
 def sight_quoted(packet: Packet, data: bytes, place: Place, findings: Findings) -> tuple[str, ...]:
