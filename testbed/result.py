@@ -96,7 +96,7 @@ class VariantResult:
     metrics: dict[str, float]  # seconds by phase, octets and packets by direction
     # with a tunnel: {mapped, file, inner_packets, outer_packets, overhead_octets, delay_seconds, flows, …}, or why not
     ground_truth: dict[str, Any] = field(default_factory=dict)
-    # what the scenario's timeline did: {at, after, time, words, ok, error}; `at` seconds after the start of the workload
+    # what the timeline did: {at, after, time, words, ok, error}; `at` in seconds after the start of the workload
     # as planned, `after` as it was, `time` the same in Unix seconds; both null if the workload ended before
     events: tuple[dict[str, Any], ...] = ()
     # who talked to whom, as taps on both sides of the VPN server tell by times and sizes alone:

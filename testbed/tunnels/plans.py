@@ -156,8 +156,7 @@ def _command_plan(command: Command, device: str, places: Places, keys: Path) -> 
             answering=(command.address or "") if role == "client" else "",
             any_code=True,
         )
-    # A server that does not say when it is up may also be one that waits for its client before it does.
-    return TunnelPlan(plans["server"], plans["client"], places.work / "tunnel.keylog", server_first=True)
+    return TunnelPlan(plans["server"], plans["client"], places.work / "tunnel.keylog")
 
 
 def _place(end: End, folder: Path, values: Mapping[str, str]) -> End:

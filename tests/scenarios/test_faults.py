@@ -164,7 +164,7 @@ workload:
 variants:
   without: {{tunnel: null}}
   own: {{}}
-  forgetful: {{tunnel: {{command: {{client: "openvpn --config {{dir}}/client.conf --verb 3"}}}}}}
+  forgetful: {{tunnel: {{command: {{client: "./mine --config {{dir}}/client.conf --verb 3"}}}}}}
 expect:
   - {{variant: without, observer: isp, sees: [dns-name, http-url]}}
   - {{variant: own, observer: isp, leaks: none, sees: [tunnel], hides: [dns-name, http-url]}}
@@ -175,6 +175,8 @@ expect:
 
 def test_a_vpn_of_ones_own_is_started_awaited_judged_and_ended_and_what_it_forgets_is_found(tmp_path: Path) -> None:
     """openvpn takes its routes from the server, but sets no resolver unless a script does."""
+    (tmp_path / "mine").write_text('#!/bin/sh\nexec openvpn "$@"\n')
+    (tmp_path / "mine").chmod(0o755)
     ran = run_text(OWN, tmp_path)
     assert ran.code == 0, ran.stdout + ran.stderr
     assert [text for text in ran.result["warnings"] if "VPN" in text] == []
@@ -193,7 +195,7 @@ def test_a_vpn_of_ones_own_is_started_awaited_judged_and_ended_and_what_it_forge
     ],
 )
 def test_a_missing_program_is_told_before_anything_is_built(old: str, new: str, words: str, tmp_path: Path) -> None:
-    ran = run_text(OWN.replace(old, new, 1), tmp_path)
+    ran = run_text(OWN.replace(old, new, 1), tmp_path, "--variant", "own")
     assert ran.code == 3
     assert words in ran.stderr
     assert not (tmp_path / "out").exists()
