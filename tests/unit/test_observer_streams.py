@@ -39,7 +39,7 @@ def feed(stream: Reassembly, start: int, *segments: tuple[int, int]) -> Reassemb
 def test_segments_in_any_order_give_the_octets_once(start: int, segments: list[tuple[int, int]]) -> None:
     stream = feed(reassembly(), start, *segments)
     assert stream.recorder.data() == TEXT
-    assert stream.recorder.gaps == []
+    assert not stream.recorder.gaps
     assert stream.waiting_octets == 0
 
 
