@@ -31,7 +31,7 @@ def ping(
     for address in addresses:
         echoes = Echoes(lab.lab.node(node), address, count, octets, pattern, under_way, pause=pause, source=source)
         answers = echoes.exchange()
-        assert answers == dict.fromkeys(range(count), 1), (address, answers)
+        assert answers == dict.fromkeys(range(count), 1), f"{address}: {answers}\n{lab.last_words()}"
 
 
 def is_answered(lab: TunnelLab, address: str, node: str = "client", source: str = "", patience: float = 0.5) -> bool:

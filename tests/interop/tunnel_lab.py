@@ -143,6 +143,16 @@ class TunnelLab:
         joining.wait_for(READY)
         return serving, joining
 
+    def last_words(self) -> str:
+        """The ends of all logs; our programs say before what they have dropped."""
+        running = [program for program in self._programs if program.process.poll() is None]
+        for program in running:
+            if program.name.startswith(f"{OURS} "):
+                seen = program.text().count("Dropped: ")
+                program.process.send_signal(signal.SIGUSR2)
+                program.wait_for("Dropped: ", count=seen + 1)
+        return "\n".join(f"{program.name}: …{program.text()[-800:]}" for program in self._programs)
+
     def run(self, node: str, *argv: str, seconds: float = 20.0) -> subprocess.CompletedProcess[str]:
         process = self.lab.node(node).spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(self.folder))
         out, error = process.communicate(timeout=seconds)
