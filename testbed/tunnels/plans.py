@@ -30,7 +30,7 @@ class EndPlan:
 
     Shape: `ready` is a text in its output, `device` an interface that then has an address, `answering` an address that
         answers through that device; what is empty is not waited for. `incomplete` in the output means that it failed
-        after all. `any_code` says that SIGTERM may be what ends it.
+        after all. `untrapped` says that SIGTERM itself may be what ends it.
     """
 
     role: str
@@ -42,7 +42,7 @@ class EndPlan:
     incomplete: str = ""
     device: str = ""
     answering: str = ""
-    any_code: bool = False
+    untrapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def _command_plan(command: Command, device: str, places: Places, keys: Path) -> 
             ready=next(iter(command.ready.of(role)), ""),
             device=device if role == "client" else "",
             answering=(command.address or "") if role == "client" else "",
-            any_code=True,
+            untrapped=True,
         )
     return TunnelPlan(plans["server"], plans["client"], places.work / "tunnel.keylog")
 

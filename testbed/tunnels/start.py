@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT = 20.0
 EXIT_TIMEOUT = 5.0
 POLL_INTERVAL = 0.005  # how often a log is looked at while its program starts
+UNTRAPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # of a program that leaves SIGTERM to the kernel, or to a shell
 TO_END = ("KILL", "TERM", "INT")
 TO_ITSELF = ("HUP", "USR1", "USR2", "INT")  # signals that mean something to a program, and would kill its helpers
 
@@ -205,7 +206,7 @@ def _end(end: RunningEnd) -> str | None:
         return None
     if early is not None:
         return f"{name} ended by itself during the run, with code {code}"
-    return None if code == 0 or (end.plan.any_code and code == -signal.SIGTERM) else f"{name} ended with code {code}"
+    return None if code == 0 or (end.plan.untrapped and code in UNTRAPPED) else f"{name} ended with code {code}"
 
 
 __all__ = ["KeyMaker", "RunningEnd", "Tunnel", "TunnelFailed", "TunnelSettings"]
