@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 from testbed.facts import Kind
 from testbed.observer import Flow, Observation, Tunnel
@@ -70,7 +70,7 @@ def _conversations(flows: Sequence[Flow]) -> Iterator[str]:
     kept = sorted(flows, key=lambda flow: flow.sent.octets + flow.received.octets, reverse=True)[:_ROWS]
     rows = [_flow_line(flow, began) for flow in sorted(kept, key=lambda flow: (flow.started_at, flow.first_frame))]
     largest = f"the {_ROWS} largest; " if len(flows) > _ROWS else ""
-    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(began))
+    since = f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M:%S} UTC"
     yield from _section(f"Conversations  ({largest}seconds since {since}; packets and octets there + back)", rows)
     if len(flows) > _ROWS:
         yield f"  … and {len(flows) - _ROWS} smaller ones (--json lists all)"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import PurePath
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -154,5 +155,6 @@ def _closing(result: RunResult, style: Style, html_path: str | None) -> Renderab
         lines.append(Text.assemble(("Report: ", "dim"), shown(html_path)))
     if result.captures:
         files = ", ".join(str(capture.get("file")) for capture in result.captures)
-        lines.append(Text.assemble(("For Wireshark: ", "dim"), shown(files)))
+        where = f", in {PurePath(html_path).parent}" if html_path is not None else ""
+        lines.append(Text.assemble(("For Wireshark", "dim"), shown(where, "dim"), ": ", shown(files)))
     return Group(*lines)
