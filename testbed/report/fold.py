@@ -114,6 +114,8 @@ def _place(group: Group, row: Row, verbs: Mapping[str, str]) -> _Place:
     if row.kind == Kind.CLIENT_ADDRESS:
         return _Place(YOU, row.kind, "")
     verb = "" if row.kind in _OF_THE_SITE else verbs.get(group.action, "")
+    if row.kind == Kind.TLS_NAME and row.site and row.site not in group.headline:
+        verb = "dns"  # the name of the resolver that was asked on the way to the site: one fact, whatever came after it
     return _Place(row.site or group.headline, row.kind, verb)
 
 

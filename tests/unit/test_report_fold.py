@@ -46,6 +46,18 @@ def test_a_name_asked_for_by_every_action_is_one_line_and_counts_once() -> None:
     assert [count.total for count in table.counts] == [1, 1]
 
 
+def test_the_name_of_the_resolver_that_every_action_asked_over_tls_counts_once() -> None:
+    actions = tuple(ActionRecord(name, verb, f"{verb}://x.example/", True, 1.0, 2.0) for name, verb in ACTIONS[1:3])
+    exposure = tuple(
+        Exposure("isp", FactRef("tls-name", site, action, site), SEEN)
+        for action, site in (("2-http", "dns.example"), ("3-https", "dns.example"), ("3-https", "x.example"))
+    )
+    variant = replace(sample_variant("with"), exposure=exposure, actions=actions)
+    (table,) = folded_tables(RunResult({}, 1, True, {"with": variant}, (), {}))
+    assert [(row.verb, row.values) for row in rows_of(table)] == [("dns", ("dns.example",)), ("https", ("x.example",))]
+    assert [count.total for count in table.counts] == [2]
+
+
 def test_addresses_of_both_families_share_a_line_where_their_verdicts_agree_and_say_how_many_where_not() -> None:
     both: list[Told] = [("dns-answer", "192.0.2.1", "1-dns", SEEN), ("dns-answer", "2001:db8::1", "1-dns", SEEN)]
     split: list[Told] = [both[0], ("dns-answer", "2001:db8::1", "1-dns", HIDDEN)]
