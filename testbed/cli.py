@@ -8,6 +8,7 @@ stays quick.
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -146,6 +147,7 @@ def observe(
         _fail(Exit.BAD_INPUT, f"{capture}: {what}; give a pcapng or pcap capture")
     _check_capture(capture)
     observation = observe_capture(capture)
+    gc.freeze()  # nothing of it is garbage: no search for any when this ends, which takes long after a large capture
     if as_json:
         _print_json(observation.to_dict())
     else:

@@ -263,16 +263,18 @@ class CaptureReader:
 
         buffer, at, unpack = source.buffer, source.at, struct.Struct(order + "II").unpack_from
         starts: list[int] = []
-        last = len(buffer) - 32
-        while at <= last and len(starts) < MOST_IN_BATCH:
+        end, largest, packet, append = len(buffer), LARGEST_BLOCK_OCTETS, pcapng.ENHANCED_PACKET, starts.append
+        last = end - 32
+        for _ in range(MOST_IN_BATCH):
+            if at > last:
+                break
             block_type, total = unpack(buffer, at)
-            if block_type != pcapng.ENHANCED_PACKET or total & 3 or total < 32 or at + total > len(buffer):
+            following = at + total
+            if block_type != packet or total & 3 or total < 32 or following > end or total > largest:
                 break
-            if total > LARGEST_BLOCK_OCTETS:
-                break
-            starts.append(at)
-            at += total
-        starts.append(at)
+            append(at)
+            at = following
+        append(at)
         found = columns.of_packets(self.frames + 1, buffer, source.base, starts[:-1], order, interfaces)
         count = len(found.data_at)
         source.at = starts[count]
