@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 _FIRST_PUSH_REQUEST = 1.0  # most servers push unasked; this is for those that do not
 _CLOSE_LINGER = 1.0  # how long a clean exit waits for its acknowledgement
 _NEVER = float("inf")
+_DATA = (Opcode.DATA_V1, Opcode.DATA_V2)
 _FINAL = frozenset({CloseReason.LOCAL, CloseReason.HALT, CloseReason.INACTIVE, CloseReason.SESSION_TIMEOUT})
 
 
@@ -121,7 +122,7 @@ class ClientCore:
             return
         data: list[bytes] = []
         for packet in untrusted:
-            if packet and packet[0] >> 3 in (Opcode.DATA_V1, Opcode.DATA_V2):
+            if packet and packet[0] >> 3 in _DATA:
                 data.append(packet)
                 continue
             self._receive_data(session, data, address, now)
@@ -149,6 +150,29 @@ class ClientCore:
         self._out.deliver([opened.rows] if opened.rows is not None else _ip_packets(opened.packets))
         self._interpret(session, now)
         self._flush(now)
+
+    def seal_one(self, packet: bytes, now: float) -> tuple[bytes, Address] | None:
+        """What to send at once for one packet; None, and nothing has happened, if it has to be `receive_packets`."""
+        session = self._session
+        if session is None or self._options is None or self._closed:
+            return None
+        datagram = session.seal_one(packet, now)
+        if datagram is None:
+            return None
+        self._limits.note(session.data.octets_in + session.data.octets_out, now)
+        return datagram, self._server
+
+    def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
+        """What to deliver at once of one datagram; None, and nothing has happened: `receive_datagrams`."""
+        session = self._session
+        if session is None or self._options is None or self._closed or address != self._server:
+            return None
+        if not untrusted or untrusted[0] >> 3 not in _DATA:
+            return None
+        packet = session.open_one(untrusted, None, now)
+        if packet is not None:
+            self._limits.note(session.data.octets_in + session.data.octets_out, now)
+        return packet
 
     def receive_packet(self, packet: bytes, now: float) -> None:
         """Take one IP packet from the tunnel interface."""

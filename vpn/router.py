@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vpn.clientele import Clientele
+from vpn.dataplane.express import usual_destination
 from vpn.dataplane.inner import destination, source
 from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.train import Train
@@ -39,6 +40,29 @@ class Router:
         self._clientele = clientele
         self._out = out
         self._drops = drops
+
+    def seal_one(self, packet: bytes, now: float) -> tuple[bytes, Address] | None:
+        """The datagram of one usual packet, and where to; None, and nothing has happened, if it has to be `send`."""
+        peer = self._clientele.behind(usual_destination(packet))
+        datagram = None if peer is None else peer.session.seal_one(packet, now)
+        if peer is None or datagram is None:
+            return None
+        data = peer.session.data
+        peer.limits.note(data.octets_in + data.octets_out, now)
+        return datagram, peer.address
+
+    def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
+        """The usual packet in one datagram; None, and nothing has happened, if it has to be `receive_data`."""
+        if not self._takes_usual or len(untrusted) < 4 or untrusted[0] >> 3 != Opcode.DATA_V2:
+            return None
+        peer = self._clientele.of_peer_id(int.from_bytes(untrusted[1:4], "big"))
+        if peer is None or peer.address != address:
+            return None
+        session = peer.session
+        packet = session.open_one(untrusted, peer.inner_sources, now)
+        if packet is not None:
+            peer.limits.note(session.data.octets_in + session.data.octets_out, now)
+        return packet
 
     def receive_usual(self, untrusted: Sequence[bytes], address: Address, now: float) -> Peer | None:
         """Data packets of one client that is where it was; None, and nothing has happened, if they are something else.

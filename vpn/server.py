@@ -117,6 +117,14 @@ class ServerCore:
         self._now, self._unix_time = now, unix_time
         self._settle_one(peer)
 
+    def seal_one(self, packet: bytes, now: float) -> tuple[bytes, Address] | None:
+        """What to send at once for one packet; None, and nothing has happened, if it has to be `receive_packets`."""
+        return self._router.seal_one(packet, now)
+
+    def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
+        """What to deliver at once of one datagram; None, and nothing has happened: `receive_datagrams`."""
+        return self._router.open_one(untrusted, address, now)
+
     def receive_packet(self, packet: bytes, now: float) -> None:
         """Take one IP packet from the tunnel interface."""
         self.receive_packets((packet,), now)

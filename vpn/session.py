@@ -143,6 +143,15 @@ class Session:
             return opened
         return replace(opened, rows=None, packets=self._clamped(opened.rows.packets()))
 
+    def open_one(self, untrusted: bytes, sources: frozenset[bytes] | None, now: float) -> bytes | None:
+        """The same for one usual data packet; None, and nothing has happened, if it has to be `receive_data`."""
+        if self._has_more_to_do:
+            return None
+        packet = self.data.open_one(untrusted, sources, now)
+        if packet is not None:
+            self.last_received_at = now
+        return packet
+
     def _hear(self, opened: Opened, sending: KeyId | None, now: float) -> None:
         """What authentic packets tell besides their content. `sending`: with which key, before they came."""
         if opened.authentic:
@@ -160,6 +169,21 @@ class Session:
 
     def send_packets(self, packets: Sequence[bytes], now: float) -> None:
         self._outbox += self.data.seal(packets, now)
+
+    def seal_one(self, packet: bytes, now: float) -> bytes | None:
+        """The datagram of one usual packet, to be sent at once; None, and nothing has happened: `send_packets`."""
+        if self._has_more_to_do:
+            return None
+        datagram = self.data.seal_one(packet, now)
+        if datagram is not None:
+            self.last_sent_at = now
+        return datagram
+
+    @property
+    def _has_more_to_do(self) -> bool:
+        """Whether a data packet may come with something else to be done: sent before it, or a renegotiation."""
+        timers = self.timers
+        return self._control_is_due or bool(self._outbox) or timers.reneg_bytes > 0 or timers.reneg_pkts > 0
 
     def send_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
         self._outbox += self.data.seal_superpacket(superpacket, now, bench)

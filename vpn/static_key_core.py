@@ -102,6 +102,14 @@ class StaticKeyCore:
         """The same for datagrams of one size in a row in memory, one by one: CBC gains nothing by more."""
         self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)
 
+    def seal_one(self, packet: bytes, now: float) -> tuple[bytes, Address] | None:
+        """None: every packet goes by `receive_packets`."""
+        return None
+
+    def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
+        """None: every datagram goes by `receive_datagrams`."""
+        return None
+
     def receive_packet(self, packet: bytes, now: float) -> None:
         self.receive_packets((packet,), now)
 

@@ -17,6 +17,7 @@ from vpn.crypto.replay import ReplayWindow
 from vpn.crypto.static_key import DirectionKeys
 from vpn.dataplane.cbc import CbcKey, CbcOpener, CbcSealer
 from vpn.dataplane.cipher import AEAD_CIPHERS, AeadOpener, AeadSealer, Opener, Sealer
+from vpn.dataplane.express import is_usual, usual_source
 from vpn.dataplane.framing import add_framing, remove_framing
 from vpn.dataplane.mss import MssLimits
 from vpn.dataplane.offload import Superpacket
@@ -149,10 +150,25 @@ class DataChannel:
             packets = self.mss.clamp_batch(packets)
         self.octets_out += sum(map(len, packets))
         if len(packets) and len(packets[0]) >= LARGE_OCTETS:
-            return [datagram for packet in packets for datagram in self._seal_one(packet, now)]
+            return [datagram for packet in packets for datagram in self._seal_large(packet, now)]
         return self.seal_raw(packets, now)
 
-    def _seal_one(self, packet: bytes, now: float) -> Sequence[Outgoing]:
+    def seal_one(self, packet: bytes, now: float) -> bytes | None:
+        """The datagram of one usual packet; None, and nothing has happened, if it has to be `seal`."""
+        key = self._sending
+        if key is None or now >= self._switch_at or self.compression is not Compression.NONE:
+            return None
+        sealer = key.sealer
+        if not isinstance(sealer, AeadSealer) or not is_usual(packet, clamps=self.mss is not None):
+            return None
+        datagram = sealer.seal_one(packet)
+        if datagram is not None:
+            self.octets_out += len(packet)
+            key.packets += 1
+            key.octets += len(datagram)
+        return datagram
+
+    def _seal_large(self, packet: bytes, now: float) -> Sequence[Outgoing]:
         """A packet that may be large."""
         key = self._sending
         is_usual = self.compression is not Compression.NONE or now >= self._switch_at or len(packet) < LARGE_OCTETS
@@ -217,6 +233,28 @@ class DataChannel:
             return Opened([], 0)
         opened = key.opener.open_batch(untrusted, now, self._drops)
         return self._opened(key, opened) if opened else Opened([], 0)
+
+    def open_one(self, untrusted: bytes, sources: frozenset[bytes] | None, now: float) -> bytes | None:
+        """The usual packet in one datagram; None, and nothing has happened, if it has to be `open`.
+
+        Shape: `untrusted` is a whole data packet; `sources` are the addresses that it may come from, None for all.
+        """
+        key = self._keys.get(untrusted[0] & 7)
+        if key is None or key is not self._sending or self.compression is not Compression.NONE:
+            return None
+        opener = key.opener
+        packet = opener.look_into(untrusted) if isinstance(opener, AeadOpener) else None
+        if packet is None or not isinstance(opener, AeadOpener) or not is_usual(packet, clamps=self.mss is not None):
+            return None
+        if sources is not None and usual_source(packet) not in sources:
+            return None
+        opener.use_up(untrusted, now)
+        octets = len(packet)
+        self.authentic += 1
+        self.octets_in += octets
+        key.packets += 1
+        key.octets += octets
+        return packet
 
     def open_train(self, train: Train, now: float, bench: Workbench | None) -> Opened | None:
         """The same for datagrams of one size in a row; None, and nothing has happened, if it has to be `open`."""

@@ -92,6 +92,17 @@ class AeadSealer:
         self.last_packet_id = number
         return datagrams
 
+    def seal_one(self, plaintext: bytes) -> bytes | None:
+        """The same for one packet; None, and nothing has happened, near the end of the key's packet ids."""
+        number = self.last_packet_id + 1
+        if number >= RENEGOTIATE_AT_PACKET_ID:
+            return None
+        self.last_packet_id = number
+        packet_id = number.to_bytes(4, "big")
+        clear = self._header + packet_id
+        sealed = self._encrypt(packet_id + self._implicit_iv, plaintext, clear if self._with_header else packet_id)
+        return b"".join((clear, sealed[-TAG_OCTETS:], sealed[:-TAG_OCTETS]))
+
     def seal_large(self, plaintext: bytes, lead: int) -> Train | None:
         """The same for one packet, with no copy besides the sealing."""
         if self.last_packet_id == LAST_PACKET_ID:
@@ -146,6 +157,24 @@ class AeadOpener:
             else:
                 drops.count(Drop.REPLAYED_DATA)
         return plaintexts
+
+    def look_into(self, untrusted: bytes) -> bytes | None:
+        """The plaintext of a packet that is authentic and later than all before, else None; it may still come again."""
+        start = 4 if untrusted[0] >> 3 == Opcode.DATA_V2 else 1
+        end = start + 4
+        packet_id = untrusted[start:end]
+        if int.from_bytes(packet_id, "big") <= self._window.highest:
+            return None
+        sealed = untrusted[end + TAG_OCTETS :] + untrusted[end : end + TAG_OCTETS]
+        try:
+            return self._decrypt(packet_id + self._implicit_iv, sealed, untrusted[:end] if start == 4 else packet_id)
+        except (InvalidTag, ValueError):
+            return None
+
+    def use_up(self, seen: bytes, now: float) -> None:
+        """Let a packet that was looked into never come again."""
+        start = 4 if seen[0] >> 3 == Opcode.DATA_V2 else 1
+        self._window.accept(int.from_bytes(seen[start : start + 4], "big"), now)
 
     def open_train(self, train: Train, now: float, drops: Drops, bench: Workbench | None) -> Rows | list[bytes] | None:
         """The same for many of one size: rows if all are new, else a list of those that are.

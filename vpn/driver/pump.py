@@ -20,6 +20,7 @@ from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.train import Outgoing, Train
 from vpn.driver.transport import Link
 from vpn.driver.tun import READ_PACKETS, TunDevice
+from vpn.driver.udp import UdpLink
 from vpn.drops import Drop, Drops
 from vpn.events import Event
 from vpn.settings import Address
@@ -42,6 +43,8 @@ class Core(Protocol):
         self, untrusted: Train, address: Address, now: float, unix_time: int, bench: Workbench | None
     ) -> None: ...
     def receive_packets(self, packets: Sequence[bytes], now: float) -> None: ...
+    def seal_one(self, packet: bytes, now: float) -> tuple[bytes, Address] | None: ...
+    def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None: ...
     def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None: ...
     def advance(self, now: float, unix_time: int) -> None: ...
     def next_timeout(self) -> float | None: ...
@@ -141,8 +144,7 @@ class Pump:
         """
         while True:
             due = self.core.next_timeout() if self.core is not None else None
-            is_holding = self._tun is not None and self._tun.is_holding
-            ready = self._poll.poll(0 if is_holding else _patience(until, due))
+            ready = self._wait(until, due)
             now, unix_time = time.monotonic(), int(time.time())
             is_done = self._serve(ready, now, unix_time)
             if self.core is not None:
@@ -153,6 +155,53 @@ class Pump:
             self._is_signalled = False
             if is_done or signals or self.core is None or self.core.has_events or (until is not None and until <= now):
                 return signals
+
+    def _wait(self, until: float | None, due: float | None) -> list[tuple[int, int]]:
+        """Waits; packets that come alone go the express way meanwhile. Returns what is ready for all others.
+
+        As long as there are only such packets no deadline comes nearer (`vpn.dataplane.express`).
+        """
+        poll, tun, link, core = self._poll.poll, self._tun, self._link, self.core
+        if tun is None or core is None or not isinstance(link, UdpLink) or not link.has_express:
+            return poll(0 if tun is not None and tun.is_holding else _patience(until, due))
+        before, ends_at = self._ready_before, earliest(until, due)
+        while True:
+            ready = poll(0)
+            if not ready:
+                if tun.is_holding:
+                    return ready
+                before = []
+                ready = poll(_patience(ends_at, None))
+            if len(ready) != 1 or ready[0][0] in before:
+                break
+            descriptor, events = ready[0]
+            now = time.monotonic()
+            if events != select.EPOLLIN or (ends_at is not None and ends_at <= now) or tun.is_holding:
+                break
+            if descriptor == tun.fileno():
+                is_done = _express_out(core, tun, link, now)
+            elif descriptor in self._link_events:
+                is_done = self._express_in(core, tun, link, now)
+            else:
+                break
+            before = [descriptor]
+            if not is_done:
+                break
+        self._ready_before = before
+        return ready
+
+    def _express_in(self, core: Core, tun: TunDevice, link: UdpLink, now: float) -> bool:
+        """Whether a datagram came alone and went to the device; else the usual way has what came."""
+        arrived = link.receive_one()
+        if arrived is None:
+            return False
+        datagram, address = arrived
+        packet = core.open_one(datagram, address, now)
+        if packet is None:
+            core.receive_datagrams((datagram,), address, now, int(time.time()))
+            return False
+        tun.write_one(packet)
+        return True
 
     def _serve(self, ready: list[tuple[int, int]], now: float, unix_time: int) -> bool:
         """Moves what is ready; returns whether the owner has to look after something.
@@ -240,6 +289,19 @@ class Pump:
             self.flush()
         else:
             self.core.receive_datagrams(arrived, address, now, unix_time)
+
+
+def _express_out(core: Core, tun: TunDevice, link: UdpLink, now: float) -> bool:
+    """Whether a packet came alone and was sent; else the usual way has what came."""
+    packet = tun.read_one()
+    if packet is None:
+        return False
+    sealed = core.seal_one(packet, now)
+    if sealed is None:
+        tun.hold(packet)
+        return False
+    link.send_one(*sealed)
+    return True
 
 
 def _patience(until: float | None, due: float | None) -> float:

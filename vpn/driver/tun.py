@@ -145,6 +145,35 @@ class TunDevice:
                 packets = []
         return batch
 
+    def read_one(self) -> bytes | None:
+        """A packet that has come alone. None: nothing, or something that `read_packets` has.
+
+        Shape: to be called only when nothing is held.
+        """
+        try:
+            packet = os.read(self._descriptor, self._read_octets)
+        except OSError:
+            return None  # `read_packets` meets it again, and judges
+        if not self._has_offload:
+            self.octets_read += len(packet)
+            return packet
+        self.octets_read += len(packet) - len(PLAIN)
+        if packet.startswith(PLAIN):
+            return packet[len(PLAIN) :]
+        found = read(packet)
+        if isinstance(found, bytes):
+            return found
+        if found is None:
+            self.refused_by_kernel += 1
+        else:
+            self.hold(found)
+        return None
+
+    def hold(self, packet: bytes | Superpacket) -> None:
+        """Lets `read_packets` have this one first. Shape: the one that was read last, and nothing else is held."""
+        self._held.append(packet)
+        self._held_octets += len(packet) if isinstance(packet, bytes) else len(packet.octets)
+
     @property
     def is_holding(self) -> bool:
         """Whether `read_packets` has more, whatever the kernel has."""
@@ -171,6 +200,10 @@ class TunDevice:
         except OSError as error:
             if error.errno != errno.EIO:  # EIO: the interface is down at the moment
                 raise HostError(f"read from {self.name}", error.errno or 0) from error
+
+    def write_one(self, packet: bytes) -> None:
+        """The same as `write_packets` for one."""
+        self._write((PLAIN, packet) if self._has_offload else (packet,))
 
     def write_packets(self, packets: Sequence[bytes | Rows], bench: Workbench | None = None) -> None:
         """Hands packets to the kernel; those it refuses are counted. `bench` is needed for rows."""

@@ -60,6 +60,7 @@ class UdpLink:
         self.octets_sent = 0
         self.unsent = 0
         self._sent_singly_from = 0
+        self._begun: _Arrivals | None = None  # what `receive_one` has left to `receive`
         self._buffer = memoryview(bytearray(_BERTHS * _BERTH_OCTETS + 2 * LEAST_TRAIN + 16))
         try:
             configure(self._socket, settings, family)
@@ -89,10 +90,34 @@ class UdpLink:
         with contextlib.suppress(OSError):
             self._socket.setsockopt(_SOL_UDP, _UDP_GRO, 1)
 
+    @property
+    def has_express(self) -> bool:
+        """Whether `receive_one` and `send_one` may be used."""
+        return self._traffic is self._socket
+
+    def receive_one(self) -> tuple[bytes, Address] | None:
+        """A datagram that has come alone, and from where. None: nothing, or something that `receive` has."""
+        try:
+            octets, control, _, address = self._socket.recvmsg_into((self._buffer,), _CONTROL_OCTETS)
+        except OSError:
+            return None  # nothing came, or an ICMP error
+        self.octets_received += octets
+        if control or octets >= LARGE_OCTETS:
+            self._begun = _Arrivals(self._buffer)
+            self._begun.note(octets, _RECEIVED_SEGMENT.unpack(control[0][2])[0] if control else 0, address)
+            return None
+        return bytes(self._buffer[:octets]), address
+
+    def send_one(self, datagram: bytes, address: Address) -> None:
+        try:
+            self.octets_sent += self._socket.sendto(datagram, address)
+        except OSError:
+            self.unsent += 1  # full buffer or no route for now: lost, as on any link
+
     def receive(self, descriptor: int, *, is_busy: bool = True) -> list[Arrived]:
         if isinstance(self._traffic, MultihomeSocket):
             return self._receive_singly(self._traffic)
-        arrivals = _Arrivals(self._buffer)
+        arrivals, self._begun = self._begun or _Arrivals(self._buffer), None
         receive, buffer = self._socket.recvmsg_into, self._buffer
         try:
             for _ in range(BATCH_DATAGRAMS if is_busy else 1):
