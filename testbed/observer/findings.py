@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import NamedTuple
 
 from testbed.facts import Kind, Sighting
@@ -19,6 +18,7 @@ from testbed.observer.wire.codings import Allowance
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
 SPELLINGS_KEPT = 10_000
+NO_DETAIL: dict[str, str | int | float] = {}  # of all sightings that have none; nobody adds to it
 FILTERS_IN_HINT = 16  # one for each conversation; what further ones show is the same again
 
 
@@ -119,7 +119,7 @@ class Findings:
         most = self.limits.frames_per_sighting
         found = self._found.get((kind, value, display_filter))
         if found is None:
-            found = self._enter(kind, value, frames[0], time_ns, display_filter, via, {})
+            found = self._enter(kind, value, frames[0], time_ns, display_filter, via, NO_DETAIL)
             if found is not None:
                 found.frames = frames if len(frames) <= most else frames[:most]
             return
@@ -141,7 +141,9 @@ class Findings:
         if len(self._found) >= self.limits.sightings:
             self.limit("more sightings than the limit", frame)
             return None
-        found = self._found[kind, value, display_filter] = _Found(kind, value, display_filter, via, time_ns, {}, detail)
+        found = self._found[kind, value, display_filter] = _Found(
+            kind, value, display_filter, via, time_ns, {}, detail or NO_DETAIL
+        )
         return found
 
     def knows(self, kind: Kind, value: str, display_filter: str) -> bool:
@@ -196,17 +198,22 @@ class Findings:
         self.warn(reason, frame)
 
     def sightings(self) -> tuple[Sighting, ...]:
-        made: list[tuple[int, Sighting]] = []
+        """All of them; they are handed over, and are here no more: there may be many."""
+        waiting = list(self._found.values())
+        self._found.clear()
+        waiting.reverse()
+        made: list[Sighting] = []
         frames: tuple[int, ...] = ()
         last: object = None
-        for found in self._found.values():
+        while waiting:
+            found = waiting.pop()
             if found.frames is not last:  # volume and times of a conversation stand in the same frames
                 last, frames = found.frames, tuple(sorted(set(found.frames)))
             seconds = found.time_ns / 1e9
             sighting = Sighting(found.kind, found.value, frames, seconds, found.display_filter, found.via, found.detail)
-            made.append((frames[0] if frames else 0, sighting))
-        made.sort(key=itemgetter(0))
-        return tuple(sighting for _, sighting in made)
+            made.append(sighting)
+        made.sort(key=_first_frame)
+        return tuple(made)
 
     def names(self) -> tuple[Name, ...]:
         found = [Name(name, via, *where) for (name, via), where in self._names.items()]
@@ -225,6 +232,10 @@ class Findings:
             where = f"frame {self._first_frame[reason]}" + (f" and {count - 1} more" if count > 1 else "")
             lines.append(f"{reason} ({where})")
         return lines
+
+
+def _first_frame(sighting: Sighting) -> int:
+    return sighting.frames[0] if sighting.frames else 0
 
 
 def clear_text(sightings: tuple[Sighting, ...]) -> tuple[ClearText, ...]:

@@ -136,6 +136,7 @@ class FlowTable:
         for flow in self.flows:
             for side, _ in flow.sides:
                 del side.flow, side.peer
+        self.flows.clear()
 
     @property
     def full(self) -> bool:

@@ -56,9 +56,7 @@ def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bo
         passing = _Pass(limits, reader.store)
         with _without_collector():
             passing.add_all(reader, reader.is_large if in_columns is None else in_columns)
-            observation = passing.finish(reader)
-            passing.table.dissolve()
-            return observation
+            return passing.finish(reader)
 
 
 @contextmanager
@@ -308,11 +306,13 @@ class _Pass:
         streams = self._streams()
         if any(stream.truncated for stream in streams):
             self.findings.limit("streams longer than the limit were cut", self.frames)
+        flows = tuple(flow.finished() for flow in self.table.flows)
+        self.table.dissolve()  # now, so that what is made next needs no more room than this had
         sightings = self.findings.sightings()
         return Observation(
             sightings=sightings,
             names=self.findings.names(),
-            flows=tuple(flow.finished() for flow in self.table.flows),
+            flows=flows,
             streams=streams,
             hints=self.findings.hints(),
             tunnels=tuple(self.findings.tunnels),
