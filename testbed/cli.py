@@ -139,6 +139,7 @@ def observe(
     as_json: JsonOption = False,
 ) -> None:
     """What an observer reads from any capture file."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a large capture needs numpy, and numpy no threads
     from testbed.observer import observe as observe_capture
     from testbed.report.observation import observation_text
 

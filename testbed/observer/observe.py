@@ -9,7 +9,6 @@ Memory is bounded by `Limits`, whatever the file's size; what a limit cuts off i
 from __future__ import annotations
 
 import gc
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,7 +98,6 @@ class _Pass:
         """Take every frame: the common ones the quick way, all others, and all that opens or ends, the thorough way."""
         quick = QuickPath(self.table, self.limits)
         if in_columns:
-            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing is multiplied here: threads cost their start
             from testbed.observer.bulk import BulkPath  # and numpy, which a small capture does not wait for
 
             bulk = BulkPath(self.table, self.limits, quick, self.add)

@@ -109,10 +109,10 @@ def _failures(group: str, failed: Mapping[str, set[str]]) -> frozenset[str]:
 
 
 def _place(group: Group, row: Row, verbs: Mapping[str, str]) -> _Place:
-    if row.kind in METADATA_KINDS or group.action == TUNNEL_ACTION:
-        return _Place(TOGETHER, row.kind, "tunnel" if row.kind == Kind.SERVER_ADDRESS else "")
     if row.kind == Kind.CLIENT_ADDRESS:
         return _Place(YOU, row.kind, "")
+    if row.kind in METADATA_KINDS or group.action == TUNNEL_ACTION:
+        return _Place(TOGETHER, row.kind, "tunnel" if row.kind == Kind.SERVER_ADDRESS else "")
     verb = "" if row.kind in _OF_THE_SITE else verbs.get(group.action, "")
     if row.kind == Kind.TLS_NAME and row.site and row.site not in group.headline:
         verb = "dns"  # the name of the resolver that was asked on the way to the site: one fact, whatever came after it

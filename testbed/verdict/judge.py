@@ -11,6 +11,7 @@ tun device, for what a tunnel hides; else the server's own log, for what TLS hid
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
 
 from testbed.facts import Fact, Kind
 from testbed.result import Exposure, FactRef, Verdict
@@ -83,7 +84,17 @@ def ambient_facts(evidence: VariantEvidence) -> tuple[Fact, ...]:
         protocol = PROTOCOLS.get(evidence.tunnel.client, "tunnel")
         facts.append(Fact(Kind.TUNNEL, f"{protocol} to {evidence.tunnel_endpoint}", TUNNEL_ACTION))
         facts.append(Fact(Kind.SERVER_ADDRESS, evidence.tunnel_endpoint, TUNNEL_ACTION))
+        facts += _outer_ends(evidence)
     return tuple(facts)
+
+
+def _outer_ends(evidence: VariantEvidence) -> Iterator[Fact]:
+    """The client's own address that the tunnel's packets carry, where no action has made a fact of it."""
+    known = {fact.value for fact in evidence.facts if fact.kind is Kind.CLIENT_ADDRESS}
+    outside = ip_address(str(evidence.tunnel_endpoint)).version
+    for address in map(ip_address, evidence.client_addresses):
+        if address.version == outside and not address.is_link_local and str(address) not in known:
+            yield Fact(Kind.CLIENT_ADDRESS, str(address), TUNNEL_ACTION)
 
 
 def _alike(one: Fact, other: Fact) -> bool:

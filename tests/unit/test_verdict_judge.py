@@ -11,6 +11,7 @@ from testbed.facts import Fact, Kind
 from testbed.result import ActionRecord, Evidence, Exposure, Verdict
 from testbed.scenario import Expectation, Selector
 from testbed.verdict import Judgement, VariantEvidence, judge, parse_site_log
+from testbed.verdict.judge import ambient_facts
 from tests.unit.verdict_samples import (
     CLIENT,
     RESOLVER,
@@ -338,3 +339,19 @@ def test_a_full_tunnel_promises_names_and_a_split_one_only_if_it_resolves_them()
     assert leaks(seen) == [("dns-name", "www.example.com")]
     assert leaks(replace(seen, tunnel=replace(TUNNEL, dns="isp"))) == [("dns-name", "www.example.com")]
     assert leaks(replace(seen, tunnel=replace(TUNNEL, dns="isp", routes=("203.0.113.0/24",)))) == []
+
+
+@pytest.mark.parametrize(
+    ("addresses", "facts", "expected"),
+    [
+        (("192.168.0.13", "2001:db8:1::13", "fe80::1"), (), ["192.168.0.13"]),
+        (("192.168.0.13",), (Fact(Kind.CLIENT_ADDRESS, "192.168.0.13", "1-http"),), []),
+    ],
+)
+def test_the_clients_own_address_outside_the_tunnel_is_a_fact_even_if_no_action_made_it_one(
+    addresses: tuple[str, ...], facts: tuple[Fact, ...], expected: list[str]
+) -> None:
+    evidence = replace(variant("with", facts=facts), client_addresses=addresses)
+    found = [fact for fact in ambient_facts(evidence) if fact.kind is Kind.CLIENT_ADDRESS]
+    assert [fact.value for fact in found] == expected
+    assert all(fact.action == "tunnel" for fact in found)
