@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
 
 _DATA = (Opcode.DATA_V1, Opcode.DATA_V2)
+_DATA_V2 = int(Opcode.DATA_V2)
 
 
 class Router:
@@ -53,7 +54,7 @@ class Router:
 
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
         """The usual packet in one datagram; None, and nothing has happened, if it has to be `receive_data`."""
-        if not self._takes_usual or len(untrusted) < 4 or untrusted[0] >> 3 != Opcode.DATA_V2:
+        if not self._takes_usual or len(untrusted) < 4 or untrusted[0] >> 3 != _DATA_V2:
             return None
         peer = self._clientele.of_peer_id(int.from_bytes(untrusted[1:4], "big"))
         if peer is None or peer.address != address:

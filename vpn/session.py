@@ -65,6 +65,7 @@ class Session:
         self.negotiated: Negotiated | None = None
         self.happenings: list[Happening] = []
         self.timers = setup.timers
+        self._has_quotas = setup.timers.reneg_bytes > 0 or setup.timers.reneg_pkts > 0  # nobody pushes these
         self.last_received_at = now
         self.last_sent_at = now
         self.is_over = False
@@ -145,7 +146,7 @@ class Session:
 
     def open_one(self, untrusted: bytes, sources: frozenset[bytes] | None, now: float) -> bytes | None:
         """The same for one usual data packet; None, and nothing has happened, if it has to be `receive_data`."""
-        if self._has_more_to_do:
+        if self._control_is_due or self._outbox or self._has_quotas:
             return None
         packet = self.data.open_one(untrusted, sources, now)
         if packet is not None:
@@ -172,18 +173,12 @@ class Session:
 
     def seal_one(self, packet: bytes, now: float) -> bytes | None:
         """The datagram of one usual packet, to be sent at once; None, and nothing has happened: `send_packets`."""
-        if self._has_more_to_do:
+        if self._control_is_due or self._outbox or self._has_quotas:
             return None
         datagram = self.data.seal_one(packet, now)
         if datagram is not None:
             self.last_sent_at = now
         return datagram
-
-    @property
-    def _has_more_to_do(self) -> bool:
-        """Whether a data packet may come with something else to be done: sent before it, or a renegotiation."""
-        timers = self.timers
-        return self._control_is_due or bool(self._outbox) or timers.reneg_bytes > 0 or timers.reneg_pkts > 0
 
     def send_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
         self._outbox += self.data.seal_superpacket(superpacket, now, bench)

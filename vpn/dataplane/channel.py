@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _OPENING_KEYS = 3
 # What the usual IP packet begins with, and nothing else that an end says
 _IP = frozenset({b"\x45", b"\x60"})
+_UNFRAMED = Compression.NONE  # an enumeration's member costs a look-up each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +157,10 @@ class DataChannel:
     def seal_one(self, packet: bytes, now: float) -> bytes | None:
         """The datagram of one usual packet; None, and nothing has happened, if it has to be `seal`."""
         key = self._sending
-        if key is None or now >= self._switch_at or self.compression is not Compression.NONE:
+        if key is None or now >= self._switch_at or self.compression is not _UNFRAMED:
             return None
         sealer = key.sealer
-        if not isinstance(sealer, AeadSealer) or not is_usual(packet, clamps=self.mss is not None):
+        if not isinstance(sealer, AeadSealer) or not is_usual(packet, self.mss is not None):
             return None
         datagram = sealer.seal_one(packet)
         if datagram is not None:
@@ -240,11 +241,13 @@ class DataChannel:
         Shape: `untrusted` is a whole data packet; `sources` are the addresses that it may come from, None for all.
         """
         key = self._keys.get(untrusted[0] & 7)
-        if key is None or key is not self._sending or self.compression is not Compression.NONE:
+        if key is None or key is not self._sending or self.compression is not _UNFRAMED:
             return None
         opener = key.opener
-        packet = opener.look_into(untrusted) if isinstance(opener, AeadOpener) else None
-        if packet is None or not isinstance(opener, AeadOpener) or not is_usual(packet, clamps=self.mss is not None):
+        if not isinstance(opener, AeadOpener):
+            return None
+        packet = opener.look_into(untrusted)
+        if packet is None or not is_usual(packet, self.mss is not None):
             return None
         if sources is not None and usual_source(packet) not in sources:
             return None

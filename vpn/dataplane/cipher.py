@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TAG_OCTETS = 16
 LAST_PACKET_ID = 0xFFFFFFFF
 RENEGOTIATE_AT_PACKET_ID = 0xFF000000
+_DATA_V2 = int(Opcode.DATA_V2)  # an enumeration's member costs a look-up each time
 KEY_OCTETS = {
     Cipher.AES_128_GCM: 16,
     Cipher.AES_192_GCM: 24,
@@ -142,7 +143,7 @@ class AeadOpener:
         decrypt, implicit_iv, accept = self._decrypt, self._implicit_iv, self._window.accept
         plaintexts = []
         for packet in untrusted:
-            start = 4 if packet[0] >> 3 == Opcode.DATA_V2 else 1
+            start = 4 if packet[0] >> 3 == _DATA_V2 else 1
             end = start + 4
             packet_id = packet[start:end]
             sealed = packet[end + TAG_OCTETS :] + packet[end : end + TAG_OCTETS]
@@ -160,7 +161,7 @@ class AeadOpener:
 
     def look_into(self, untrusted: bytes) -> bytes | None:
         """The plaintext of a packet that is authentic and later than all before, else None; it may still come again."""
-        start = 4 if untrusted[0] >> 3 == Opcode.DATA_V2 else 1
+        start = 4 if untrusted[0] >> 3 == _DATA_V2 else 1
         end = start + 4
         packet_id = untrusted[start:end]
         if int.from_bytes(packet_id, "big") <= self._window.highest:
@@ -173,7 +174,7 @@ class AeadOpener:
 
     def use_up(self, seen: bytes, now: float) -> None:
         """Let a packet that was looked into never come again."""
-        start = 4 if seen[0] >> 3 == Opcode.DATA_V2 else 1
+        start = 4 if seen[0] >> 3 == _DATA_V2 else 1
         self._window.accept(int.from_bytes(seen[start : start + 4], "big"), now)
 
     def open_train(self, train: Train, now: float, drops: Drops, bench: Workbench | None) -> Rows | list[bytes] | None:

@@ -18,7 +18,7 @@ _TCP, _SYN = 6, 0x02
 _LONGEST_OCTETS = 4095  # what is longer has a way that copies less
 
 
-def is_usual(packet: bytes, *, clamps: bool) -> bool:
+def is_usual(packet: bytes, clamps: bool) -> bool:
     """Whether the packet is an IP packet that goes as it is. `clamps`: a SYN does not.
 
     No says nothing: a packet with options, say, may well go as it is, too.
