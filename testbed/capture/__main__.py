@@ -80,4 +80,6 @@ def _signal_descriptor() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # all is written: taking numpy down again piece by piece would cost as much as 15,000 packets

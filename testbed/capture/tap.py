@@ -22,6 +22,7 @@ Source: Linux Documentation/networking/packet_mmap.rst, include/uapi/linux/if_pa
 from __future__ import annotations
 
 import _thread
+import gc
 import mmap
 import os
 import select
@@ -181,11 +182,14 @@ class Ring:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing is multiplied here: threads only cost their start
         usual = sys.getswitchinterval()
         sys.setswitchinterval(usual / 20)  # while it is imported, the ring must not wait its turn for long
+        gc.disable()  # what is imported stays: a search for garbage among it only costs, now and later
         try:
             from testbed.capture.in_place import InPlace
 
             self._in_place = InPlace(self._map)
         finally:
+            gc.freeze()
+            gc.enable()
             sys.setswitchinterval(usual)
 
     def _write_block(self, output: int, at: int, count: int) -> None:

@@ -87,6 +87,17 @@ def test_every_packet_of_a_block_is_in_the_file_as_the_kernel_gave_it(seed: int,
     assert done.unfinished_checksums == sum(bool(packet[3] & CHECKSUM_NOT_READY) for packet in packets)
 
 
+@pytest.mark.parametrize("equal", [1, 2, 31, 32, 33, 256, 300])
+@pytest.mark.parametrize("others", [0, 1, 40])
+def test_packets_of_one_size_are_all_found_and_so_are_those_behind_them(equal: int, others: int) -> None:
+    packets = [(number, bytes([number & 255]) * 96, 1514, 1, HOST) for number in range(1, equal + 1)]
+    packets += packets_of(equal, others)
+    ring = ring_of(packets, 14)
+    done = InPlace(ring).rewrite(FIRST, len(packets))
+    assert done is not None
+    assert [frame.data for frame in frames_of(written(ring, done, 1))] == [packet[1] for packet in packets]
+
+
 def test_directions_stand_in_the_flags_and_nothing_of_the_ring_is_left(tmp_path: Path) -> None:
     packets = [(1, bytes([number]) * 61, 61, 1, number % 2 * OUTGOING) for number in range(1, 40)]
     ring = ring_of(packets, 14)
