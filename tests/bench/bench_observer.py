@@ -31,10 +31,11 @@ FIELDS = {
     "udp": "udp.stream",
 }
 OBSERVE = """
-import gc, json, resource, sys
+import gc, json, os, resource, sys
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # this and the next as the command line does
 from testbed.observer import observe
 found = observe(sys.argv[1])
-gc.freeze()  # as the command line does, so that no garbage is searched for at the end
+gc.freeze()
 answers = {kind: sorted({s.value for s in found.sightings if s.kind == kind})
            for kind in ("dns-name", "http-host", "http-url", "tls-name")}
 flows = {protocol: sum(flow.protocol == protocol for flow in found.flows) for protocol in ("tcp", "udp")}
