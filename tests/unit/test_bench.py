@@ -8,11 +8,11 @@ import pytest
 
 from testbed.bench.command import BadOrder, order
 from testbed.bench.contenders import CONTENDERS, Keys, own_contender
-from testbed.tunnels.ends import in_directory
 from testbed.bench.model import MEASURES, BenchResult, Cell, Samples, percentile
 from testbed.bench.plot import bench_plot
 from testbed.bench.run import Order, missing_packages
 from testbed.bench.text import bench_text, figure
+from testbed.tunnels.ends import in_directory
 
 MACHINE = {
     "cpu": "a processor",

@@ -13,6 +13,7 @@ from testbed import cli
 from testbed.facts import Kind
 from testbed.scenario import load_scenario
 from testbed.scenario import model as scenario_model
+from testbed.scenario.model_base import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
@@ -31,7 +32,7 @@ def examples() -> Iterator[str]:
 
 def models() -> Iterator[type[BaseModel]]:
     for value in vars(scenario_model).values():
-        if isinstance(value, type) and issubclass(value, scenario_model.Model):
+        if isinstance(value, type) and issubclass(value, Model):
             yield value
 
 

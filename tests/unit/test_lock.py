@@ -58,5 +58,6 @@ def test_every_platform_has_more_than_one_hash_to_choose_from(lock: str) -> None
     """Wheels that carry compiled code differ per Python and machine: four Pythons, two architectures, one source."""
     text = (ROOT / lock).read_text("utf-8")
     hashes = {match["name"]: match["hashes"].count("--hash") for match in ENTRY.finditer(text)}
-    compiled = {"cffi", "markupsafe", "pydantic-core", "numpy", "brotli"} | ({"coverage", "librt"} if "test" in lock else set())
+    compiled = {"cffi", "markupsafe", "pydantic-core", "numpy", "brotli"}
+    compiled |= {"coverage", "librt"} if "test" in lock else set()
     assert all(hashes[name] >= 9 for name in compiled)
