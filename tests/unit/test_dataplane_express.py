@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP, UDP
 
 from tests.sim.inner import ip_packet, numbers
 from tests.sim.network import Node, Weather, World
 from tests.sim.setups import CLIENT, SERVER, client_settings, connect, events, server_settings
 from vpn.client import ClientCore
 from vpn.config.model import Family, Protocol, SocketSettings
+from vpn.dataplane.offload import read
 from vpn.dataplane.train import Train
 from vpn.driver.udp import UdpLink
 from vpn.drops import Drop
@@ -219,3 +222,22 @@ def test_what_came_together_is_left_to_the_way_of_all_and_nothing_is_lost(
     assert got == [*sizes[:3], *datagrams]
     link.send_one(b"back", peer.getsockname())
     assert peer.recv(100) == b"back"
+
+
+@pytest.mark.parametrize(("transport", "offset", "expected"), [(TCP, 16, 0), (UDP, 6, 0xFFFF)])
+def test_a_checksum_of_zero_left_to_the_interface_is_what_the_kernel_writes(
+    transport: type[TCP | UDP], offset: int, expected: int
+) -> None:
+    def packet(payload: int) -> bytes:
+        return bytes(IP(src=HERE, dst=THERE) / transport(sport=1000, dport=53) / payload.to_bytes(2, "big"))
+
+    at = 20 + offset
+    sum_without = int.from_bytes(packet(0)[at : at + 2], "big")
+    right = packet(sum_without)  # this payload brings the checksum to zero
+    assert int.from_bytes(right[at : at + 2], "big") == expected
+    length, protocol = len(right) - 20, right[9]
+    words = [*right[12:20], 0, protocol, *length.to_bytes(2, "big")]
+    pseudo = sum(words[index] << 8 | words[index + 1] for index in range(0, len(words), 2))
+    pseudo = (pseudo & 0xFFFF) + (pseudo >> 16)
+    left = right[:at] + pseudo.to_bytes(2, "big") + right[at + 2 :]
+    assert read(struct.pack("=BBHHHH", 1, 0, 0, 0, 20, offset) + left) == right

@@ -10,6 +10,7 @@ import struct
 import sys
 
 MODULUS = 0xFFFF
+_UDP_CHECKSUM_AT = 6
 _PSEUDO_END = struct.Struct(">HH")
 _WORD = struct.Struct("=H")
 
@@ -40,8 +41,8 @@ def complement(total: int) -> int:
 def completed(packet: bytes, start: int, offset: int) -> bytes:
     """The packet with the checksum that its sender left to the interface; from `start` on, stored `offset` behind it.
 
-    The field holds the sum of the pseudo header already. A checksum of 0 becomes 65535: for UDP 0 means that there is
-    none, for all others both are the same.
+    The field holds the sum of the pseudo header already. A checksum of 0 becomes 65535 for UDP alone, where 0 means that
+    there is none; of TCP no sender writes 65535, and who looks closely calls it wrong (RFC 1624).
     """
     at = start + offset
     covered = packet[start:]
@@ -49,4 +50,6 @@ def completed(packet: bytes, start: int, offset: int) -> bytes:
         # rare: a packet of odd length, or no packet at all
         return packet if at + 2 > len(packet) else completed(packet + b"\0", start, offset)[:-1]
     checksum = MODULUS - int.from_bytes(covered, sys.byteorder) % MODULUS
+    if checksum == MODULUS and offset != _UDP_CHECKSUM_AT:
+        checksum = 0
     return b"".join((packet[:at], _WORD.pack(checksum), packet[at + 2 :]))
