@@ -41,8 +41,8 @@ def complement(total: int) -> int:
 def completed(packet: bytes, start: int, offset: int) -> bytes:
     """The packet with the checksum that its sender left to the interface; from `start` on, stored `offset` behind it.
 
-    The field holds the sum of the pseudo header already. A checksum of 0 becomes 65535 for UDP alone, where 0 means that
-    there is none; of TCP no sender writes 65535, and who looks closely calls it wrong (RFC 1624).
+    The field holds the sum of the pseudo header already. A checksum of 0 becomes 65535 for UDP alone, where 0 means
+    that there is none; of TCP no sender writes 65535, and who looks closely calls it wrong (RFC 1624).
     """
     at = start + offset
     covered = packet[start:]
