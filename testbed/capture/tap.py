@@ -276,7 +276,8 @@ def record(
     ring = Ring(packet_socket, ring_octets)
     if busy:
         ring.prepare()
-    link_type = LINK_TYPES[packet_socket.getsockname()[3]]
+    # A tunnel's device may be gone before a slow machine comes here; its packets are in the ring all the same.
+    link_type = LINK_TYPES.get(packet_socket.getsockname()[3], pcapng.LINKTYPE_RAW)
     started_ns = time.time_ns()
     _write(output, pcapng.build_section_header("vpn-testbed tap"))
     _write(output, pcapng.build_interface(interface_name, link_type, snap_octets))
