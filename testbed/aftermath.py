@@ -10,11 +10,9 @@ The captures are closed, the bubble is gone; what remains of the tunnel's keys i
 
 from __future__ import annotations
 
-import gc
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +22,7 @@ from testbed.capture.pcapng import LINKTYPE_ETHERNET
 from testbed.ground_truth import export
 from testbed.ground_truth.mapping import NotMapped, TunnelSecrets, VariantMap, map_variant
 from testbed.lab.model import LabPlan
+from testbed.observer.observe import without_collector
 from testbed.result import RunResult, TapRecord
 from testbed.rundir import RunDirectory
 from testbed.scenario.values import CLIENT_TUN, Variant
@@ -54,19 +53,7 @@ class Mapped:
         return replace(evidence, overhead_octets=overhead, map_file=self.summary["file"])
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keep Python from searching for cycles while many small values are made, nearly all of which stay."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_without_collector()
+@without_collector()
 def map_tunnel(directory: RunDirectory, evidence: VariantEvidence, returned: Mapping[str, Any]) -> Mapped:
     """Link the variant's inner packets to those that carried them, and write the links down."""
     if evidence.tunnel is None:
@@ -102,7 +89,7 @@ class Afterwards:
     before_server: frozenset[str]  # taps that hear the client's side of the tunnel
 
 
-@_without_collector()
+@without_collector()
 def write_captures(directory: RunDirectory, run: Afterwards) -> tuple[dict[str, Any], ...]:
     """Write the merged captures; returns what the result says of each: {file, what, packets, secrets}."""
     records = [(name, tap) for name, variant in run.result.variants.items() for tap in variant.taps]

@@ -53,14 +53,15 @@ def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bo
     """
     with CaptureReader(path) as reader:
         passing = _Pass(limits, reader.store)
-        with _without_collector():
+        with without_collector():
             passing.add_all(reader, reader.is_large if in_columns is None else in_columns)
             return passing.finish(reader)
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keep Python from searching for cycles: everything a pass makes is kept, and the search takes a tenth of it."""
+def without_collector() -> Iterator[None]:
+    """Keep Python from searching for cycles, in a block or a decorated function: nearly everything that is made there is
+    kept, and the search takes a tenth of a pass."""
     was_on = gc.isenabled()
     gc.disable()
     try:
