@@ -60,8 +60,8 @@ def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bo
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Keep Python from searching for cycles, in a block or a decorated function: nearly everything that is made there is
-    kept, and the search takes a tenth of a pass."""
+    """Keep Python from searching for cycles, in a block or a decorated function: nearly everything that is made there
+    is kept, and the search takes a tenth of a pass."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -105,6 +105,14 @@ def tun_device_busy(nodes: TwoNodes) -> Any:
     return _tun_device(nodes, busy=1)
 
 
+def device_gone(nodes: TwoNodes) -> Any:
+    """The tunnel has come and gone before the tap's process is there."""
+    ip("ip", "-n", "client", "tuntap", "add", "dev", "tun0", "mode", "tun")
+    packet_socket = nodes.open_tap("client", "tun0")
+    ip("ip", "-n", "client", "link", "delete", "tun0")
+    return nodes.start_tap(packet_socket, "client:tun0").stop()
+
+
 def _tun_device(nodes: TwoNodes, **shape: int) -> Any:
     """A TUN device: raw IP, no link layer."""
     ip("ip", "-n", "client", "tuntap", "add", "dev", "tun0", "mode", "tun")

@@ -127,6 +127,14 @@ def test_a_tun_device_is_recorded_as_raw_ip(tmp_path: Path, way: str) -> None:
 
 
 @pytest.mark.root
+def test_a_tunnels_device_that_has_gone_before_its_tap_is_there_leaves_a_whole_file(tmp_path: Path) -> None:
+    assert experiment("device_gone", tmp_path)["dropped"] == 0
+    with CaptureReader(tmp_path / "client:tun0.pcapng") as reader:
+        assert list(reader) == []
+        assert [interface.link_type for interface in reader.interfaces] == [pcapng.LINKTYPE_RAW]
+
+
+@pytest.mark.root
 def test_on_loopback_every_packet_is_there_once(tmp_path: Path) -> None:
     experiment("loopback", tmp_path)
     assert flood_numbers(frames_of(tmp_path / "client:lo.pcapng")) == list(range(5))
