@@ -10,17 +10,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed.lab.bubble import Bubble
-from testbed.lab.build import Lab
-from testbed.lab.model import LabRequest, LinkRequest
-from testbed.lab.plan import plan_lab
-from testbed.lab.topology import load_topology
+from testbed.lab.model import LinkRequest
 from tests.interop.tunnel_configs import PUSH_SPLIT, Setup, make_keys
 from tests.interop.tunnel_lab import (
     INNER_SERVER,
@@ -37,6 +32,7 @@ pytestmark = [pytest.mark.root, pytest.mark.interop]
 
 DATAGRAMS = str(Path(__file__).with_name("datagrams.py"))
 BULK = str(Path(__file__).with_name("bulk.py"))
+BAD_LINK = LinkRequest("isp", "transit", delay=0.001, loss=1.0, reorder=2.0)  # by the same seed each time
 PAIRS = [(OURS, OURS), (OURS, OPENVPN), (OPENVPN, OURS)]
 
 
@@ -51,25 +47,6 @@ def bulk(lab: TunnelLab, way: str, address: str, octets: int, streams: int = 4) 
     return found
 
 
-def in_bad_lab(body: Callable[[TunnelLab], Any], folder: Path) -> Any:
-    """The lab with a link on the way that loses and reorders, by the same seed each time."""
-
-    def run(_conductor: object) -> Any:
-        request = LabRequest(
-            links=(LinkRequest("isp", "transit", delay=0.001, loss=1.0, reorder=2.0),),
-            resolvers={"client": ["192.168.0.1"]},
-        )
-        with Lab.build(plan_lab(load_topology("client-isp-server"), request)) as lab:
-            tunnels = TunnelLab(lab, folder)
-            try:
-                return body(tunnels)
-            finally:
-                tunnels.end()
-
-    with Bubble() as bubble:
-        return bubble.run(run)
-
-
 @pytest.mark.slow
 def test_two_hundred_megabytes_survive_loss_reordering_and_renegotiation(keys: Path, tmp_path: Path) -> None:
     setup = Setup(keys, PUSH_SPLIT, server_only=("reneg-pkts 30000", "verb 4"), client_only=("reneg-sec 0",))
@@ -81,7 +58,7 @@ def test_two_hundred_megabytes_survive_loss_reordering_and_renegotiation(keys: P
         fetched = bulk(lab, "fetch", INNER_SERVER6, 100_000_000, 8)
         return [sent, fetched, server.text().count("new session key in use")]
 
-    sent, fetched, renegotiations = in_bad_lab(body, tmp_path)
+    sent, fetched, renegotiations = in_lab(body, tmp_path, links=(BAD_LINK,))
     assert sent == fetched == {"equal": 8, "of": 8}
     assert renegotiations >= 2
 

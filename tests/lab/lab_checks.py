@@ -129,7 +129,7 @@ def killed(role: str, rounds: str, seed: str) -> Any:
             os.kill(victim, signal.SIGKILL)
             if role != "program":
                 front.wait(PATIENCE_SECONDS)  # it notices by itself that its lab is gone
-        left += _await_same(baseline)
+        left += baseline.awaited()
     return {"left": left}
 
 
@@ -196,22 +196,13 @@ def _children(pid: int) -> list[int]:
     return sorted(found)
 
 
-def _await_same(baseline: Snapshot) -> list[str]:
-    """Return what still differs from `baseline` when the kernel had time to take a killed lab down."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while differences := baseline.differences(Snapshot.take()):
-        if time.monotonic() > deadline:
-            return differences
-    return []
-
-
 def in_parallel(count: str) -> Any:
     """Many labs at once, each from a front process of its own, all of the same topology."""
     before = Snapshot.take()
     argv = [sys.executable, __file__, "one_lab"]
     fronts = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(int(count))]
     answers = [json.loads(front.communicate(timeout=PATIENCE_SECONDS * 3)[0]) for front in fronts]
-    return {"answers": answers, "left": _await_same(before)}
+    return {"answers": answers, "left": before.awaited()}
 
 
 def one_lab() -> Any:
@@ -225,7 +216,7 @@ def in_a_row(count: str) -> Any:
     works = [run_a_lab(lambda _conductor, lab: len(lab.nodes)) for _ in range(int(count))]
     return {
         "nodes": works,
-        "left": _await_same(before),
+        "left": before.awaited(),
         "descriptors": [descriptors, len(os.listdir("/proc/self/fd"))],
     }
 
@@ -346,7 +337,7 @@ def as_a_user() -> Any:
     before = Snapshot.take()
     result = run_a_lab(work, on_event, lab_id="users")
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in entered]
-    return {**result, "uid": os.getuid(), "entered": codes, "left": _await_same(before)}
+    return {**result, "uid": os.getuid(), "entered": codes, "left": before.awaited()}
 
 
 if __name__ == "__main__":

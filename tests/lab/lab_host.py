@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,14 @@ class Snapshot:
             if field.name not in but and before != after:
                 found.append(f"{field.name}: {_difference(before, after)}")
         return found
+
+    def awaited(self, limit_s: float = 60.0) -> list[str]:
+        """Return what still differs when the kernel had up to `limit_s` seconds to take down what was killed."""
+        give_up_at = time.monotonic() + limit_s
+        while differences := self.differences(Snapshot.take()):
+            if time.monotonic() > give_up_at:
+                return differences
+        return []
 
 
 def _difference(before: Any, after: Any) -> str:

@@ -120,7 +120,7 @@ def killed(role: str, rounds: str, seed: str) -> Any:
         said, _ = process.communicate(timeout=PATIENCE_S)
         codes.append(process.returncode)
         words.append(said.decode())
-        left += _await_same(baseline)
+        left += baseline.awaited()
     return {"codes": codes, "left": left, "tracebacks": [text for text in words if "Traceback" in text]}
 
 
@@ -163,21 +163,13 @@ def _command_line(pid: int) -> str:
         return ""
 
 
-def _await_same(baseline: Snapshot) -> list[str]:
-    give_up_at = time.monotonic() + 20.0
-    while differences := baseline.differences(Snapshot.take()):
-        if time.monotonic() > give_up_at:
-            return differences
-    return []
-
-
 def in_parallel(count: str) -> Any:
     """Many whole runs at once."""
     before = Snapshot.take()
     runs = [start(place(TUNNEL)) for _ in range(int(count))]
     said = [run.communicate(timeout=600)[0].decode() for run in runs]
     bad = [text for run, text in zip(runs, said, strict=True) if run.returncode != 0]
-    return {"codes": [run.returncode for run in runs], "bad": bad, "left": _await_same(before)}
+    return {"codes": [run.returncode for run in runs], "bad": bad, "left": before.awaited()}
 
 
 def in_a_row(count: str) -> Any:
@@ -196,7 +188,7 @@ def in_a_row(count: str) -> Any:
     works = [once(number) for number in range(int(count))]
     return {
         "ok": sum(works),
-        "left": _await_same(before),
+        "left": before.awaited(),
         "descriptors": [descriptors, len(os.listdir("/proc/self/fd"))],
     }
 
@@ -230,7 +222,7 @@ def interrupted() -> Any:
     _await(lambda: _find("vpn-server", process.pid), process)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=PATIENCE_S)
-    return {"code": process.returncode, "said": said.decode(), "left": _await_same(before)}
+    return {"code": process.returncode, "said": said.decode(), "left": before.awaited()}
 
 
 if __name__ == "__main__":
