@@ -14,44 +14,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vpn.client_options import pushed_timers, pushed_token, read_configuration
-from vpn.dataplane.channel import Negotiated
+from vpn.client_arrival import ClientArrival
 from vpn.dataplane.inner import destination
 from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.train import Outgoing, Train
 from vpn.drops import Drop, Drops
 from vpn.events import (
-    AuthFailed,
-    AuthPending,
     Closed,
     CloseReason,
-    Connected,
     Event,
     Floated,
-    Information,
-    RefusalReason,
-    Refused,
-    Renegotiated,
-    Restart,
-    TlsEstablished,
     TransportUnusable,
 )
 from vpn.happenings import HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
 from vpn.introduction import options_string, peer_info
-from vpn.key_session import KeySession
 from vpn.limits import Limits
-from vpn.negotiation import CC_EXIT, DYN_TLS_CRYPT, NoSharedCipher, agree_as_equals, protocol_flags
+from vpn.negotiation import CC_EXIT
 from vpn.outlets import Outlets
 from vpn.protection import base_key, client_wrapper
-from vpn.push import PushedOptions
-from vpn.push_parser import BadPush, PushCollector, parse_options
 from vpn.session import Session
 from vpn.session_setup import Identity, SessionSetup, new_session_id
 from vpn.settings import Address, ClientSettings, Transport, Wrapping
 from vpn.tls import TlsContext
-from vpn.wire.message import EXIT, HALT, PUSH_REPLY, PUSH_REQUEST, RESTART, AuthFailure, RestartRequest, is_message
+from vpn.wire.message import EXIT
 from vpn.wire.packet import Opcode
-from vpn.wire.peer_info import PeerInfo
 
 if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
@@ -85,13 +71,8 @@ class ClientCore:
         self._tls = TlsContext(settings.tls, is_server=False, keylog=keylog)
         self._out = Outlets()
         self._session: Session | None = None
-        self._push = PushCollector.empty()
-        self._options: PushedOptions | None = None
-        self._tls_done: TlsDone | None = None
-        self._token: tuple[str, str] | None = None  # user name and token that take the password's place
-        self._push_request_at = _NEVER
-        self._push_deadline = _NEVER
         self._limits = Limits()
+        self._arrival = ClientArrival(settings, self._limits, self._out, self.drops, self._end)
         self._closing_at = _NEVER
         self._closed = False
         self._now = 0.0
@@ -141,7 +122,9 @@ class ClientCore:
     ) -> None:
         """The same for datagrams of one size in a row in memory, `bench` once there is one."""
         session = self._session
-        usual = session is not None and not self._closed and self._options is not None and address == self._server
+        usual = (
+            session is not None and not self._closed and self._arrival.options is not None and address == self._server
+        )
         opened = session.receive_train(untrusted, now, bench) if usual and session else None
         if opened is None or session is None:
             self.receive_datagrams(untrusted.datagrams(), address, now, unix_time)
@@ -154,7 +137,7 @@ class ClientCore:
     def seal_one(self, packet: bytes, now: float) -> tuple[bytes, Address] | None:
         """What to send at once for one packet; None, and nothing has happened, if it has to be `receive_packets`."""
         session = self._session
-        if session is None or self._options is None or self._closed:
+        if session is None or self._arrival.options is None or self._closed:
             return None
         datagram = session.seal_one(packet, now)
         if datagram is None:
@@ -165,7 +148,7 @@ class ClientCore:
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
         """What to deliver at once of one datagram; None, and nothing has happened: `receive_datagrams`."""
         session = self._session
-        if session is None or self._options is None or self._closed or address != self._server:
+        if session is None or self._arrival.options is None or self._closed or address != self._server:
             return None
         if not untrusted or untrusted[0] >> 3 not in _DATA:
             return None
@@ -180,7 +163,7 @@ class ClientCore:
 
     def receive_packets(self, packets: Sequence[bytes], now: float) -> None:
         """The same for a batch."""
-        if self._session is None or self._options is None or self._closed:
+        if self._session is None or self._arrival.options is None or self._closed:
             self.drops.count(Drop.NOT_CONNECTED, len(packets))
             return
         self._session.send_packets(packets, now)
@@ -188,7 +171,7 @@ class ClientCore:
 
     def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
         """The same for many packets in one; take the datagrams before the next."""
-        if self._session is None or self._options is None or self._closed:
+        if self._session is None or self._arrival.options is None or self._closed:
             self.drops.count(Drop.NOT_CONNECTED, superpacket.segments)
             return
         self._session.send_superpacket(superpacket, now, bench)
@@ -202,11 +185,7 @@ class ClientCore:
             return
         session.advance(now, unix_time)
         self._interpret(session, now)
-        if self._push_request_at <= now:
-            session.send_text(PUSH_REQUEST, now)
-            self._push_request_at = now + self.settings.timers.push_request
-        if self._push_deadline <= now:
-            self._end(CloseReason.PUSH_TIMEOUT, "no PUSH_REPLY from the server")
+        self._arrival.advance(session, now)
         if (reason := self._limits.reached(now)) is not None:
             self._leave(reason, now)
         if self._closing_at <= now:
@@ -228,7 +207,7 @@ class ClientCore:
         session = self._session
         if self._closed or self._closing_at != _NEVER:
             return
-        if session is None or self._options is None:
+        if session is None or self._arrival.options is None:
             self._end(CloseReason.LOCAL, "")
             return
         self._say_goodbye(session, now)
@@ -247,8 +226,7 @@ class ClientCore:
         of_session = self._session.next_timeout()
         due = min(
             _NEVER if of_session is None else of_session,
-            self._push_request_at,
-            self._push_deadline,
+            self._arrival.due_at,
             self._limits.due_at,
             self._closing_at,
         )
@@ -291,15 +269,12 @@ class ClientCore:
             transport=settings.transport,
             transport_ipv6=settings.transport_ipv6,
             max_packet_octets=settings.max_packet_octets,
-            identity=Identity(options_string(settings), peer_info(settings), self._credentials),
+            identity=Identity(options_string(settings), peer_info(settings), self._arrival.credentials),
             random_bytes=self._random_bytes,
             drops=self.drops,
             base_key=base_key(settings.control),
             client_key=settings.control.wrapped_client_key,
         )
-
-    def _credentials(self) -> tuple[str, str]:
-        return self._token or (self.settings.username, self.settings.password)
 
     # -- what the session says ---------------------------------------------------------------------------------------
 
@@ -311,7 +286,7 @@ class ClientCore:
         packets = _ip_packets(session.receive_data(data, now))
         if session.data.authentic > heard:
             self._follow(address)
-        if packets and self._options is not None:
+        if packets and self._arrival.options is not None:
             self._out.deliver(packets)
         self._check_stream(self.drops[Drop.UNAUTHENTIC_DATA] == bad, address)
 
@@ -322,140 +297,15 @@ class ClientCore:
 
     def _interpret_one(self, session: Session, happening: Happening, now: float) -> None:
         if isinstance(happening, TlsDone):
-            self._tls_done = happening
-            self._out.tell(_tls_established(happening))
+            self._arrival.note_tls(happening)
         elif isinstance(happening, KeysExchanged):
-            self._keys_exchanged(session, happening, now)
+            self._arrival.keys_exchanged(session, happening, self._server, now)
         elif isinstance(happening, TextReceived):
-            self._read_text(session, happening.text, now)
+            self._arrival.read_text(session, happening.text, self._server, now)
         elif isinstance(happening, HandshakeFailed):
-            self._refuse(happening.reason, happening.detail)
+            self._arrival.refuse(happening.reason, happening.detail, self._server)
         else:
             self._end(happening.reason, happening.detail)
-
-    def _keys_exchanged(self, session: Session, happening: KeysExchanged, now: float) -> None:
-        if self._options is not None:
-            session.install_keys(session.primary)
-            self._out.tell(Renegotiated(None, happening.key_id))
-        elif self.settings.pull:
-            self._push_request_at = now + _FIRST_PUSH_REQUEST
-            self._push_deadline = now + self.settings.timers.push_timeout
-        else:
-            self._configure_as_equal(session, now)
-
-    def _configure_as_equal(self, session: Session, now: float) -> None:
-        """Point-to-point: what a server would push follows from what the other end says of itself."""
-        key = session.newest_established
-        if key is None or key.peer_message is None:
-            return
-        settings, theirs = self.settings, key.peer_message
-        try:
-            agreement = agree_as_equals(
-                PeerInfo.parse(theirs.peer_info),
-                theirs.options,
-                settings.data,
-                tls_server=False,
-                key_export=settings.tls_key_export,
-                dynamic_tls_crypt=settings.dynamic_tls_crypt,
-            )
-        except NoSharedCipher as error:
-            self._refuse(RefusalReason.NO_SHARED_CIPHER, str(error))
-            return
-        texts = [f"cipher {agreement.cipher}", protocol_flags(agreement)]
-        if agreement.data_v2:
-            texts.append(f"peer-id {session.equals_peer_id(key_export=agreement.key_export)}")
-        self._configure(session, texts, now)
-
-    def _read_text(self, session: Session, text: str, now: float) -> None:
-        """One control message of the server."""
-        if is_message(text, PUSH_REPLY):
-            self._read_push(session, text, now)
-        elif text.startswith("AUTH_FAILED"):
-            self._auth_failed(AuthFailure.parse(text))
-        elif is_message(text, "AUTH_PENDING"):
-            self._auth_pending(text, now)
-        elif is_message(text, RESTART):
-            request = RestartRequest.parse(text)
-            self._out.tell(Restart(request.text, request.keep_password, request.next_remote))
-            self._end(CloseReason.RESTART, request.text)
-        elif is_message(text, HALT):
-            self._end(CloseReason.HALT, RestartRequest.parse(text).text)
-        elif is_message(text, EXIT):
-            self._end(CloseReason.PEER_EXIT, "EXIT message")
-        elif is_message(text, "INFO") or is_message(text, "INFO_PRE"):
-            self._out.tell(Information(text.partition(",")[2]))
-        else:
-            self.drops.count(Drop.UNEXPECTED)
-
-    def _read_push(self, session: Session, text: str, now: float) -> None:
-        try:
-            if self._options is not None:
-                # after a renegotiation the server only renews the token; the rest stands already
-                self._take_token(parse_options(option for option in text.split(",")[1:] if "auth-token" in option))
-                return
-            self._push.add(text)
-            if self._push.is_complete:
-                self._configure(session, self._push.options, now)
-        except BadPush as error:
-            self._refuse(RefusalReason.BAD_PUSH, str(error))
-
-    def _configure(self, session: Session, texts: list[str], now: float) -> None:
-        """The server's options are complete: make the keys and tell the driver."""
-        key = session.newest_established
-        if key is None:
-            return
-        server_options = key.peer_message.options if key.peer_message else ""
-        try:
-            options, negotiated = read_configuration(texts, server_options, self.settings)
-        except NoSharedCipher as error:
-            self._refuse(RefusalReason.NO_SHARED_CIPHER, str(error))
-            return
-        session.agree(negotiated)
-        session.install_keys(key)
-        if DYN_TLS_CRYPT in options.protocol_flags:
-            session.enable_dynamic_tls_crypt()
-        self._apply_timers(session, options, now)
-        self._take_token(options)
-        self._options = options
-        self._tell_connected(key, options, negotiated)
-
-    def _tell_connected(self, key: KeySession, options: PushedOptions, negotiated: Negotiated) -> None:
-        done = self._tls_done
-        self._out.tell(
-            Connected(
-                options=options,
-                cipher=negotiated.cipher,
-                peer_id=options.peer_id,
-                server=self._server,
-                common_name=done.common_name if done else "",
-                tun_mtu=options.tun_mtu or self.settings.data.tun_mtu,
-                tls_version=key.tls.version,
-                tls_cipher=key.tls.cipher,
-            )
-        )
-
-    def _apply_timers(self, session: Session, options: PushedOptions, now: float) -> None:
-        session.timers = timers = pushed_timers(self.settings.timers, options)
-        self._push_request_at = self._push_deadline = _NEVER
-        self._limits.start(timers, now)
-
-    def _take_token(self, options: PushedOptions) -> None:
-        self._token = pushed_token(options, self.settings.username) or self._token
-
-    def _auth_failed(self, failure: AuthFailure) -> None:
-        self._out.tell(AuthFailed(failure.reason, failure.temporary, failure.backoff, failure.advance))
-        retry = failure.temporary or self._token is not None
-        self._end(CloseReason.AUTH_FAILED, failure.reason, retry=retry)
-
-    def _auth_pending(self, text: str, now: float) -> None:
-        words = text.partition(",")[2]
-        number = words.removeprefix("timeout ").partition(",")[0]
-        good = words.startswith("timeout ") and number.isascii() and number.isdigit() and len(number) < 6
-        timeout = float(number) if good else None
-        if self._options is None and self._push_deadline != _NEVER:
-            # the server decides how long a person may take; an hour is enough for anyone
-            self._push_deadline = now + min(timeout or 0.0, 3600.0) + self.settings.timers.push_timeout
-        self._out.tell(AuthPending(timeout, words))
 
     # -- small decisions ---------------------------------------------------------------------------------------------
 
@@ -473,9 +323,13 @@ class ClientCore:
         self._end(CloseReason.TRANSPORT, detail)
 
     def _say_goodbye(self, session: Session, now: float) -> None:
-        if self.settings.transport is Transport.TCP or not self.settings.explicit_exit_notify or self._options is None:
+        if (
+            self.settings.transport is Transport.TCP
+            or not self.settings.explicit_exit_notify
+            or self._arrival.options is None
+        ):
             return
-        if CC_EXIT in self._options.protocol_flags:
+        if CC_EXIT in self._arrival.options.protocol_flags:
             session.send_text(EXIT, now)
         else:
             session.send_occ_exit(now)
@@ -484,10 +338,6 @@ class ClientCore:
         if self._session is not None and not self._closed:
             self._say_goodbye(self._session, now)
         self._end(reason, "")
-
-    def _refuse(self, reason: RefusalReason, detail: str) -> None:
-        self._out.tell(Refused(None, self._server, reason, detail))
-        self._end(CloseReason.REFUSED, f"{reason.value}: {detail}")
 
     def _end(self, reason: CloseReason, detail: str, *, retry: bool | None = None) -> None:
         if self._closed:
@@ -511,7 +361,3 @@ class ClientCore:
 
 def _ip_packets(packets: Sequence[bytes]) -> list[bytes]:
     return [packet for packet in packets if destination(packet) is not None]
-
-
-def _tls_established(done: TlsDone) -> TlsEstablished:
-    return TlsEstablished(None, done.key_id, done.version, done.cipher, done.common_name, done.subject)

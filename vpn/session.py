@@ -17,16 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vpn.clamping import segment_limits
-from vpn.crypto.derive import (
-    DATA_KEYS_LABEL,
-    DYNAMIC_TLS_CRYPT_LABEL,
-    P2P_PEER_ID_LABEL,
-    dynamic_tls_crypt_key,
-    prf_key_block,
-)
-from vpn.crypto.static_key import KEY_OCTETS, split_key
-from vpn.crypto.wrapping import NotAuthentic, Replayed, TlsCryptWrapper, Wrapper
-from vpn.dataplane.channel import DataChannel, Negotiated, Opened, make_data_key
+from vpn.crypto.wrapping import NotAuthentic, Replayed
+from vpn.dataplane.channel import DataChannel, Negotiated, Opened
 from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID
 from vpn.dataplane.mss import Path
 from vpn.dataplane.offload import Superpacket
@@ -34,9 +26,10 @@ from vpn.dataplane.train import Outgoing, Train
 from vpn.drops import Drop
 from vpn.events import CloseReason, RefusalReason
 from vpn.happenings import Ended, HandshakeFailed, Happening, KeysExchanged, TextReceived, TlsDone
-from vpn.key_session import KeySession, KeySessionSetup, State
+from vpn.key_ring import KeyRing
+from vpn.key_session import KeySession, State
 from vpn.session_setup import SessionSetup
-from vpn.settings import KeyDirection, Transport
+from vpn.settings import Transport
 from vpn.tls import TlsFailed
 from vpn.wire.control import ControlBody
 from vpn.wire.occ import PING, OccType, build_occ, parse_occ
@@ -45,11 +38,6 @@ from vpn.wire.packet import WITH_CLIENT_KEY, ControlHeader, KeyId, Malformed, Op
 if TYPE_CHECKING:
     from vpn.dataplane.workbench import Workbench
 
-# header 1 + session id 8, count 1, four acknowledgements with their session id 24, message id 4
-_CONTROL_OVERHEAD_OCTETS = 38
-_FIRST_AFTER_WRAP = KeyId(1)  # key ids go 0, 1, …, 7, 1, 2, …: 0 is the first key's alone
-_LAST_KEY_ID = 7
-_P2P_PEER_ID = b"vpn"
 _TLS_DONE = frozenset({State.KEY_MESSAGE, State.DECISION, State.ESTABLISHED})
 
 
@@ -69,15 +57,12 @@ class Session:
         self.last_received_at = now
         self.last_sent_at = now
         self.is_over = False
-        self._dynamic: Wrapper | None = None
         self._unix_time = unix_time
         self._outbox: list[Outgoing] = []
         self._control_is_due = self._due_is_stale = True
         self._due = float("inf")
-        self._lame: KeySession | None = None
-        self._lame_expires_at = float("inf")
         self._old_key_is_used_up = False
-        self.primary = self._new_key(KeyId(0), _first_resets(setup.is_server), now, setup.first_id)
+        self._keys = KeyRing(setup, now, unix_time)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -94,7 +79,7 @@ class Session:
                 # before the replay window sees it: another session's packets are authentic under a shared static key,
                 # and a later time in their stamps would shut the window for our own peer
                 return self._dropped(Drop.WRONG_SESSION)
-            unwrapped = self._wrapper_of(header.key_id).unwrap(untrusted, now)
+            unwrapped = self._keys.wrapper_of(header.key_id).unwrap(untrusted, now)
             body = ControlBody.parse(unwrapped.body, header.opcode)
         except Malformed:
             return self._dropped(Drop.MALFORMED)
@@ -197,7 +182,7 @@ class Session:
             self.end(CloseReason.PING_TIMEOUT, f"silent for {now - self.last_received_at:.0f} s")
         elif self._renegotiation_is_due(now):
             self.renegotiate(now)
-        if self._lame_expires_at <= now:
+        if self._keys.lame_expires_at <= now:
             self._drop_lame()
         if self._ping_at() <= now:
             self._outbox += self.data.seal_raw([PING], now)
@@ -214,10 +199,9 @@ class Session:
         """Everything to send, in order; empties the queue."""
         if self._control_is_due:
             self._control_is_due, self._due_is_stale = False, True
-            for key in (self._lame, self.primary):
-                if key is not None:
-                    for opcode, body in key.bodies_to_send(self.remote_id, now):
-                        self._outbox.append(self._build(opcode, key.key_id, body))
+            for key in self._keys.oldest_first:
+                for opcode, body in key.bodies_to_send(self.remote_id, now):
+                    self._outbox.append(self._build(opcode, key.key_id, body))
         datagrams, self._outbox = self._outbox, []
         if datagrams:
             self.last_sent_at = now
@@ -242,25 +226,18 @@ class Session:
         self._disturb()
         if self.negotiated is None:
             raise RuntimeError("keys before the negotiation")
-        # data: client NORMAL, server INVERSE; of tls-crypt it is the other way round
-        direction = KeyDirection.INVERSE if self.setup.is_server else KeyDirection.NORMAL
-        keys = split_key(self._key_block(key, self.negotiated.key_export), direction)
-        data_key = make_data_key(key.key_id, keys, self.negotiated, self.setup.data, self.setup.random_bytes)
+        data_key = self._keys.data_key(key, self.negotiated, self.remote_id)
         wait = min(self.timers.hand_window, self.timers.reneg_sec / 2 or self.timers.hand_window)
         self.data.install(data_key, key.started_at + wait)
         self._hurry()
 
     def equals_peer_id(self, *, key_export: bool) -> PeerId:
         """The peer id of both ends of a point-to-point tunnel, which nobody gives out: from TLS, or always the same."""
-        exported = self.primary.tls.export(P2P_PEER_ID_LABEL, 3) if key_export else _P2P_PEER_ID
-        return PeerId(int.from_bytes(exported, "big"))
+        return self._keys.equals_peer_id(key_export=key_export)
 
     def enable_dynamic_tls_crypt(self) -> None:
         """Protect renegotiations with a key of the first TLS session."""
-        exported = self.primary.tls.export(DYNAMIC_TLS_CRYPT_LABEL, KEY_OCTETS)
-        key = dynamic_tls_crypt_key(exported, self.setup.base_key)
-        direction = KeyDirection.NORMAL if self.setup.is_server else KeyDirection.INVERSE
-        self._dynamic = TlsCryptWrapper(split_key(key, direction), self._unix_time)
+        self._keys.enable_dynamic_tls_crypt(self._unix_time)
 
     def answer(self, now: float) -> bool:
         """Answer the other end's newest key message, if that waits for a decision; whether the key may be used."""
@@ -300,60 +277,34 @@ class Session:
         self._disturb()
         self.is_over = True
         self.data.close()
-        for key in (self.primary, self._lame):
-            if key is not None:
-                key.tls.close()
+        self._keys.close()
+
+    @property
+    def primary(self) -> KeySession:
+        """The newest key, established or not."""
+        return self._keys.primary
 
     @property
     def newest_established(self) -> KeySession | None:
-        for key in (self.primary, self._lame):
-            if key is not None and key.is_established:
-                return key
-        return None
+        return self._keys.newest_established
 
     @property
     def all_acknowledged(self) -> bool:
-        return all(key is None or key.all_acknowledged for key in (self.primary, self._lame))
+        return self._keys.all_acknowledged
 
     # -- keys --------------------------------------------------------------------------------------------------------
 
-    def _new_key(self, key_id: KeyId, expect: frozenset[Opcode], now: float, first_id: int = 0) -> KeySession:
-        setup = self.setup
-        key_setup = KeySessionSetup(
-            key_id,
-            not setup.is_server,
-            setup.own_message(),
-            expect,
-            self._payload_octets(key_id),
-            setup.timers.tls_timeout,
-            first_id,
-            len(setup.client_key),
-            setup.decides_about_renegotiations and key_id > 0,
-        )
-        return KeySession(key_setup, setup.tls.open(self._unix_time), now)
-
-    def _payload_octets(self, key_id: KeyId) -> int:
-        setup = self.setup
-        outer = (40 if setup.transport_ipv6 else 20) + (8 if setup.transport is Transport.UDP else 22)
-        used = outer + self._wrapper_of(key_id).overhead + _CONTROL_OVERHEAD_OCTETS
-        return max(64, setup.max_packet_octets - used)
-
     def _key_of(self, header: ControlHeader, now: float) -> KeySession | None:
         """The key session a packet is for; a soft reset of the other end makes a new one."""
-        if header.key_id == self.primary.key_id:
-            return self.primary
-        if self._lame is not None and header.key_id == self._lame.key_id:
-            return self._lame
+        known = self._keys.of(header.key_id)
+        if known is not None:
+            return known
         is_reset = header.opcode is Opcode.CONTROL_SOFT_RESET_V1
-        if is_reset and header.key_id == self._next_key_id() and self._may_renegotiate():
+        if is_reset and header.key_id == self._keys.next_key_id and self._may_renegotiate():
             self._roll_over(now)
             self.primary.send_reset(Opcode.CONTROL_SOFT_RESET_V1, b"", now)
             return self.primary
         return None
-
-    def _next_key_id(self) -> KeyId:
-        current = self.primary.key_id
-        return _FIRST_AFTER_WRAP if current == _LAST_KEY_ID else KeyId(current + 1)
 
     def _may_renegotiate(self) -> bool:
         newest = self.data.newest
@@ -363,11 +314,7 @@ class Session:
         """The newest key becomes the lame duck; the one before is forgotten (its data key goes on opening a while)."""
         self._old_key_is_used_up = self._is_used_up()
         self.data.use_newest()
-        if self._lame is not None:
-            self._lame.tls.close()
-        self._lame = self.primary
-        self._lame_expires_at = now + self.timers.tran_window
-        self.primary = self._new_key(self._next_key_id(), frozenset({Opcode.CONTROL_SOFT_RESET_V1}), now)
+        self._keys.roll_over(now + self.timers.tran_window, now, self._unix_time)
 
     def _hurry(self) -> None:
         """Leave a used up key as soon as the other end must have the new one: it has acknowledged all we said."""
@@ -378,24 +325,12 @@ class Session:
             self.data.use_newest()
 
     def _drop_lame(self) -> None:
-        self._lame_expires_at = float("inf")
-        lame, self._lame = self._lame, None
+        lame = self._keys.drop_lame()
         if lame is None:
             return
-        lame.tls.close()
         self.data.retire(lame.key_id)
         if not self.data.is_open:
             self.end(CloseReason.KEY_EXPIRED, "the old key's time is over and there is no new one")
-
-    def _key_block(self, key: KeySession, key_export: bool) -> bytes:
-        if key_export:
-            return key.tls.export(DATA_KEYS_LABEL, KEY_OCTETS)
-        own, peer = key.setup.own_message, key.peer_message
-        if peer is None or self.remote_id is None:
-            raise RuntimeError("keys before the key messages")
-        if self.setup.is_server:
-            return prf_key_block(peer, own, self.remote_id, self.own_id)
-        return prf_key_block(own, peer, self.own_id, self.remote_id)
 
     def _renegotiation_is_due(self, now: float) -> bool:
         if not self._may_renegotiate():
@@ -413,9 +348,6 @@ class Session:
 
     # -- packets -----------------------------------------------------------------------------------------------------
 
-    def _wrapper_of(self, key_id: KeyId) -> Wrapper:
-        return self._dynamic if self._dynamic is not None and key_id > 0 else self.setup.wrapper
-
     def _knows(self, header: ControlHeader, body: ControlBody) -> bool:
         """Whether the packet is of the other end; a client learns its session id from the answer to its reset."""
         if self.remote_id is None:
@@ -427,7 +359,7 @@ class Session:
 
     def _build(self, opcode: Opcode, key_id: KeyId, body: ControlBody) -> bytes:
         header = ControlHeader(opcode, key_id, self.own_id)
-        packet = self._wrapper_of(key_id).wrap(header, body.build())
+        packet = self._keys.wrapper_of(key_id).wrap(header, body.build())
         return packet + self.setup.client_key if opcode in WITH_CLIENT_KEY else packet
 
     def _receive_occ(self, message: bytes, now: float) -> None:
@@ -478,13 +410,13 @@ class Session:
     def _deadlines(self) -> tuple[float, ...]:
         if self.is_over:
             return (float("inf"),)
-        resend = [key.next_at() for key in (self.primary, self._lame) if key is not None]
+        resend = [key.next_at() for key in self._keys.oldest_first]
         return (
             self._handshake_deadline(),
             self._silence_deadline(),
             self._ping_at(),
             self._renegotiate_at() if self._may_renegotiate() else float("inf"),
-            self._lame_expires_at,
+            self._keys.lame_expires_at,
             *(at for at in resend if at is not None),
         )
 
@@ -507,12 +439,6 @@ class Session:
         if self.timers.reneg_sec <= 0 or established is None:
             return float("inf")
         return established + self.timers.reneg_sec
-
-
-def _first_resets(is_server: bool) -> frozenset[Opcode]:
-    if is_server:
-        return frozenset({Opcode.CONTROL_HARD_RESET_CLIENT_V2, Opcode.CONTROL_HARD_RESET_CLIENT_V3})
-    return frozenset({Opcode.CONTROL_HARD_RESET_SERVER_V2})
 
 
 def _first_time(key: KeySession, what: str) -> bool:
