@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps; importing that takes as long as Python's start
 import os
-import signal
 
 TYPE_CHECKING = False  # the import of typing alone would double the time in which an interruption is not expected
 if TYPE_CHECKING:
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Load the command line and run it. Until it is loaded nothing has been built, so an interruption just ends."""
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
+    interruptible = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # not under nohup
     if interruptible:
-        signal.signal(signal.SIGINT, _leave)
+        _signal.signal(_signal.SIGINT, _leave)
     from testbed import cli
 
-    cli.main(signal.default_int_handler if interruptible else None)
+    cli.main(interrupts=interruptible)
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:

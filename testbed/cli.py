@@ -1,56 +1,26 @@
-"""The command line: one function a command, and the one place that turns errors into exit codes.
+"""The command line: one function a command. Exit codes are in `exits`.
 
-Exit codes: 0 every expectation holds · 1 one does not · 2 bad scenario or usage · 3 this host cannot run it (with the
-fix) · 4 the lab failed · 130 interrupted. Heavy parts are imported by the command that needs them, so that `--help`
-stays quick.
+Heavy parts are imported by the command that needs them, so that `--help` stays quick.
 """
 
 from __future__ import annotations
 
-import errno
 import gc
-import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from enum import IntEnum
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from testbed import __version__
+from testbed.exits import Exit, errors_become_exit_codes, fail
+from testbed.output import open_standard_streams, print_json, print_text, show_result
+from testbed.stopping import heed_signals
 
 if TYPE_CHECKING:
     from testbed.lab.bubble import Bubble
-    from testbed.result import RunResult
-
-
-# Errors that are the machine's: not a fault of this program, whose traceback would help.
-_OF_THE_HOST = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EROFS,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-)
-
-
-class Exit(IntEnum):
-    """What a command's exit code says."""
-
-    OK = 0
-    EXPECTATION_FAILED = 1
-    BAD_INPUT = 2
-    HOST_CANNOT = 3
-    LAB_FAILED = 4
-    INTERRUPTED = 130
 
 
 app = typer.Typer(
@@ -97,14 +67,14 @@ def run(
 
     prepared = running.prepare(scenario, overrides or [], variant or [], seed)
     if dry_run:
-        _print(running.describe_plans(prepared))
+        print_text(running.describe_plans(prepared))
         return
     order = running.Order(out=out, keep=keep, quiet=as_json, junit=junit)
     with running.carried_out(prepared, order) as finished:
         if as_json:
-            _print(finished.json_text)
+            print_text(finished.json_text)
         else:
-            _show(finished.result, finished.directory)
+            show_result(finished.result, finished.directory)
         if finished.held is not None:
             _hold(finished.held)
     raise typer.Exit(Exit.OK if finished.result.ok else Exit.EXPECTATION_FAILED)
@@ -117,7 +87,7 @@ def check(scenario: ScenarioArgument, overrides: SetOption = None) -> None:
 
     prepared = running.prepare(scenario, overrides or [], [], None)
     checked, names = prepared.scenario, ", ".join(prepared.plans)
-    _print(f"{checked.file}: no mistake; variants {names}; {len(checked.expectations)} expectations\n")
+    print_text(f"{checked.file}: no mistake; variants {names}; {len(checked.expectations)} expectations\n")
 
 
 @app.command("list")
@@ -127,10 +97,10 @@ def list_shipped(as_json: JsonOption = False) -> None:
 
     shipped = list_scenarios()
     if as_json:
-        _print_json([{"name": entry.name, "title": entry.title, "file": str(entry.path)} for entry in shipped])
+        print_json([{"name": entry.name, "title": entry.title, "file": str(entry.path)} for entry in shipped])
         return
     width = max((len(entry.name) for entry in shipped), default=0)
-    _print("".join(f"{entry.name:<{width}}  {entry.title}\n" for entry in shipped))
+    print_text("".join(f"{entry.name:<{width}}  {entry.title}\n" for entry in shipped))
 
 
 @app.command()
@@ -145,14 +115,14 @@ def observe(
 
     if not capture.is_file():
         what = "is a directory" if capture.is_dir() else "is no file" if capture.exists() else "no such file"
-        _fail(Exit.BAD_INPUT, f"{capture}: {what}; give a pcapng or pcap capture")
+        fail(Exit.BAD_INPUT, f"{capture}: {what}; give a pcapng or pcap capture")
     _check_capture(capture)
     observation = observe_capture(capture)
     gc.freeze()  # nothing of it is garbage: no search for any when this ends, which takes long after a large capture
     if as_json:
-        _print_json(observation.to_dict())
+        print_json(observation.to_dict())
     else:
-        _print(observation_text(observation))
+        print_text(observation_text(observation))
 
 
 @app.command()
@@ -162,20 +132,23 @@ def show(
 ) -> None:
     """Show a stored run again."""
     from testbed.report.json import ResultError, from_json
+    from testbed.rundir import why_unfinished
 
+    if found := why_unfinished(directory):
+        fail(Exit.BAD_INPUT, f"{directory}: {found}")
     stored = directory / "result.json"
     if not stored.is_file():
         what = "holds no result.json, as a finished run does" if directory.is_dir() else "no such directory"
-        _fail(Exit.BAD_INPUT, f"{directory}: {what}; give the directory that a run wrote")
+        fail(Exit.BAD_INPUT, f"{directory}: {what}; give the directory that a run wrote")
     octets = stored.read_bytes()
     try:
         result = from_json(octets)
     except ResultError as error:
-        _fail(Exit.BAD_INPUT, f"{stored}: {error}")
+        fail(Exit.BAD_INPUT, f"{stored}: {error}")
     if as_json:
-        _print(octets.decode())
+        print_text(octets.decode())
     else:
-        _show(result, directory)
+        show_result(result, directory)
 
 
 @app.command()
@@ -202,9 +175,9 @@ def ps(as_json: JsonOption = False) -> None:
 
     labs = list_labs()
     if as_json:
-        _print_json([{"id": lab.lab_id, "uid": lab.uid} for lab in labs])
+        print_json([{"id": lab.lab_id, "uid": lab.uid} for lab in labs])
     else:
-        _print("".join(f"{lab.lab_id}  (uid {lab.uid})\n" for lab in labs) or "no lab is running\n")
+        print_text("".join(f"{lab.lab_id}  (uid {lab.uid})\n" for lab in labs) or "no lab is running\n")
 
 
 @app.command()
@@ -216,9 +189,9 @@ def doctor(as_json: JsonOption = False) -> None:
 
     checks = examine()
     if as_json:
-        _print_json([asdict(check) for check in checks])
+        print_json([asdict(check) for check in checks])
     else:
-        _print(render(checks))
+        print_text(render(checks))
     raise typer.Exit(Exit.OK if can_run(checks) else Exit.HOST_CANNOT)
 
 
@@ -252,16 +225,16 @@ def bench(
     from testbed.rundir import check_output_directory
 
     if list_them:
-        _print(command.listing())
+        print_text(command.listing())
         return
     if out is not None:
         check_output_directory(out)
     try:
         order = command.order(contenders or [], (own_server, own_client, own_address), measure or [], rounds, seconds)
     except command.BadOrder as error:
-        _fail(Exit.BAD_INPUT, str(error))
+        fail(Exit.BAD_INPUT, str(error))
     finished = command.carry_out(order, out, quiet=as_json)
-    _print(finished.json_text if as_json else finished.text)
+    print_text(finished.json_text if as_json else finished.text)
     raise typer.Exit(Exit.LAB_FAILED if finished.result.problems else Exit.OK)
 
 
@@ -284,16 +257,16 @@ def lesson(
 
     if name is None:
         if grade or sheet or out:
-            _fail(Exit.BAD_INPUT, "say which lesson; `testbed lesson` lists them")
-        _print(command.listing(as_json=as_json))
+            fail(Exit.BAD_INPUT, "say which lesson; `testbed lesson` lists them")
+        print_text(command.listing(as_json=as_json))
         return
     if sheet and (grade or as_json):
-        _fail(Exit.BAD_INPUT, "--sheet prints the questions and nothing else: leave out --grade and --json")
+        fail(Exit.BAD_INPUT, "--sheet prints the questions and nothing else: leave out --grade and --json")
     if as_json and grade is None:
-        _fail(Exit.BAD_INPUT, "--json prints the grades of a class: give --grade FILE too")
+        fail(Exit.BAD_INPUT, "--json prints the grades of a class: give --grade FILE too")
     prepared = command.prepare_lesson(name)
     if sheet:
-        _print(command.questions(prepared))
+        print_text(command.questions(prepared))
         return
     try:
         pupils = command.class_answers(grade, prepared) if grade else ()
@@ -301,11 +274,11 @@ def lesson(
             if grade is None:
                 command.taught(ready)
             else:
-                _print(command.graded(ready, pupils, as_json=as_json))
+                print_text(command.graded(ready, pupils, as_json=as_json))
     except BadAnswers as error:
-        _fail(Exit.BAD_INPUT, str(error))
+        fail(Exit.BAD_INPUT, str(error))
     except LessonBroken as error:
-        _fail(Exit.EXPECTATION_FAILED, str(error))
+        fail(Exit.EXPECTATION_FAILED, str(error))
 
 
 @app.command()
@@ -313,12 +286,12 @@ def schema() -> None:
     """The JSON Schema of the scenario file."""
     from testbed.scenario.schema import scenario_schema
 
-    _print_json(scenario_schema())
+    print_json(scenario_schema())
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        _print(f"testbed {__version__}\n")
+        print_text(f"testbed {__version__}\n")
         raise typer.Exit
 
 
@@ -331,82 +304,13 @@ def _root(
     """A small Internet, a real VPN tunnel in it, and proof of what an observer learned."""
 
 
-def main(on_interrupt: Callable[[int, FrameType | None], object] | None = None) -> NoReturn:
-    """Run a command and exit with its code; from here on a Ctrl-C is answered by `on_interrupt`, if given."""
-    _open_standard_streams()
-    with _errors_become_exit_codes():
-        if on_interrupt is not None:
-            signal.signal(signal.SIGINT, on_interrupt)
+def main(*, interrupts: bool = False) -> NoReturn:
+    """Run a command and exit with its code; `interrupts` says whether a Ctrl-C is heeded (not under nohup)."""
+    open_standard_streams()
+    with errors_become_exit_codes():
+        heed_signals(interrupts=interrupts)
         app()
     raise SystemExit(Exit.OK)
-
-
-@contextmanager
-def _errors_become_exit_codes() -> Iterator[None]:
-    """Turn the errors a person can act on into one message and a code; others keep their traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _fail(Exit.INTERRUPTED, "interrupted")
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        _fail(code, _in_words(error))
-
-
-@contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """Print all of it, or as much as the reader of a pipe wants (`| head`): what was found stays the exit code."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _print_nowhere()
-    except OSError:
-        _print_nowhere()  # else Python tries the same again at its end
-        raise
-
-
-def _print_nowhere() -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-
-
-def _open_standard_streams() -> None:
-    """Put /dev/null where a service manager closed one of the standard three, or other files get their numbers."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
-
-
-def _exit_code(error: Exception) -> Exit | None:
-    from testbed.children import ChildFailed
-    from testbed.lab.errors import HostCannot, LabFailed, NoSuchLab
-    from testbed.lab.model import LabPlanError
-    from testbed.report.json import ResultError
-    from testbed.rundir import RunDirectoryRefused
-    from testbed.scenario.errors import ScenarioErrors
-
-    if isinstance(error, (ScenarioErrors, LabPlanError, RunDirectoryRefused, ResultError, NoSuchLab)):
-        return Exit.BAD_INPUT
-    if isinstance(error, PermissionError) and error.filename:
-        return Exit.BAD_INPUT
-    if isinstance(error, HostCannot):
-        return Exit.HOST_CANNOT
-    if isinstance(error, (LabFailed, ChildFailed)) or (isinstance(error, OSError) and error.errno in _OF_THE_HOST):
-        return Exit.LAB_FAILED
-    return None
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else f"cannot go on: {error.strerror}"
-    return str(error)
 
 
 def _hold(bubble: Bubble) -> None:
@@ -426,40 +330,9 @@ def _enter(lab: str | None, node: str, argv: list[str]) -> NoReturn:
     running = [record.lab_id for record in list_labs()]
     if lab is None and len(running) != 1:
         if running:
-            _fail(Exit.BAD_INPUT, f"{len(running)} labs run ({', '.join(running)}): say which with --lab")
-        _fail(Exit.BAD_INPUT, "no lab is running; start one with: testbed run SCENARIO --keep")
+            fail(Exit.BAD_INPUT, f"{len(running)} labs run ({', '.join(running)}): say which with --lab")
+        fail(Exit.BAD_INPUT, "no lab is running; start one with: testbed run SCENARIO --keep")
     raise SystemExit(exec_in(lab or running[0], node, argv))
-
-
-def _show(result: RunResult, directory: Path) -> None:
-    from rich.console import Console
-
-    from testbed.report.terminal import render_terminal
-
-    class Terminal(Console):
-        def on_broken_pipe(self) -> None:
-            self.quiet = True  # rich would exit with code 1, which means that an expectation does not hold
-
-    with _reader_may_leave():
-        render_terminal(result, Terminal(highlight=False), html_path=str(directory / "report.html"))
-
-
-def _print(text: str) -> None:
-    with _reader_may_leave():
-        sys.stdout.write(text)
-
-
-def _print_json(value: object) -> None:
-    _print(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _fail(code: Exit, message: str) -> NoReturn:
-    """End with one message; what steers a terminal, such as an escape in a file's name, is shown as its code."""
-    from testbed.report.text import visible
-
-    plain = "\n".join(visible(line) for line in message.split("\n"))
-    sys.stderr.write(f"testbed: {plain}\n")
-    raise SystemExit(code)
 
 
 def _check_capture(capture: Path) -> None:
@@ -470,4 +343,4 @@ def _check_capture(capture: Path) -> None:
         first = file.read(4)
     if not begins_capture(first):
         what = "neither pcapng nor pcap" if first else "the file is empty"
-        _fail(Exit.BAD_INPUT, f"{capture}: {what}; give a capture")
+        fail(Exit.BAD_INPUT, f"{capture}: {what}; give a capture")

@@ -43,6 +43,7 @@ from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
 from testbed.scenario.load import load_scenario
 from testbed.scenario.shipped import find_scenario
 from testbed.scenario.values import CLIENT_TUN, Event, Scenario, TopologyRef, TunnelSpec, Variant
+from testbed.stopping import Stopped
 from testbed.tunnels.programs import missing_program, needed_programs
 from testbed.variant import VariantJob, run_variant
 from testbed.verdict import Judgement, VariantEvidence
@@ -121,6 +122,7 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         stack.callback(directory.close)
         stack.callback(directory.give_to_owner)
         unfinished = stack.enter_context(_Unfinished(directory))
+        directory.begin()
         directory.write_text("scenario.yaml", dump_scenario(prepared.scenario))
         progress = Progress(tuple(prepared.plans), sys.stderr, silent=order.quiet, clock=time.monotonic)
         stack.callback(progress.close)
@@ -131,6 +133,7 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         directory.write_text("result.json", json_text)
         shown = shown_packets(result, Path(f"/proc/self/fd/{directory.fd}"))
         directory.write_text("report.html", render_html(result, shown.packets, shown.lists, shown.inside))
+        directory.finish()
         unfinished.whole = True
         if order.junit is not None:
             write_report(order.junit, render_junit(result), owner)
@@ -151,9 +154,12 @@ class _Unfinished:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self.whole or error is None:
             return
-        if isinstance(error, (KeyboardInterrupt, HostCannot, OSError)):
+        if isinstance(error, (KeyboardInterrupt, Stopped, HostCannot, OSError)):
             self._directory.discard()
-            sys.stderr.write(f"testbed: removed the unfinished run {self._directory.path}\n")
+            why = f"{error}: " if isinstance(error, Stopped) else ""
+            sys.stderr.write(f"testbed: {why}removed the unfinished run {self._directory.path}\n")
+            if isinstance(error, Stopped):
+                error.told = True
         else:
             sys.stderr.write(f"testbed: logs and captures until then are in {self._directory.path}\n")
 

@@ -3,10 +3,14 @@
 Everything below it is opened relative to its descriptor without following links, so that nobody who may write beside
 it can redirect a root process's writes. Files of a `sudo` run belong to the invoking user. An existing directory is
 used only if it is empty and the invoking user's own: a run never mixes with, or overwrites, what is there.
+
+While a run writes, a file in the directory says so, and the run holds a lock that the kernel lets go of however the
+process ends. So what a killed run has left says itself that it is no result, and whether anybody is still at it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -19,6 +23,10 @@ DEFAULT_PARENT = Path("runs")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTEMPTS = 1000
+UNFINISHED = "UNFINISHED.txt"
+_MARK = """This run has not come to its end: it is still under way, or it failed, or it was stopped.
+So what lies here is no result: captures may break off, and nothing in them was judged.
+"""
 _NOBODY = 2**32 - 1  # chown's "leave as it is"; no user or group has it
 
 
@@ -86,6 +94,18 @@ class RunDirectory:
             return cls(parent / name, fd, owner)
         raise RunDirectoryRefused(f"{parent} already holds {_ATTEMPTS} runs of this second; name another with --out")
 
+    def begin(self) -> None:
+        """Say in the directory that what it holds is not whole yet."""
+        with suppress(OSError):  # there are file systems without locks; the file says enough
+            fcntl.flock(self.fd, fcntl.LOCK_SH)
+        self.write_text(UNFINISHED, _MARK)
+
+    def finish(self) -> None:
+        """It holds all that a run writes."""
+        os.unlink(UNFINISHED, dir_fd=self.fd)
+        with suppress(OSError):
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+
     def make_directory(self, name: str) -> int:
         """Make the sub-directory `name` (a path of existing directories and one new); returns an open descriptor."""
         *above, last = name.split("/")
@@ -129,6 +149,22 @@ class RunDirectory:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def why_unfinished(path: Path) -> str:
+    """Why what a run's directory holds is no result, in words that go on after its name; empty if it may be one."""
+    if not (path / UNFINISHED).is_file():
+        return ""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "the run that writes it has not ended yet"
+    except OSError:  # a file system without locks: nobody can tell whether a run is at it
+        pass
+    finally:
+        os.close(fd)
+    return "holds a run that did not come to its end, so no result"
 
 
 def check_output_directory(path: Path) -> None:
@@ -229,7 +265,9 @@ def _check_existing(path: Path, fd: int, owner: Owner, must_be_empty: bool) -> N
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise RunDirectoryRefused(f"{path} can be written by everybody: name another with --out, or chmod o-w it")
     if must_be_empty and os.listdir(fd):
-        raise RunDirectoryRefused(f"{path} is not empty: name a new or an empty directory with --out")
+        found = why_unfinished(path)
+        what = f": {found}; remove it, or" if found else " is not empty:"
+        raise RunDirectoryRefused(f"{path}{what} name a new or an empty directory with --out")
 
 
 def _give(fd: int, owner: Owner) -> None:

@@ -103,7 +103,7 @@ class Bubble:
         sys.stderr.flush()
         ends = BubbleEnds(self.lab_id, Channel(theirs), lifeline, os.getpid(), keep, kept)
         # A Ctrl-C between the fork and the assignment would leave a child that nobody waits for.
-        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         try:
             pid = os.fork()
             if pid == 0:

@@ -70,7 +70,7 @@ class Conductor:
 def make_bubble(ends: BubbleEnds, function: Callable[[Conductor], Any]) -> NoReturn:
     """Run as the forked child of the front: make the namespaces, start init, pass its exit code on."""
     try:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)  # the front's handlers are not for this copy of it
         _unblock_signals()
         namespaces.die_with_parent()
