@@ -6,7 +6,7 @@ it) and its whole tree, so that one mistake does not bring others with it: a sit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
@@ -261,12 +261,16 @@ def _taps(model: VariantModel, tree: Located, topology: TopologyShape | None) ->
 
 
 def check_expectations(
-    expect: Iterable[ExpectModel], tree: Located, variants: Mapping[str, Known]
+    expect: Iterable[ExpectModel], tree: Located, variants: Mapping[str, Known], told: Collection[Mistake] = ()
 ) -> Iterator[Mistake]:
-    """Every expectation speaks of a variant, an observer and facts that there can be."""
+    """Every expectation speaks of a variant, an observer and facts that there can be.
+
+    Shape: `told` are the mistakes that its shape has shown; what was wrong there is no longer in the tree
+    """
     for index, item in enumerate(expect):
         place = tree.at("expect", index)
-        if not any(place.child(key) for key in SAYS):
+        wrong = any(mistake.path.startswith(f"{place.path}.{key}") for mistake in told for key in SAYS)
+        if not wrong and not any(place.child(key) for key in SAYS):
             text = "says neither what the observer sees nor what is hidden from it; add sees: or hides:"
             yield place.mistake(f"{text}, or one of {', '.join(SAYS[2:])}")
         if item.variant not in variants:

@@ -72,7 +72,7 @@ def parse_scenario(
         mistakes.append(Mistake(source, root.line, root.column, "title", "missing; the question asked, in one line"))
     variants, known = _variants(root, Path(source).parent, nodes, mistakes)
     if head is not None:
-        mistakes += check_expectations(head.expect, head_tree, known)
+        mistakes += check_expectations(head.expect, head_tree, known, found)
         mistakes += check_lesson(head.lesson, head_tree, known)
     if mistakes or head is None or head.title is None:
         raise ScenarioErrors(mistakes)

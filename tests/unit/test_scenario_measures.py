@@ -81,6 +81,16 @@ def test_what_cannot_be_asked_is_refused_at_its_place(says: str, observer: str, 
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "says", ["leaks: some", "first_leak_after: soon", "tunnel_detected_at_packet: x", "volume: x", "sees: [{kind: x}]"]
+)
+def test_a_wrong_value_is_one_mistake(says: str) -> None:
+    """What is cut out as wrong must not be missed afterwards."""
+    with pytest.raises(ScenarioErrors) as refused:
+        load(says)
+    assert len(refused.value.mistakes) == 1, str(refused.value)
+
+
 def test_the_schema_knows_every_key() -> None:
     expect = scenario_schema()["$defs"]["ExpectModel"]["properties"]
     assert {"leaks", "first_leak_after", "tunnel_detected_at_packet", "volume", "packets", "overhead"} <= set(expect)
