@@ -133,6 +133,18 @@ class Router:
         peer.session.send_superpacket(superpacket, now, bench)
         return peer
 
+    def send_usual(self, packets: Sequence[bytes], now: float) -> Sequence[bytes]:
+        """Usual packets to the clients that have their destinations; returns what has to be `send`, from the first on.
+
+        The way of nearly all packets, one by one: a batch of several clients' has nothing for many at once to be done.
+        """
+        for place, packet in enumerate(packets):
+            sealed = self.seal_one(packet, now)
+            if sealed is None:
+                return packets[place:]
+            self._out.send_one(sealed)
+        return ()
+
     def send(self, packets: Sequence[bytes], now: float, touched: dict[int, Peer]) -> None:
         """Packets to the clients that have their destinations, in order for each."""
         batches: dict[int, list[bytes]] = {}

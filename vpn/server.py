@@ -91,6 +91,9 @@ class ServerCore:
         if self._closed:
             self.drops.count(Drop.CLOSED, len(untrusted))
             return
+        if len(untrusted) == 1 and (packet := self._router.open_one(untrusted[0], address, now)) is not None:
+            self._out.deliver((packet,))
+            return
         usual = self._router.receive_usual(untrusted, address, now)
         if usual is not None:
             self._settle_one(usual)
@@ -132,9 +135,11 @@ class ServerCore:
     def receive_packets(self, packets: Sequence[bytes], now: float) -> None:
         """The same for a batch."""
         self._now = now
-        touched: dict[int, Peer] = {}
-        self._router.send(packets, now, touched)
-        self._settle(touched)
+        rest = self._router.send_usual(packets, now)
+        if rest:
+            touched: dict[int, Peer] = {}
+            self._router.send(rest, now, touched)
+            self._settle(touched)
 
     def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
         """The same for many packets in one; take the datagrams before the next."""
