@@ -48,6 +48,13 @@ def test_a_lock_holds_every_package_that_the_project_names(lock: str) -> None:
     assert names <= read_lock(lock)[0].keys()
 
 
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_python_gets_the_same_version_of_a_package(lock: str) -> None:
+    """What holds on one Python then holds on all; mypy could not read a library's types for newer Pythons alone."""
+    names = [match["name"] for match in ENTRY.finditer((ROOT / lock).read_text("utf-8"))]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_the_test_lock_contains_the_other_lock() -> None:
     run, test = read_lock(LOCKS[0])[0], read_lock(LOCKS[1])[0]
     assert run.items() <= test.items()
