@@ -2,8 +2,8 @@
 # Write requirements.lock and requirements-test.lock: names, versions and the hashes of every file of every release.
 #
 # Versions that are locked stay unless `UPGRADE=1` is set. uv resolves for all supported Pythons at once, one version of
-# each package for all of them: a newer one for newer Pythons alone is one that the linters, which read the sources as the
-# oldest Python's, cannot read. uv reads nothing of pip's configuration, so a local index or folder of wheels cannot put
+# each package for all of them: a newer one for newer Pythons alone has types that mypy, which reads the sources as the
+# oldest Python does, cannot follow. uv reads nothing of pip's configuration, so a local index or folder of wheels cannot put
 # its own hashes into the lock.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
