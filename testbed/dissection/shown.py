@@ -18,8 +18,9 @@ from testbed.dissection.capture import CaptureDissector
 from testbed.dissection.network import LINK_LAYERS
 from testbed.dissection.pairing import paired, read_pairs
 from testbed.report.matrix import observers_of
+from testbed.report.own_addresses import client_addresses
 from testbed.report.packets import Inside, PacketKey, PacketLine, PacketView
-from testbed.report.summary import client_addresses, started_at
+from testbed.report.summary import started_at
 from testbed.result import Evidence, RunResult, TapRecord, VariantResult, Verdict
 from testbed.scenario.values import CLIENT_TUN
 

@@ -3,7 +3,8 @@
 `matrix` pairs the same fact of different variants. Here those rows are folded: by site, kind and, for what a protocol
 carries, the protocol (a page over HTTPS is not the same secret as one over HTTP). The cell of a fold says the verdict
 all its facts agree on, or how many of them were seen. Counts are of folds, so that an action that asks a name six times
-weighs as one that asks once, and variants can be compared.
+weighs as one that asks once. Variants are compared by the folds that all of them have: what one variant alone did (the
+private site answers only through the tunnel) is counted apart, or a share would look better for having more to hide.
 
 Then folds of one site with equal cells share a line (`page, cookie, content`). Nothing is lost: each line keeps the
 exposures it stands for, and the HTML report lists them.
@@ -12,11 +13,13 @@ exposures it stands for, and the HTML report lists them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from testbed.facts import Kind
 from testbed.report.matrix import Counts, Group, ObserverTable, Row, observer_tables, shared_value
-from testbed.report.words import METADATA_KINDS, is_server
+from testbed.report.own_addresses import HOMES, addresses_in_tunnel, families_of, home_of
+from testbed.report.words import METADATA_KINDS, is_server, kinds_in_words
 from testbed.result import Exposure, RunResult, Verdict
 
 YOU = "you"
@@ -43,12 +46,22 @@ class FoldedCell:
 
 @dataclass(frozen=True, slots=True)
 class FoldedRow:
-    """A line of the table: one kind of fact, or several whose verdicts agree. `verb` is empty if of any protocol."""
+    """A line of the table: one kind of fact, or several whose verdicts agree.
+
+    Shape: `verb` is empty if of any protocol; `place` says where an address of the client's own belongs
+    """
 
     kinds: tuple[str, ...]
     verb: str
     values: tuple[str, ...]
     cells: tuple[FoldedCell | None, ...]
+    place: str = ""
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        words = " ".join(filter(None, (kinds_in_words(self.kinds), self.place)))
+        return f"{self.verb}: {words}" if self.verb else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +74,52 @@ class FoldedGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedFact:
+    """A fold that counts. Shape: `about` is its group; one verdict per variant, None where it did not happen."""
+
+    about: str
+    verdicts: tuple[Verdict | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A line of counts below a table. Shape: None where a variant has none of these facts"""
+
+    words: str
+    counts: tuple[Counts | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FoldedTable:
     observer: str
     variants: tuple[str, ...]
     groups: tuple[FoldedGroup, ...]
-    counts: tuple[Counts, ...]  # of folds, one per variant
+    facts: tuple[CountedFact, ...]
+
+    @property
+    def counts(self) -> tuple[Counts, ...]:
+        """Of everything that each variant has."""
+        return tuple(counts_of(self.facts, column) for column in range(len(self.variants)))
+
+    @property
+    def totals(self) -> tuple[Total, ...]:
+        """Counts that can be compared along their line: of the facts that all variants have, then of the others."""
+        shared = [fact for fact in self.facts if None not in fact.verdicts]
+        others = [fact for fact in self.facts if None in fact.verdicts]
+        if not shared or not others:
+            return (Total(f"seen, of what {'each variant' if others else 'the client'} did", self.counts),)
+        parts = (("seen, of what all variants did", shared), ("seen, of what only some did", others))
+        return tuple(
+            Total(words, tuple(count if count.total else None for count in map(partial(counts_of, facts), columns)))
+            for words, facts in parts
+            for columns in [range(len(self.variants))]
+        )
+
+
+def counts_of(facts: Iterable[CountedFact], column: int) -> Counts:
+    """How many of the facts have which verdict in a variant."""
+    verdicts = [fact.verdicts[column] for fact in facts]
+    return Counts(*(verdicts.count(verdict) for verdict in (Verdict.SEEN, Verdict.HIDDEN, Verdict.UNPROVEN)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +134,11 @@ class _Place:
 def folded_tables(result: RunResult) -> tuple[FoldedTable, ...]:
     """One table per observer, in the matrix's order."""
     verbs = {action.id: action.verb for variant in result.variants.values() for action in variant.actions}
-    return tuple(_folded(table, verbs) for table in observer_tables(result))
+    inside = frozenset(address for variant in result.variants.values() for address in addresses_in_tunnel(variant))
+    return tuple(_folded(table, verbs, inside) for table in observer_tables(result))
 
 
-def _folded(table: ObserverTable, verbs: Mapping[str, str]) -> FoldedTable:
+def _folded(table: ObserverTable, verbs: Mapping[str, str], inside: frozenset[str]) -> FoldedTable:
     folds: dict[_Place, list[Row]] = {}
     failed: dict[str, set[str]] = {}
     for group in table.groups:
@@ -93,14 +148,18 @@ def _folded(table: ObserverTable, verbs: Mapping[str, str]) -> FoldedTable:
             failed.setdefault(place.group, set()).update(group.failed)
     by_group: dict[str, list[FoldedRow]] = {}
     for place, rows in folds.items():
-        by_group.setdefault(place.group, []).extend(_lines(place, rows))
+        by_group.setdefault(place.group, []).extend(_lines(place, rows, inside))
     order = sorted(by_group, key=lambda name: (name != YOU, name == TOGETHER))
     merged = {name: _merged(by_group[name], server=is_server(table.observer)) for name in order}
     return FoldedTable(
         observer=table.observer,
         variants=table.variants,
         groups=tuple(FoldedGroup(name, _failures(name, failed), rows) for name, rows in merged.items()),
-        counts=_counts(folds, len(table.variants)),
+        facts=tuple(
+            CountedFact(place.group, tuple(None if cell is None else cell.verdict for cell in _line(place, rows).cells))
+            for place, rows in folds.items()
+            if place.group != TOGETHER
+        ),
     )
 
 
@@ -119,10 +178,18 @@ def _place(group: Group, row: Row, verbs: Mapping[str, str]) -> _Place:
     return _Place(row.site or group.headline, row.kind, verb)
 
 
-def _lines(place: _Place, rows: Sequence[Row]) -> list[FoldedRow]:
-    """One line per fold; the client's own addresses stay apart where verdicts differ: it has several by design."""
+def _lines(place: _Place, rows: Sequence[Row], inside: frozenset[str]) -> list[FoldedRow]:
+    """One line per fold; the client's own addresses stay apart, each with its place: it has several by design."""
     if place.kind != Kind.CLIENT_ADDRESS:
         return [_line(place, rows)]
+    by_home: dict[str, list[Row]] = {}
+    for row in rows:
+        by_home.setdefault(home_of(row.value, inside), []).append(row)
+    return [line for home in HOMES if home in by_home for line in _own_addresses(place, home, by_home[home])]
+
+
+def _own_addresses(place: _Place, home: str, rows: Sequence[Row]) -> list[FoldedRow]:
+    """Lines of the client's addresses of one place, apart where verdicts differ; then the family tells them apart."""
     by_value: dict[str, list[Row]] = {}
     for row in rows:
         by_value.setdefault(row.value, []).append(row)
@@ -133,7 +200,10 @@ def _lines(place: _Place, rows: Sequence[Row]) -> list[FoldedRow]:
             parts.append(list(same))
         else:
             fitting.extend(same)
-    return [_line(place, part) for part in parts]
+    lines = [replace(_line(place, part), place=home) for part in parts]
+    if len(lines) < 2:
+        return lines
+    return [replace(line, place=" ".join(filter(None, (home, families_of(line.values))))) for line in lines]
 
 
 def _agree(one: FoldedRow, other: FoldedRow) -> bool:
@@ -183,7 +253,7 @@ def _family(row: FoldedRow, *, server: bool) -> object:
     if kind in (Kind.VOLUME, Kind.TIMING):
         return "traffic"
     if kind in METADATA_KINDS or kind in (Kind.CLIENT_ADDRESS, Kind.DNS_NAME):
-        return kind, row.values
+        return kind, row.place, row.values
     if kind in _ADDRESSES:
         return "addresses"
     return "content", row.verb
@@ -193,7 +263,7 @@ def _joined(one: FoldedRow, other: FoldedRow) -> FoldedRow:
     cells = tuple(_added(a, b) for a, b in zip(one.cells, other.cells, strict=True))
     kinds = tuple(dict.fromkeys((*one.kinds, *other.kinds)))
     values = tuple(dict.fromkeys((*one.values, *other.values)))
-    return FoldedRow(kinds, one.verb if one.verb == other.verb else "", values, cells)
+    return FoldedRow(kinds, one.verb if one.verb == other.verb else "", values, cells, one.place)
 
 
 def _added(one: FoldedCell | None, other: FoldedCell | None) -> FoldedCell | None:
@@ -202,16 +272,6 @@ def _added(one: FoldedCell | None, other: FoldedCell | None) -> FoldedCell | Non
         return None
     exposures = (*one.exposures, *other.exposures)
     return FoldedCell(one.verdict, one.seen + other.seen, one.total + other.total, exposures)
-
-
-def _counts(folds: Mapping[_Place, Sequence[Row]], columns: int) -> tuple[Counts, ...]:
-    counted = [_line(place, rows).cells for place, rows in folds.items() if place.group != TOGETHER]
-    return tuple(_count(cells[column] for cells in counted) for column in range(columns))
-
-
-def _count(cells: Iterable[FoldedCell | None]) -> Counts:
-    verdicts = [cell.verdict for cell in cells if cell is not None]
-    return Counts(*(verdicts.count(verdict) for verdict in (Verdict.SEEN, Verdict.HIDDEN, Verdict.UNPROVEN)))
 
 
 def value_of(row: FoldedRow, headline: str) -> str:

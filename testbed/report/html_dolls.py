@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from testbed.report.html_ladder import SEALED, Opened, during
 from testbed.report.html_packet import LayerView, layer_view
+from testbed.report.own_addresses import client_addresses
 from testbed.report.packets import Inside, PacketLine, Packets, PacketView
-from testbed.report.summary import client_addresses
 from testbed.report.words import action_in_words
 from testbed.result import ActionRecord, VariantResult
 

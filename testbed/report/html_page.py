@@ -19,7 +19,7 @@ from markupsafe import Markup
 from testbed.report.correlated import both_sides_in_words
 from testbed.report.html_packet import opened_view
 from testbed.report.inside import inside_in_words
-from testbed.report.summary import is_tunnel_interface
+from testbed.report.own_addresses import is_tunnel_interface
 from testbed.report.text import number_in_words, octets_in_words, plain_value, shorten
 from testbed.report.words import action_in_words, kind_in_words
 

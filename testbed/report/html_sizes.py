@@ -13,8 +13,9 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from testbed.report.html_ladder import SEALED, during
+from testbed.report.own_addresses import client_addresses
 from testbed.report.packets import Inside, PacketLine
-from testbed.report.summary import client_addresses, started_at
+from testbed.report.summary import started_at
 from testbed.report.text import octets_in_words
 from testbed.result import RunResult, VariantResult
 

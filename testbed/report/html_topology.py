@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from testbed.report.matrix import observers_of
+from testbed.report.own_addresses import is_tunnel_interface
 from testbed.report.places import CLIENT, Graph, reached, targets
-from testbed.report.summary import is_tunnel_interface
 from testbed.report.text import shorten
 from testbed.report.words import observer_in_words
 from testbed.result import RunResult, VariantResult

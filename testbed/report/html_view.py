@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from testbed.report.fold import FoldedCell, FoldedGroup, FoldedRow, FoldedTable, folded_tables, value_of
-from testbed.report.matrix import Counts
+from testbed.report.fold import FoldedCell, FoldedGroup, FoldedRow, FoldedTable, Total, folded_tables, value_of
 from testbed.report.packets import Packets
 from testbed.report.summary import started_at
 from testbed.report.text import visible
@@ -20,7 +19,6 @@ from testbed.report.words import (
     PARTLY,
     is_server,
     kind_in_words,
-    kinds_in_words,
     mark_of,
     observer_in_words,
     share_in_words,
@@ -100,7 +98,8 @@ class MatrixView:
     is_server: bool
     variants: tuple[str, ...]
     groups: tuple[GroupView, ...]
-    counts: tuple[Counts, ...]
+    totals: tuple[Total, ...]
+    shares: tuple[str, ...]  # one per variant, for a sentence
 
 
 def packet_ids(packets: Packets) -> dict[tuple[str, int], str]:
@@ -131,8 +130,16 @@ def _matrix(
         is_server=is_server(table.observer),
         variants=table.variants,
         groups=tuple(_group(group, variants, cell) for group in table.groups),
-        counts=table.counts,
+        totals=table.totals,
+        shares=tuple(_share(table, column) for column in range(len(variants))),
     )
+
+
+def _share(table: FoldedTable, column: int) -> str:
+    """How much of what all variants did was seen, and of what only some did."""
+    parts = [total.counts[column] for total in table.totals]
+    told = [share_in_words(count.seen, count.total) for count in parts if count is not None]
+    return " and ".join(told[:1] + [f"{share} more" for share in told[1:]])
 
 
 def _group(
@@ -154,8 +161,7 @@ def _row(
     cells = tuple(
         None if folded is None else cell(folded, variant) for folded, variant in zip(row.cells, variants, strict=True)
     )
-    words = f"{row.verb}: {kinds_in_words(row.kinds)}" if row.verb else kinds_in_words(row.kinds)
-    return RowView(kinds=row.kinds, words=words, value=value_of(row, headline), cells=cells)
+    return RowView(kinds=row.kinds, words=row.words, value=value_of(row, headline), cells=cells)
 
 
 def _cell(name: str, folded: FoldedCell, variant: VariantResult, ids: dict[tuple[str, int], str]) -> CellView:

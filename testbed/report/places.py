@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from typing import Any
 
-from testbed.report.summary import client_addresses
+from testbed.report.own_addresses import client_addresses, is_private
 from testbed.result import RunResult, VariantResult
 
 CLIENT = "client"
 MOST_NODES = 40
-_PRIVATE = tuple(ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
 _SHIPPED = (("client", "isp"), ("isp", "transit"), ("transit", "web"), ("transit", "vpn"), ("vpn", "private"))
 
 
@@ -80,15 +78,7 @@ def _listed(end: Any) -> Sequence[Any]:
 def _shipped_addresses(result: RunResult) -> dict[str, str]:
     """Where sites are when nobody wrote it down: private addresses behind the VPN server, all others on the web."""
     rows = [row for variant in result.variants.values() for row in variant.egress]
-    return {str(row.get("address")): "private" if is_private(row.get("address")) else "web" for row in rows}
-
-
-def is_private(address: object) -> bool:
-    try:
-        parsed = ip_address(str(address))
-    except ValueError:
-        return False
-    return any(parsed in network for network in _PRIVATE if network.version == parsed.version)
+    return {str(row.get("address")): "private" if is_private(str(row.get("address"))) else "web" for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

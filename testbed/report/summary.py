@@ -2,18 +2,20 @@
 
 Counts are of the client's own facts, each distinct one once (see `fold`); that a tunnel is in use and where it ends,
 how much was sent and when are never counted: the first exist only with a tunnel and the others cannot be hidden.
+Variants are compared by the facts that both have; what only one of them did is named apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from testbed.report.fold import FoldedTable, folded_tables
+from testbed.report.fold import CountedFact, FoldedTable, counts_of, folded_tables
 from testbed.report.matrix import Counts
-from testbed.report.words import observer_in_words
+from testbed.report.words import observer_in_words, share_in_words
 from testbed.result import RunResult, VariantResult
 
-_TUNNEL_DEVICES = ("tun", "tap", "wg", "utun", "ppp", "ovpn")
+_ABOUT_SHOWN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +27,12 @@ class Answer:
 
 
 def answer(result: RunResult) -> Answer:
-    """What the first observer learned with and without the tunnel."""
+    """What the first observer learned with and without the tunnel, of the facts that both variants have."""
     tables = folded_tables(result)
     if not tables:
         return Answer("Nothing was judged: no observer of this run had a fact to look for.", ())
-    table = tables[0]
-    counts = dict(zip(table.variants, table.counts, strict=True))
-    bare, full = bare_and_fullest(result)
-    notes = [*_other_variants(table, counts, {bare, full}), *_unproven(counts)]
-    return Answer(_sentence(table.observer, counts, bare, full), tuple(notes))
+    comparison = _Comparison(tables[0], *bare_and_fullest(result))
+    return Answer(comparison.sentence(), tuple(comparison.notes()))
 
 
 def _fullest_tunnel(result: RunResult) -> str | None:
@@ -42,32 +41,71 @@ def _fullest_tunnel(result: RunResult) -> str | None:
     return next((variant.name for variant in [*full, *tunnelled]), None)
 
 
-def _sentence(observer: str, counts: dict[str, Counts], bare: str | None, full: str | None) -> str:
-    who = observer_in_words(observer)
-    who = who[0].lower() + who[1:] if who.startswith(("Your ", "The ")) else who
-    if bare and full:
-        return f"With the tunnel, {who} sees {_share(counts[full])}; without it, {_share(counts[bare], short=True)}."
-    if full:
-        return f"With the tunnel, {who} sees {_share(counts[full])}."
-    if bare:
-        return f"Without a tunnel, {who} sees {_share(counts[bare])}."
-    return f"{who} was not asked."
+class _Comparison:
+    """One observer's facts of the bare variant and of the one with the fullest tunnel, side by side."""
+
+    def __init__(self, table: FoldedTable, bare: str | None, full: str | None) -> None:
+        self._table = table
+        self._bare, self._full = bare, full
+        self._who = _in_a_sentence(observer_in_words(table.observer))
+        columns = [table.variants.index(name) for name in (bare, full) if name is not None]
+        self._shared = [fact for fact in table.facts if all(fact.verdicts[column] for column in columns)]
+
+    def sentence(self) -> str:
+        who, bare, full, total = self._who, self._bare, self._full, len(self._shared)
+        if bare and full and total:
+            seen = self._of(full, self._shared).seen
+            without = self._of(bare, self._shared).seen
+            return f"With the tunnel, {who} sees {seen} of {total} facts; without it, {without} of the same {total}."
+        if bare and full:
+            with_it, without_it = (_share(self._of(name, self._table.facts)) for name in (full, bare))
+            return f"With the tunnel, {who} sees {with_it} facts; without it, {without_it} others."
+        if full:
+            return f"With the tunnel, {who} sees {_share(self._of(full, self._shared))} facts."
+        if bare:
+            return f"Without a tunnel, {who} sees {_share(self._of(bare, self._shared))} facts."
+        return f"{who} was not asked."
+
+    def notes(self) -> Iterator[str]:
+        if self._bare and self._full and self._shared:
+            yield from self._only(self._full, self._bare, "Only with the tunnel")
+            yield from self._only(self._bare, self._full, "Only without it")
+        for name in self._table.variants:
+            if name not in (self._bare, self._full):
+                yield self._other(name)
+        for name in self._table.variants:
+            count = self._of(name, self._table.facts)
+            if count.unproven:
+                yield f"{name}: {count.unproven} of {count.total} facts unproven, counted neither as seen nor as hidden"
+
+    def _only(self, name: str, other: str, when: str) -> Iterator[str]:
+        """What one of the two alone did, so that nothing of the other compares with it."""
+        with_it, without_it = (self._table.variants.index(variant) for variant in (name, other))
+        facts = [fact for fact in self._table.facts if fact.verdicts[with_it] and not fact.verdicts[without_it]]
+        if facts:
+            about = list(dict.fromkeys(fact.about for fact in facts))
+            of = f" about {' and '.join(about)}" if len(about) <= _ABOUT_SHOWN else ""
+            yield f"{when}: {len(facts)} more{of}, {self._of(name, facts).seen} of them seen"
+
+    def _other(self, name: str) -> str:
+        """Another variant by the same facts, as far as it has them."""
+        count, total = self._of(name, self._shared), len(self._shared)
+        more = self._of(name, [fact for fact in self._table.facts if fact not in self._shared])
+        if not count.total:
+            return f"{name}: {_share(more)} facts seen"
+        same = f"the same {total}" if count.total == total else f"{count.total} of these {total}"
+        return f"{name}: {count.seen} of {same} seen" + (f", and {_share(more)} more" if more.total else "")
+
+    def _of(self, name: str, facts: Iterable[CountedFact]) -> Counts:
+        return counts_of(facts, self._table.variants.index(name))
 
 
-def _share(counts: Counts, *, short: bool = False) -> str:
-    return f"{counts.seen} of {counts.total}" + ("" if short else " facts")
+def _in_a_sentence(who: str) -> str:
+    return who[0].lower() + who[1:] if who.startswith(("Your ", "The ")) else who
 
 
-def _other_variants(table: FoldedTable, counts: dict[str, Counts], named: set[str | None]) -> list[str]:
-    return [f"{name}: {_share(counts[name])} seen" for name in table.variants if name not in named]
-
-
-def _unproven(counts: dict[str, Counts]) -> list[str]:
-    return [
-        f"{name}: {count.unproven} of {count.total} facts unproven, counted neither as seen nor as hidden"
-        for name, count in counts.items()
-        if count.unproven
-    ]
+def _share(counts: Counts) -> str:
+    return share_in_words(counts.seen, counts.total)
 
 
 def verdict_word(result: RunResult) -> str:
@@ -88,22 +126,9 @@ def verdict_line(result: RunResult) -> str:
     return line if result.ok or held < total else f"{line}, but the run failed"
 
 
-def is_tunnel_interface(variant: VariantResult, interface: str | None) -> bool:
-    """Whether the kernel's choice of interface is the tunnel's device in this variant."""
-    if variant.tunnel is None or not interface:
-        return False
-    named = variant.tunnel.get("interface") or variant.tunnel.get("device")
-    return interface == named if isinstance(named, str) else interface.startswith(_TUNNEL_DEVICES)
-
-
 def started_at(variant: VariantResult) -> float | None:
     """When the variant's first action began, the zero of the times a report shows. Units: Unix seconds."""
     return min((action.started_at for action in variant.actions), default=None)
-
-
-def client_addresses(variant: VariantResult) -> frozenset[str]:
-    """The client's own addresses, those of its tunnel device among them: what comes from them goes up."""
-    return frozenset(str(address).split("/")[0] for row in variant.interfaces for address in row.get("addresses") or ())
 
 
 def bare_and_fullest(result: RunResult) -> tuple[str | None, str | None]:

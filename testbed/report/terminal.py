@@ -23,11 +23,12 @@ from rich.text import Text
 
 from testbed.facts import Kind
 from testbed.report import terminal_details as details
-from testbed.report.fold import FoldedCell, FoldedGroup, FoldedRow, FoldedTable, folded_tables, value_of
+from testbed.report.fold import FoldedCell, FoldedGroup, FoldedRow, FoldedTable, Total, folded_tables, value_of
+from testbed.report.matrix import Counts
 from testbed.report.summary import answer, verdict_line, verdict_word
 from testbed.report.terminal_details import Style, heading, shown
 from testbed.report.text import ELLIPSIS, cell_width, shorten, visible
-from testbed.report.words import NOT_DONE, PARTLY, kinds_in_words, mark_of, observer_in_words, share_in_words
+from testbed.report.words import NOT_DONE, PARTLY, mark_of, observer_in_words, share_in_words
 from testbed.result import RunResult, Verdict
 
 _CELL_COLUMNS = 12
@@ -56,7 +57,7 @@ def _parts(result: RunResult, style: Style, html_path: str | None) -> Iterator[R
     yield from _opening(result, style)
     for table in tables[:1]:
         yield heading(observer_in_words(table.observer), f"observer {table.observer}", style)
-        yield from _drawn(table.variants, table.groups, style, _totals(table))
+        yield from _drawn(table.variants, table.groups, style, table.totals)
     if len(tables) > 1:
         yield heading("The other observers", "the servers by their own records", style)
         yield from _drawn(tables[0].variants, [_as_group(table) for table in tables[1:]], style, [])
@@ -92,7 +93,7 @@ def _slices(variants: Sequence[str], style: Style) -> list[range]:
 
 
 def _drawn(
-    variants: Sequence[str], groups: Sequence[FoldedGroup], style: Style, totals: Sequence[Text]
+    variants: Sequence[str], groups: Sequence[FoldedGroup], style: Style, totals: Sequence[Total]
 ) -> Iterator[RenderableType]:
     for columns in _slices(variants, style):
         fact_columns = style.width - _CELL_COLUMNS * len(columns) - 2
@@ -106,7 +107,8 @@ def _drawn(
                 )
         if totals:
             drawn.add_section()
-            drawn.add_row(Text("seen, of what the client did", "dim"), *(totals[column] for column in columns))
+            for total in totals:
+                drawn.add_row(Text(total.words, "dim"), *(_total(total.counts[column], style) for column in columns))
         yield Padding(drawn, (0, 0, 0, 1), expand=False)
     if any(cell is not None and cell.mixed for group in groups for row in group.rows for cell in row.cells):
         symbol = PARTLY.ascii_symbol if style.ascii_only else PARTLY.symbol
@@ -119,8 +121,7 @@ def _failed(failed: bool, style: Style) -> Text:
 
 def _fact(headline: str, row: FoldedRow, columns: int) -> Text:
     """What it is, the contract's name where there is one and room for it, and the value where it tells more."""
-    words = kinds_in_words(row.kinds)
-    text = Text("  ").append_text(shown(f"{row.verb}: {words}" if row.verb else words))
+    text = Text("  ").append_text(shown(row.words))
     parts = [value_of(row, headline), f"[{row.kinds[0]}]" if len(row.kinds) == 1 else ""]
     if row.kinds != (Kind.CLIENT_ADDRESS,):  # which of the client's addresses is what tells its lines apart
         parts.reverse()
@@ -142,8 +143,10 @@ def _cell(cell: FoldedCell | None, style: Style) -> Text:
     return Text(f"{mark.ascii_symbol if style.ascii_only else mark.symbol} {mark.word}", _STYLES[cell.verdict])
 
 
-def _totals(table: FoldedTable) -> list[Text]:
-    return [Text(share_in_words(count.seen, count.total), "bold") for count in table.counts]
+def _total(counts: Counts | None, style: Style) -> Text:
+    if counts is None:
+        return Text("-" if style.ascii_only else NOT_DONE.word, "dim")
+    return Text(share_in_words(counts.seen, counts.total), "bold")
 
 
 def _closing(result: RunResult, style: Style, html_path: str | None) -> RenderableType:

@@ -18,7 +18,7 @@ from rich.text import Text
 from testbed.facts import Kind
 from testbed.report.correlated import both_sides_in_words
 from testbed.report.inside import inside_in_words
-from testbed.report.summary import is_tunnel_interface
+from testbed.report.own_addresses import is_tunnel_interface
 from testbed.report.text import octets_in_words, plain_value, shorten, visible
 from testbed.report.words import action_in_words, kind_in_words
 from testbed.result import ActionRecord, Evidence, ExpectationResult, RunResult, TapRecord, VariantResult

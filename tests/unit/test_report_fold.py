@@ -66,19 +66,42 @@ def test_addresses_of_both_families_share_a_line_where_their_verdicts_agree_and_
     assert states(row) == ["seen", "1 of 2"]
 
 
-def test_the_clients_own_addresses_stay_apart_where_one_is_seen_and_the_other_hidden() -> None:
+def test_the_clients_own_addresses_stay_apart_and_each_says_where_it_belongs() -> None:
     told: list[Told] = [
-        ("client-address", "192.168.0.13", "1-dns", SEEN),
         ("client-address", "10.8.0.2", "1-dns", HIDDEN),
+        ("client-address", "2001:db8:1::13", "1-dns", SEEN),
+        ("client-address", "192.168.0.13", "1-dns", SEEN),
+        ("client-address", "192.168.0.14", "2-http", SEEN),
         ("client-address", "fd00::2", "2-http", HIDDEN),
     ]
-    table = table_of(a=told[:1], b=told)
+    table = table_of(a=told[1:3], b=told)
     assert [group.headline for group in table.groups] == [YOU]
-    assert [(row.values, states(row)) for row in rows_of(table)] == [
-        (("192.168.0.13",), ["seen", "seen"]),
-        (("10.8.0.2", "fd00::2"), ["-", "hidden"]),
+    assert [(row.words, row.values, states(row)) for row in rows_of(table)] == [
+        ("your address on the LAN (IPv4)", ("192.168.0.13", "192.168.0.14"), ["seen", "seen"]),
+        ("your address on the LAN (IPv6)", ("fd00::2",), ["-", "hidden"]),
+        ("your address from the ISP", ("2001:db8:1::13",), ["seen", "seen"]),
+        ("your address in the tunnel", ("10.8.0.2",), ["-", "hidden"]),
     ]
-    assert [(count.seen, count.total) for count in table.counts] == [(1, 1), (1, 1)]
+    assert [count.total for count in table.counts] == [1, 1], "the client is one, whatever addresses it has"
+
+
+def test_what_only_some_variants_did_is_counted_apart_from_what_can_be_compared() -> None:
+    name: list[Told] = [("dns-name", "x.example", "1-dns", SEEN)]
+    page: list[Told] = [("http-url", "http://x.example/", "2-http", HIDDEN)]
+    content: list[Told] = [("http-body", "a page", "2-http", SEEN)]
+    same = table_of(a=name + page, b=name + page)
+    assert [
+        (total.words, [count and (count.seen, count.total) for count in total.counts]) for total in same.totals
+    ] == [("seen, of what the client did", [(1, 2), (1, 2)])]
+    apart = table_of(a=name, b=name + page + content)
+    assert [
+        (total.words, [count and (count.seen, count.total) for count in total.counts]) for total in apart.totals
+    ] == [
+        ("seen, of what all variants did", [(1, 1), (1, 1)]),
+        ("seen, of what only some did", [None, (1, 2)]),
+    ]
+    nothing_shared = table_of(a=name, b=page)
+    assert [total.words for total in nothing_shared.totals] == ["seen, of what each variant did"]
 
 
 def test_a_page_over_https_is_another_secret_than_one_over_http() -> None:

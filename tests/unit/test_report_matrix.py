@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from testbed.report.matrix import observer_tables, observers_of, shared_value
-from testbed.report.summary import answer, is_tunnel_interface, reproduce_command, verdict_line
+from testbed.report.own_addresses import is_tunnel_interface
+from testbed.report.summary import answer, reproduce_command, verdict_line
 from testbed.result import Exposure, FactRef, RunResult, VariantResult, Verdict
 from testbed.run import command_line
 from tests.unit.test_report_sample import sample_result, sample_variant
@@ -80,8 +81,40 @@ def test_what_differs_in_the_middle_is_an_ellipsis() -> None:
 
 def test_the_answer_counts_what_the_client_did_and_says_what_is_unproven() -> None:
     said = answer(sample_result())
-    assert said.sentence == "With the tunnel, your ISP sees 1 of 24 facts; without it, 17 of 18."
+    assert said.sentence == "With the tunnel, your ISP sees 1 of 18 facts; without it, 17 of the same 18."
     assert any("1 of 24 facts unproven" in note for note in said.notes)
+
+
+def test_the_answer_compares_the_same_facts_and_names_apart_what_one_variant_alone_did() -> None:
+    def of(action: str, *kinds: str) -> list[FactRef]:
+        return [FactRef(kind, f"{kind} of x", action, "x.example") for kind in kinds]
+
+    both, only_with, only_without = of("1", "dns-name", "http-url"), of("1", "http-body"), of("1", "payload")
+    result = run_of(without=both + only_without, full=both + only_with, part=both[:1] + only_with)
+    variants = dict(result.variants)
+    for name in ("full", "part"):
+        exposure = [replace(row, verdict=Verdict.HIDDEN) for row in variants[name].exposure]
+        variants[name] = replace(
+            variants[name], exposure=tuple(exposure), tunnel={"routes": "all" if name == "full" else []}
+        )
+    variants["without"] = replace(variants["without"], tunnel=None)
+    said = answer(replace(result, variants=variants))
+    assert said.sentence == "With the tunnel, your ISP sees 0 of 2 facts; without it, 2 of the same 2."
+    assert said.notes == (
+        "Only with the tunnel: 1 more about x.example, 0 of them seen",
+        "Only without it: 1 more about x.example, 1 of them seen",
+        "part: 0 of 1 of these 2 seen, and 0 of 1 more",
+    )
+
+
+def test_variants_without_a_common_fact_are_not_compared() -> None:
+    result = run_of(
+        without=[FactRef("dns-name", "a", "1", "a.example")], full=[FactRef("dns-name", "b", "2", "b.example")]
+    )
+    variants = dict(result.variants)
+    variants["without"] = replace(variants["without"], tunnel=None)
+    said = answer(replace(result, variants=variants))
+    assert said.sentence == "With the tunnel, your ISP sees 1 of 1 facts; without it, 1 of 1 others."
 
 
 def test_a_run_without_a_judged_fact_says_so() -> None:

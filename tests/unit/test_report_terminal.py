@@ -37,11 +37,11 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 
 def test_every_distinct_fact_is_on_one_line_with_a_verdict_in_words_for_each_variant() -> None:
     text = render(sample_result())
-    assert re.search(r"your address 192\.168\.0\.13 +● SEEN +● SEEN +● SEEN", text)
+    assert re.search(r"your address on the LAN 192\.168\.0\.13 +● SEEN +● SEEN +● SEEN", text)
     assert re.search(r"the server's address \[server-address\] +— +○ hidden +○ hidden", text)
     assert re.search(r"the content \[http-body\].* +— +○ hidden +\? unproven", text)
     assert re.search(r"intranet\.corp\.example +✗ failed", text)
-    assert re.search(r"seen, of what the client did +17 of 18 +1 of 24 +18 of 24", text)
+    assert re.search(r"seen, of what all variants did +17 of 18 +1 of 18 +17 of 18\s+seen, of what only some did +— +0 of 6 +1 of 6", text)
     assert text.index("Your ISP") < text.index("The server www.example.com")
 
 
