@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from testbed import __version__
+from testbed import __version__, timeline
 from testbed.aftermath import Afterwards, Mapped, map_tunnel, why_not_merged, write_captures
 from testbed.dissection.shown import shown_packets
 from testbed.evidence import read_evidence
@@ -102,9 +102,12 @@ def prepare(name_or_path: str, overrides: Sequence[str], only: Sequence[str], se
 
 
 def describe_plans(prepared: Prepared) -> str:
-    """What `--dry-run` prints: every address, route, rule and sysctl of each variant's lab, as this host builds it."""
+    """What `--dry-run` prints of each variant: every address, route, rule and sysctl of its lab, and what happens when."""
     built = {name: with_congestion_control(plan, fair_congestion_control()) for name, plan in prepared.plans.items()}
-    return "\n".join(f"variant {name}\n{plan.describe()}" for name, plan in built.items())
+    variants = prepared.scenario.variants
+    return "\n".join(
+        f"variant {name}\n{plan.describe()}{timeline.described(variants[name])}" for name, plan in built.items()
+    )
 
 
 @contextmanager

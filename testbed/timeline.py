@@ -20,8 +20,9 @@ from testbed.children import Child, child_environment
 from testbed.lab.build import Lab
 from testbed.lab.errors import LabBuildError
 from testbed.lab.impair.model import Impairment
+from testbed.report.text import visible
 from testbed.scenario.faults import event_in_words
-from testbed.scenario.values import Event, LinkOptions
+from testbed.scenario.values import Event, LinkOptions, Variant
 from testbed.tunnels.start import Tunnel, TunnelFailed
 
 _MBIT, _PERCENT = 1e6, 100.0
@@ -139,6 +140,23 @@ class Timeline:
             return node.spawn(event.argv, env=child_environment(), stdout=log_fd, stderr=log_fd, cwd="/")
         finally:
             os.close(log_fd)
+
+
+def described(variant: Variant) -> str:
+    """What is to happen and when, as lines for people; nothing where no action and no event has a time of its own."""
+    events = [(event.at, 0, f"event   {event_in_words(event)}") for event in variant.events]
+    actions = [
+        (action.at, 1, f"action  {action.id}: {action.verb} {action.target}")
+        for action in variant.workload
+        if action.at is not None
+    ]
+    if not events and not actions:
+        return ""
+    lines = [f"  {f'{at:g} s':>8}  {words}" for at, _rank, words in sorted(events + actions, key=lambda one: one[:2])]
+    untimed = [action.id for action in variant.workload if action.at is None]
+    if untimed:
+        lines.append(f"  one after the other: {', '.join(untimed)}")
+    return "\n".join(["timeline, from the start of the workload", *map(visible, lines), ""])
 
 
 def _changed(planned: Impairment, link: LinkOptions, down: bool) -> Impairment:

@@ -169,3 +169,31 @@ def test_a_kept_lab_is_listed_entered_and_ended_by_ctrl_c(held: subprocess.Popen
     held.send_signal(signal.SIGINT)
     assert held.wait(WAIT_S) == 0
     assert lab not in run_testbed("ps", cwd=tmp_path).stdout
+
+
+def test_a_dry_run_says_what_happens_when(tmp_path: Path) -> None:
+    (tmp_path / "timed.yaml").write_text(
+        """title: Timed
+sites: {www.example.com: {address: 93.184.216.34, node: web, http: true}}
+tunnel: {}
+workload:
+  - dns: www.example.com
+  - http: {url: "http://www.example.com/", at: 2s}
+events:
+  - {at: 3s, link: client-isp, down: true}
+  - {at: 500ms, kill: vpn-server}
+variants: {timed: {}, quiet: {events: [], workload: [dns: www.example.com]}}
+"""
+    )
+    ran = run_testbed("run", "timed.yaml", "--dry-run", cwd=tmp_path)
+    timed, quiet = ran.stdout.split("variant quiet\n")
+    assert timed.endswith(
+        """timeline, from the start of the workload
+     0.5 s  event   vpn-server gets SIGKILL
+       2 s  action  2-http: http http://www.example.com/
+       3 s  event   link client-isp carries nothing
+  one after the other: 1-dns
+
+"""
+    )
+    assert "timeline" not in quiet
