@@ -198,7 +198,7 @@ def doctor(as_json: JsonOption = False) -> None:
 @app.command()
 def bench(
     contenders: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONTENDER]...", help="Which tunnels; see --list.")
+        list[str] | None, typer.Argument(metavar="[CONTENDER]...", help="Which tunnels, or `pairs`; see --list.")
     ] = None,
     own_server: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Your own VPN's server, as it runs in the server's node.")
@@ -210,17 +210,33 @@ def bench(
         str | None, typer.Option(metavar="ADDRESS", help="The server's IPv4 address inside your tunnel.")
     ] = None,
     measure: Annotated[
-        list[str] | None, typer.Option(metavar="GROUP", help="tcp, cost, packets or links. Repeatable; all of them.")
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="tcp, cost, packets, trips, links or no-gro. Repeatable; all of them."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each is measured, in turn.")] = 3,
     seconds: Annotated[int, typer.Option(min=1, max=600, help="How long each TCP measurement takes.")] = 2,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write bench.json, bench.txt and bench.svg there.")
+        Path | None, typer.Option(metavar="DIR", help="Write bench.json, bench.txt, bench.md and bench.svg there.")
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=0.1, metavar="MINUTES", help="Begin nothing that would take longer than that.")
     ] = None,
     as_json: JsonOption = False,
     list_them: Annotated[bool, typer.Option("--list", help="Say which tunnels can be measured, and stop.")] = False,
 ) -> None:
-    """Tunnels side by side, in one run: throughput, packets a second, round trips, CPU, memory, bad lines."""
+    """Tunnels side by side, in one run: throughput, packets a second, round trips, CPU, memory, bad lines.
+
+    A VPN of your own is two commands that stay in the foreground, without a shell; both run in this directory, each in
+    its own node. To paste, two openvpn that share a key (docs/benchmarks.md has WireGuard, with a script at each end):
+
+    \b
+    openvpn --genkey secret bench.key
+    sudo testbed bench openvpn --rounds 1 --own-address 10.9.0.1 \\
+      --own-server 'openvpn --dev tun --secret bench.key --cipher AES-256-CBC
+                    --ifconfig 10.9.0.1 10.9.0.2' \\
+      --own-client 'openvpn --dev tun --secret bench.key --cipher AES-256-CBC
+                    --ifconfig 10.9.0.2 10.9.0.1 --remote {server}'
+    """
     from testbed.bench import command
     from testbed.rundir import check_output_directory
 
@@ -229,8 +245,9 @@ def bench(
         return
     if out is not None:
         check_output_directory(out)
+    own = (own_server, own_client, own_address)
     try:
-        order = command.order(contenders or [], (own_server, own_client, own_address), measure or [], rounds, seconds)
+        order = command.order(contenders or [], own, measure or [], rounds, seconds, limit)
     except command.BadOrder as error:
         fail(Exit.BAD_INPUT, str(error))
     finished = command.carry_out(order, out, quiet=as_json)

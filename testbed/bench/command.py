@@ -8,15 +8,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.bench.contenders import CONTENDERS, DEFAULT, Contender, own_contender
+from testbed.bench.contenders import CONTENDERS, DEFAULT, SETS, Contender, own_contender
 from testbed.bench.model import BASELINE, GROUPS, BenchResult
 from testbed.bench.plot import bench_plot
 from testbed.bench.run import Order, bench, missing_packages
-from testbed.bench.text import bench_text
+from testbed.bench.text import bench_markdown, bench_text
 from testbed.lab.errors import HostCannot
 from testbed.tunnels.programs import find_program
 
@@ -41,24 +41,29 @@ def order(
     groups: Sequence[str],
     rounds: int,
     seconds: int,
+    limit_minutes: float | None = None,
 ) -> Order:
     """The order that these words mean. Shape: `own` as `OWN_OPTIONS`. Errors: BadOrder."""
     for group in groups:
         if group not in GROUPS:
             raise BadOrder(f"--measure {group}: {_unknown(group, list(GROUPS))}")
-    own_one = _own(own)
-    wanted = names or ([] if own_one else DEFAULT)
-    for name in wanted:
-        if name not in CONTENDERS:
-            raise BadOrder(f"no contender is called {name!r}: {_unknown(name, list(CONTENDERS))}")
-    contenders = [CONTENDERS[name] for name in dict.fromkeys([BASELINE, *wanted])]
-    return Order(tuple(contenders + own_one), tuple(dict.fromkeys(groups or GROUPS)), rounds, seconds)
+    has_own = any(own)
+    wanted = list(dict.fromkeys([BASELINE, *_spelled_out(names or ([] if has_own else DEFAULT))]))
+    contenders = [CONTENDERS[name] for name in wanted]
+    contenders += [_own(own, tuple(reversed(wanted)))] if has_own else []
+    limit_s = None if limit_minutes is None else limit_minutes * 60
+    return Order(tuple(contenders), tuple(dict.fromkeys(groups or GROUPS)), rounds, seconds, limit_s)
 
 
-def _own(own: tuple[str | None, str | None, str | None]) -> list[Contender]:
+def _spelled_out(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name not in CONTENDERS and name not in SETS:
+            raise BadOrder(f"no contender is called {name!r}: {_unknown(name, [*CONTENDERS, *SETS])}")
+        yield from SETS.get(name, (name,))
+
+
+def _own(own: tuple[str | None, str | None, str | None], rivals: tuple[str, ...]) -> Contender:
     server, client, address = own
-    if server is None and client is None and address is None:
-        return []
     if not (server and client and address):
         lacking = [option for option, value in zip(OWN_OPTIONS, own, strict=True) if not value]
         raise BadOrder(f"a VPN of your own needs all of {', '.join(OWN_OPTIONS)}; missing: {', '.join(lacking)}")
@@ -67,7 +72,7 @@ def _own(own: tuple[str | None, str | None, str | None]) -> list[Contender]:
     except ValueError:
         raise BadOrder(f"--own-address {address}: give the server's IPv4 address inside the tunnel") from None
     try:
-        return [own_contender(server, client, address)]
+        return own_contender(server, client, address, os.getcwd(), rivals)
     except ValueError as error:
         raise BadOrder(f"the command of your own VPN cannot be split into words: {error}") from None
 
@@ -79,12 +84,13 @@ def _unknown(word: str, known: list[str]) -> str:
 
 def listing() -> str:
     """Every contender, what it is, and what it lacks here."""
-    width = max(len(name) for name in CONTENDERS)
+    width = max(len(name) for name in (*CONTENDERS, *SETS))
     lines = []
     for name, entry in CONTENDERS.items():
         packages = missing_packages(entry)
         lacks = f"  (missing: sudo apt-get install {' '.join(packages)})" if packages else ""
         lines.append(f"{name:<{width}}  {entry.title}{lacks}\n")
+    lines += [f"{name:<{width}}  {', '.join(members)}\n" for name, members in SETS.items()]
     return "".join(lines) + f"measured unless named: {', '.join(DEFAULT)}\n"
 
 
@@ -97,7 +103,12 @@ def carry_out(wanted: Order, out: Path | None, *, quiet: bool) -> Finished:
     json_text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
     finished = Finished(result, bench_text(result, width), json_text)
     if out is not None:
-        files = {"bench.json": finished.json_text, "bench.txt": bench_text(result), "bench.svg": bench_plot(result)}
+        files = {
+            "bench.json": finished.json_text,
+            "bench.txt": bench_text(result),
+            "bench.md": bench_markdown(result),
+            "bench.svg": bench_plot(result),
+        }
         for name, text in files.items():
             _write(out / name, text)
     return finished

@@ -48,7 +48,8 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One row of the table. Shape: `packages` are the programs it needs with the package of each.
+    """One row of the table. Shape: `packages` are the programs it needs with the package of each; `rivals` are those
+    with whom it is compared, measure by measure; `folder` is where both its commands run.
 
     Units: `settle` is how long it may need, after the first answer, until it runs at its own speed: seconds.
     """
@@ -59,16 +60,18 @@ class Contender:
     packages: Mapping[str, str] = field(default_factory=dict)
     keys: str = ""  # which of `Keys` it needs
     settle: float = 0.0
+    rivals: tuple[str, ...] = ()
+    folder: str = "/"
 
 
-def own_contender(server: str, client: str, address: str) -> Contender:
+def own_contender(server: str, client: str, address: str, folder: str, rivals: tuple[str, ...]) -> Contender:
     """A user's own VPN: two command lines, in which `{server}` and `{client}` are the outer addresses."""
 
     def words(command: str) -> tuple[str, ...]:
         return tuple(word.replace("{server}", SERVER).replace("{client}", CLIENT) for word in shlex.split(command))
 
     ends = Ends(End(words(server)), End(words(client)), address)
-    return Contender("own", "your own command", lambda _: ends)
+    return Contender("own", "your own command", lambda _: ends, rivals=rivals, folder=folder)
 
 
 def _openvpn_pair(
@@ -149,7 +152,13 @@ CONTENDERS: Mapping[str, Contender] = {
     entry.name: entry
     for entry in (
         Contender(BASELINE, "no tunnel", None),
-        Contender("vpn", "ours, AES-256-GCM, UDP", _openvpn_pair("vpn", "vpn"), keys="openvpn"),
+        Contender(
+            "vpn",
+            "ours, AES-256-GCM, UDP",
+            _openvpn_pair("vpn", "vpn"),
+            keys="openvpn",
+            rivals=("openvpn", "openvpn-tuned", "wireguard-go", "tinc", "fastd", BASELINE),
+        ),
         Contender(
             "openvpn", "openvpn as it comes, AES-256-GCM, UDP", _openvpn_pair("openvpn", "openvpn"), _OPENVPN, "openvpn"
         ),
@@ -174,6 +183,7 @@ CONTENDERS: Mapping[str, Contender] = {
             "ours, CHACHA20-POLY1305",
             _openvpn_pair("vpn", "vpn", cipher="CHACHA20-POLY1305"),
             keys="openvpn",
+            rivals=("openvpn-chacha",),
         ),
         Contender(
             "openvpn-chacha",
@@ -182,7 +192,13 @@ CONTENDERS: Mapping[str, Contender] = {
             _OPENVPN,
             "openvpn",
         ),
-        Contender("vpn-tcp", "ours over TCP", _openvpn_pair("vpn", "vpn", transport="tcp"), keys="openvpn"),
+        Contender(
+            "vpn-tcp",
+            "ours over TCP",
+            _openvpn_pair("vpn", "vpn", transport="tcp"),
+            keys="openvpn",
+            rivals=("openvpn-tcp",),
+        ),
         Contender(
             "openvpn-tcp",
             "openvpn over TCP",
@@ -191,12 +207,28 @@ CONTENDERS: Mapping[str, Contender] = {
             "openvpn",
         ),
         Contender(
-            "vpn-to-openvpn", "our client, openvpn's server", _openvpn_pair("openvpn", "vpn"), _OPENVPN, "openvpn"
+            "vpn-to-openvpn",
+            "our client, openvpn's server",
+            _openvpn_pair("openvpn", "vpn"),
+            _OPENVPN,
+            "openvpn",
+            rivals=("openvpn",),
         ),
         Contender(
-            "openvpn-to-vpn", "openvpn's client, our server", _openvpn_pair("vpn", "openvpn"), _OPENVPN, "openvpn"
+            "openvpn-to-vpn",
+            "openvpn's client, our server",
+            _openvpn_pair("vpn", "openvpn"),
+            _OPENVPN,
+            "openvpn",
+            rivals=("openvpn",),
         ),
-        Contender("vpn-48000", "ours, tun-mtu 48000", _openvpn_pair("vpn", "vpn", extra=JUMBO), keys="openvpn"),
+        Contender(
+            "vpn-48000",
+            "ours, tun-mtu 48000",
+            _openvpn_pair("vpn", "vpn", extra=JUMBO),
+            keys="openvpn",
+            rivals=("openvpn-48000",),
+        ),
         Contender(
             "openvpn-48000",
             "openvpn, tun-mtu 48000",
@@ -207,3 +239,16 @@ CONTENDERS: Mapping[str, Contender] = {
     )
 }
 DEFAULT = (BASELINE, "vpn", "openvpn", "openvpn-tuned", "wireguard-go", "tinc", "fastd")
+SETS: Mapping[str, tuple[str, ...]] = {
+    "pairs": (
+        "openvpn",
+        "vpn-to-openvpn",
+        "openvpn-to-vpn",
+        "vpn-chacha",
+        "openvpn-chacha",
+        "vpn-tcp",
+        "openvpn-tcp",
+        "vpn-48000",
+        "openvpn-48000",
+    ),
+}

@@ -33,23 +33,33 @@ MEASURES = (
     Measure("tcp_down_4", "4 streams down", "Gbit/s", "tcp", True),
     Measure("cpu_client", "CPU client", "s/GB", "cost", False),
     Measure("cpu_server", "CPU server", "s/GB", "cost", False),
+    Measure("cpu_both", "CPU both", "s/GB", "cost", False),
     Measure("memory_client", "memory client", "MiB", "cost", False),
     Measure("memory_server", "memory server", "MiB", "cost", False),
     Measure("start", "start to first answer", "ms", "cost", False),
-    Measure("packets", "64-octet packets", "thousand/s", "packets", True),
-    Measure("rtt_median", "idle: round trip", "µs", "packets", False),
-    Measure("rtt_p99", "idle: 99 of 100", "µs", "packets", False),
-    Measure("rtt_load_median", "under load: round trip", "µs", "packets", False),
-    Measure("rtt_load_p99", "under load: 99 of 100", "µs", "packets", False),
+    Measure("packets", "none of them lost", "thousand/s", "packets", True),
+    Measure("packets_flooded", "arrived of a flood", "thousand/s", "packets", True),
+    Measure("rtt_median", "at once again", "µs", "trips", False),
+    Measure("rtt_p99", "at once again: 99 of 100", "µs", "trips", False),
+    Measure("rtt_paced_median", "every 10 ms", "µs", "trips", False),
+    Measure("rtt_paced_p99", "every 10 ms: 99 of 100", "µs", "trips", False),
+    Measure("rtt_load_median", "beside a stream up", "µs", "trips", False),
+    Measure("rtt_load_p99", "beside it: 99 of 100", "µs", "trips", False),
+    Measure("rtt_load_lost", "beside it: lost", "%", "trips", False),
+    Measure("rtt_load_rate", "the stream itself", "Gbit/s", "trips", True),
     Measure("loss_0_1", "0.1 % loss", "Gbit/s", "links", True),
     Measure("loss_1", "1 % loss", "Gbit/s", "links", True),
     Measure("delay_20", "20 ms delay", "Gbit/s", "links", True),
+    Measure("tcp_up_no_gro", "1 stream up, no GRO", "Gbit/s", "no-gro", True),
+    Measure("tcp_down_no_gro", "1 stream down, no GRO", "Gbit/s", "no-gro", True),
 )
 GROUPS = {
     "tcp": "TCP through the tunnel",
-    "cost": "What it costs",
-    "packets": "Small packets, and round trips: the median, and what 99 of 100 do not exceed",
-    "links": "TCP over a line that loses or delays (our engine carries every frame of it)",
+    "cost": "What it costs: processor time of each end for a gigabyte of one stream, and its most memory",
+    "packets": "Packets of 64 octets",
+    "trips": "Round trips of 64 octets: the median, and what 99 of 100 do not exceed",
+    "links": "TCP over a line that loses or delays, 1 stream up (our engine carries every frame of it)",
+    "no-gro": "TCP where the receiving network cards join no frames (GRO off at both ends)",
 }
 
 
@@ -74,7 +84,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """Everything a run measured. Shape: `cells[contender][measure key]`; what failed in a round is in `problems`."""
+    """Everything a run measured. Shape: `cells[contender][measure key]`; what failed in a round is in `problems`.
+
+    `rivals` names with whom each contender is compared, besides no tunnel; whoever has no figures counts as absent.
+    """
 
     contenders: tuple[str, ...]
     titles: Mapping[str, str]
@@ -82,8 +95,10 @@ class BenchResult:
     machine: Mapping[str, Any]
     rounds: int
     seconds: int
+    rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()  # "tinc: not installed; sudo apt-get install tinc"
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def cell(self, contender: str, key: str) -> Cell | None:
         return self.cells.get(contender, {}).get(key)
@@ -94,6 +109,13 @@ class BenchResult:
         if own is None or other is None or not other.median:
             return None
         return own.median / other.median
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Who is compared with whom: a contender and one of its rivals that both have figures."""
+        for name in self.contenders:
+            for rival in self.rivals.get(name, ()):
+                if rival in self.contenders and rival != name:
+                    yield name, rival
 
     def measured(self, group: str) -> Iterator[Measure]:
         """The measures of a group that at least one contender has."""
@@ -110,6 +132,7 @@ class BenchResult:
             "seconds": self.seconds,
             "missing": list(self.missing),
             "problems": list(self.problems),
+            "notes": list(self.notes),
             "contenders": {
                 name: {
                     "title": self.titles[name],
@@ -121,7 +144,16 @@ class BenchResult:
                 }
                 for name in self.contenders
             },
+            "ratios": self._ratios_to_dict(),
         }
+
+    def _ratios_to_dict(self) -> dict[str, dict[str, dict[str, float]]]:
+        """contender -> rival -> measure -> the contender's median over the rival's."""
+        told: dict[str, dict[str, dict[str, float]]] = {}
+        for name, rival in self.pairs():
+            ratios = {measure.key: self.ratio(name, measure.key, rival) for measure in MEASURES}
+            told.setdefault(name, {})[rival] = {key: ratio for key, ratio in ratios.items() if ratio is not None}
+        return told
 
     def _cell_to_dict(self, contender: str, measure: Measure) -> dict[str, Any]:
         cell = self.cells[contender][measure.key]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from testbed.bench.model import GROUPS, BenchResult, Measure
-from testbed.bench.text import figure
+from testbed.bench.tables import figure
 
 _WIDTH, _LABEL, _VALUE, _ROW, _HEAD = 920, 320, 150, 18, 44
 _LONGEST = 46  # letters of a title that fit beside a bar; a command of one's own can be longer

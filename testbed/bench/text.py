@@ -1,11 +1,12 @@
-"""A benchmark's result as text: one table per group, medians with their spread and the ratio to no tunnel. Pure."""
+"""A benchmark's result as text for a terminal and as Markdown for a page, from the same tables. Pure."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
-from testbed.bench.model import BASELINE, GROUPS, BenchResult, Measure
+from testbed.bench.model import BenchResult
+from testbed.bench.tables import EACH_CELL, Table, how_measured, remarks, tables
 from testbed.report.text import visible
 
 _GAP = "  "
@@ -13,49 +14,52 @@ _WIDE = 100
 
 
 def bench_text(result: BenchResult, width: int = _WIDE) -> str:
-    """The whole result in lines of `width`, for a terminal or a Markdown page (inside a code block)."""
-    machine = result.machine
-    programs = ", ".join(f"{name} {version}" for name, version in machine["programs"].items())
-    python = f"Python {machine['python']}"
-    lines = [
-        *_folded(f"{machine['cpu']}, {machine['cpus']} cores; Linux {machine['kernel']}; {python}; {programs}", width),
-        *_folded(_measured_how(result), width),
-        *_folded("each cell: median (least-most) · ratio of the median to that with no tunnel", width),
-        "",
-        *(f"{name:<16}{result.titles[name]}" for name in result.contenders),
-    ]
-    for group in GROUPS:
-        lines += _table(result, group, width)
-    lines += [""] * bool(result.missing or result.problems)
-    lines += [f"left out  {text}" for text in result.missing]
-    lines += [f"failed    {text}" for text in result.problems]
+    """The whole result in lines of `width`; a table that is wider goes on below."""
+    lines = [line for words in (*how_measured(result), EACH_CELL) for line in _folded(words, width)]
+    lines += ["", *(f"{name:<16}{result.titles[name]}" for name in result.contenders)]
+    for table in tables(result):
+        lines += _table(table, width)
+    told = remarks(result)
+    lines += [""] * bool(told) + told
     return "".join(f"{visible(line)}\n" for line in lines)
 
 
-def _measured_how(result: BenchResult) -> str:
-    load = result.machine["load"][0]
-    rounds = "1 round" if result.rounds == 1 else f"{result.rounds} interleaved rounds"
-    how = f"{rounds}, {result.seconds} s a TCP measurement"
-    return f"{how}; load of the machine at the end {load}; {result.machine['measured_at']}"
+def bench_markdown(result: BenchResult) -> str:
+    """The same as a piece of a Markdown page."""
+    where, how = how_measured(result)
+    lines = [f"{where}.", f"{how}. {EACH_CELL[0].upper()}{EACH_CELL[1:]}.", ""]
+    lines += [f"- `{name}`: {result.titles[name]}" for name in result.contenders]
+    for table in tables(result):
+        names = (" ".join(filter(None, pair)) for pair in zip(*_with_units(table), strict=True))
+        lines += ["", f"**{table.title}**", "", _markdown_row(tuple(names)), "|---" * len(table.heads[0]) + "|"]
+        lines += [_markdown_row(row) for row in table.rows]
+    told = remarks(result)
+    lines += ([""] if told else []) + [f"- {' '.join(text.split())}" for text in told]
+    return "".join(f"{visible(line)}\n" for line in lines)
+
+
+def _with_units(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The heads of a page's table: there is one line for both, so a unit takes brackets."""
+    names, units = table.heads
+    return names, tuple(unit if unit.startswith("to ") or not unit else f"({unit})" for unit in units)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _folded(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def _table(result: BenchResult, group: str, width: int) -> list[str]:
-    measures = list(result.measured(group))
-    if not measures:
-        return []
-    head = ["", *(measure.title for measure in measures)]
-    units = ["", *(measure.unit for measure in measures)]
-    rows = [[name, *(_cell(result, name, measure) for measure in measures)] for name in result.contenders]
-    lines = [head, units, *(row for row in rows if any(row[1:]))]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    told = ["", GROUPS[group]]
+def _table(table: Table, width: int) -> list[str]:
+    lines = [*table.heads, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.heads[0]))]
+    told = ["", table.title]
     for part in _parts(widths, width):
         told += [""] * (len(told) > 2)  # a table that is too wide goes on below
-        told += [_GAP.join(line[column].ljust(widths[column]) for column in (0, *part)).rstrip() for line in lines]
+        shown = [line for line in lines if line in table.heads or any(line[column] for column in part)]
+        told += [_GAP.join(line[column].ljust(widths[column]) for column in (0, *part)).rstrip() for line in shown]
     return told
 
 
@@ -70,19 +74,3 @@ def _parts(widths: Sequence[int], width: int) -> list[list[int]]:
         parts[-1].append(column)
         taken += len(_GAP) + needed
     return parts
-
-
-def _cell(result: BenchResult, contender: str, measure: Measure) -> str:
-    cell = result.cell(contender, measure.key)
-    if cell is None:
-        return ""
-    spread = f" ({figure(cell.least)}-{figure(cell.most)})" if len(cell.values) > 1 else ""
-    ratio = None if contender == BASELINE else result.ratio(contender, measure.key)
-    return f"{figure(cell.median)}{spread}" + ("" if ratio is None else f" · {figure(ratio)}x")
-
-
-def figure(value: float) -> str:
-    """Three significant figures, without an exponent."""
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.3g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,8 @@ from testbed.bench.contenders import CONTENDERS, Keys, own_contender
 from testbed.bench.model import MEASURES, BenchResult, Cell, Samples, percentile
 from testbed.bench.plot import bench_plot
 from testbed.bench.run import Order, missing_packages
-from testbed.bench.text import bench_text, figure
+from testbed.bench.tables import figure
+from testbed.bench.text import bench_markdown, bench_text
 from testbed.tunnels.ends import in_directory
 
 MACHINE = {
@@ -33,7 +35,16 @@ def result_of(title: str = "openvpn as it comes") -> BenchResult:
         samples.add("openvpn", {"tcp_up_1": other, "start": 40.0})
     titles = {"none": "no tunnel", "openvpn": title}
     return BenchResult(
-        ("none", "openvpn"), titles, samples.cells(), MACHINE, 3, 2, ("tinc: not installed",), ("own: \x1b[2Jended",)
+        ("none", "openvpn"),
+        titles,
+        samples.cells(),
+        MACHINE,
+        3,
+        2,
+        rivals={"openvpn": ("tinc", "none")},
+        missing=("tinc: not installed",),
+        problems=("own: \x1b[2Jended",),
+        notes=("the time given was over",),
     )
 
 
@@ -63,6 +74,7 @@ def test_the_text_has_median_spread_and_ratio_and_names_what_was_left_out_and_wh
     assert "1.5 (1-3) · 0.25x" in text
     assert "6 (4-8)\n" in text
     assert "left out  tinc: not installed" in text
+    assert "note      the time given was over" in text
     assert "\x1b" not in text
     assert "openvpn 2.6.14" in text
 
@@ -70,7 +82,7 @@ def test_the_text_has_median_spread_and_ratio_and_names_what_was_left_out_and_wh
 def test_a_table_that_is_too_wide_goes_on_below_and_loses_no_cell() -> None:
     narrow, wide = bench_text(result_of(), 40), bench_text(result_of(), 200)
     assert {word for word in wide.split() if word[0].isdigit()} <= set(narrow.split())
-    tables = narrow[narrow.index("TCP through") : narrow.index("left out")]
+    tables = narrow[narrow.index("TCP through") : narrow.index("What it costs")]
     assert max(len(line) for line in tables.splitlines()) <= 40
 
 
@@ -80,6 +92,33 @@ def test_no_two_measures_have_the_same_title() -> None:
 
 def test_a_group_that_nobody_measured_has_no_table() -> None:
     assert "round trip" not in bench_text(result_of())
+
+
+def test_a_contender_is_compared_with_its_rivals_that_have_figures_and_with_nobody_else() -> None:
+    result = result_of()
+    assert list(result.pairs()) == [("openvpn", "none")]
+    assert result.to_dict()["ratios"] == {"openvpn": {"none": {"tcp_up_1": 0.25}}}
+    ratios = bench_text(result).partition("Ratios")[2]
+    assert "to none" in ratios
+    assert "↑ 1 stream up  0.25\n" in ratios
+    assert "start" not in ratios.partition("\n\n")[0]  # no tunnel starts in no time: there is nothing to compare with
+
+
+def test_markdown_has_the_same_figures_in_tables_of_equal_columns_and_a_bar_in_a_title_ends_no_cell() -> None:
+    page = bench_markdown(result_of("open|vpn"))
+    table = [line for line in page.partition("**TCP through the tunnel**")[2].partition("**")[0].splitlines() if line]
+    assert table[0] == "|  | 1 stream up (Gbit/s) |"
+    assert "| openvpn | 1.5 (1-3) · 0.25x |" in table
+    assert {line.count("|") for line in table} == {3}
+    assert "|  | openvpn to none |" in page
+    assert "\x1b" not in page
+
+
+def test_pairs_are_openvpn_and_everything_that_is_compared_with_one_openvpn() -> None:
+    names = {entry.name for entry in order_of("pairs").contenders}
+    assert {"none", "openvpn", "vpn-to-openvpn", "openvpn-to-vpn"} <= names
+    for entry in order_of("pairs").contenders:
+        assert set(entry.rivals) <= names
 
 
 def test_the_drawing_is_well_formed_and_a_title_in_it_stays_text() -> None:
@@ -137,9 +176,10 @@ def test_a_mistake_is_named_with_what_would_be_right(
 def test_a_vpn_of_ones_own_alone_is_measured_beside_no_tunnel() -> None:
     wanted = order([], ("srv --listen {server}", "cli 'a b' {server} {client}", "10.0.0.1"), [], 1, 1)
     assert [entry.name for entry in wanted.contenders] == ["none", "own"]
-    make = own_contender("srv --listen {server}", "cli 'a b' {server} {client}", "10.0.0.1").make
-    assert make is not None
-    ends = make(Keys())
+    own = wanted.contenders[1]
+    assert (own.folder, own.rivals) == (str(Path.cwd()), ("none",))
+    assert own.make is not None
+    ends = own.make(Keys())
     assert ends.server.argv == ("srv", "--listen", "198.51.100.10")
     assert ends.client.argv == ("cli", "a b", "198.51.100.10", "192.168.0.13")
 
@@ -160,7 +200,7 @@ def test_private_keys_do_not_show() -> None:
 
 
 def test_what_a_contender_lacks_is_named_by_its_package() -> None:
-    entry = own_contender("a", "b", "10.0.0.1")
+    entry = own_contender("a", "b", "10.0.0.1", "/", ())
     assert missing_packages(entry) == []
     lacking = {**CONTENDERS["tinc"].packages, "no-such-program": "its-package"}
     assert "its-package" in missing_packages(type(entry)("x", "x", None, lacking))
