@@ -25,9 +25,6 @@ class Outlets:
     def send(self, datagrams: Iterable[Outgoing], address: Address) -> None:
         self._datagrams += [(datagram, address) for datagram in datagrams]
 
-    def send_one(self, addressed: tuple[Outgoing, Address]) -> None:
-        self._datagrams.append(addressed)
-
     def deliver(self, packets: Iterable[bytes | Rows]) -> None:
         self._packets += packets
 

@@ -137,13 +137,24 @@ class Router:
         """Usual packets to the clients that have their destinations; returns what has to be `send`, from the first on.
 
         The way of nearly all packets, one by one: a batch of several clients' has nothing for many at once to be done.
+        What is for one client leaves together, in order, so that one call may take it.
         """
+        batches: dict[Address, list[bytes]] = {}
+        rest: Sequence[bytes] = ()
         for place, packet in enumerate(packets):
             sealed = self.seal_one(packet, now)
             if sealed is None:
-                return packets[place:]
-            self._out.send_one(sealed)
-        return ()
+                rest = packets[place:]
+                break
+            datagram, address = sealed
+            batch = batches.get(address)
+            if batch is None:
+                batches[address] = [datagram]
+            else:
+                batch.append(datagram)
+        for address, batch in batches.items():
+            self._out.send(batch, address)
+        return rest
 
     def send(self, packets: Sequence[bytes], now: float, touched: dict[int, Peer]) -> None:
         """Packets to the clients that have their destinations, in order for each."""

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from vpn.config.model import Family, SocketSettings
 from vpn.dataplane.train import LARGE_OCTETS, LEAST_TRAIN, LONGEST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
+from vpn.driver.gathering import GATHERING_OCTETS, Run, gathered
 from vpn.driver.multihome import MultihomeSocket
 from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
 from vpn.settings import Address
@@ -33,6 +34,7 @@ _BERTH_OCTETS = 65536  # a receive call needs this much room: what does not fit 
 _BERTHS = 5
 _LONGEST_TRAIN_OCTETS = 40_000  # and one more call: larger ones no longer fit into the processor's cache
 _CONTROL_OCTETS = 64
+_WORTH_GATHERING = 4  # runs of each sender, on average: fewer hardly make a train
 _SENT_SEGMENT, _RECEIVED_SEGMENT = struct.Struct("=H"), struct.Struct("=i")
 # What the sockets hold when nothing was asked for, doubled by the kernel: some trains, whose datagrams count with all
 # that the kernel needs for each. More would only make packets wait.
@@ -61,7 +63,7 @@ class UdpLink:
         self.unsent = 0
         self._sent_singly_from = 0
         self._begun: _Arrivals | None = None  # what `receive_one` has left to `receive`
-        self._buffer = memoryview(bytearray(_BERTHS * _BERTH_OCTETS + 2 * LEAST_TRAIN + 16))
+        self._buffer = memoryview(bytearray(_BERTHS * _BERTH_OCTETS + GATHERING_OCTETS + 2 * LEAST_TRAIN + 16))
         try:
             configure(self._socket, settings, family)
             self._offload(settings)
@@ -225,12 +227,13 @@ class UdpLink:
 class _Arrivals:
     """Datagrams as they come, one behind the other in memory: many of one size and sender are a train."""
 
-    __slots__ = ("_address", "_begin", "_buffer", "_groups", "_is_cut", "_octets", "_size", "at")
+    __slots__ = ("_address", "_begin", "_buffer", "_is_cut", "_octets", "_runs", "_senders", "_size", "at")
 
     def __init__(self, buffer: memoryview) -> None:
         self.at = 0  # where the next one goes
         self._buffer = buffer
-        self._groups: list[Arrived] = []
+        self._runs: list[Run] = []
+        self._senders: set[Address] = set()
         self._begin = self._octets = self._size = 0
         self._is_cut = False  # a shorter datagram has come: it is the last of its train
         self._address: Address = ()
@@ -244,7 +247,7 @@ class _Arrivals:
         size = segment or octets
         if not octets:
             self._close_run()
-            self._groups.append((address, [b""]))
+            self._runs.append(Run(address, self.at, 0, 0))
             return
         is_long = self._octets > min(_LONGEST_TRAIN_OCTETS, LONGEST_TRAIN * size)
         if size != self._size or self._is_cut or is_long or address != self._address:
@@ -259,30 +262,36 @@ class _Arrivals:
 
     def taken(self) -> list[Arrived]:
         self._close_run()
-        return self._groups
+        runs = self._runs
+        if len(self._senders) > 1 and len(runs) >= _WORTH_GATHERING * len(self._senders):
+            runs = gathered(runs, self._buffer, _BERTHS * _BERTH_OCTETS)
+        groups: list[Arrived] = []
+        last: list[bytes] | None = None  # the datagrams of the sender that was last, if they are a list
+        for run in runs:
+            if run.size >= LARGE_OCTETS or run.octets >= LEAST_TRAIN * run.size > 0:
+                groups += [(run.address, train) for train in self._trains(run)]
+                last = None
+                continue
+            if last is None or groups[-1][0] != run.address:
+                last = []
+                groups.append((run.address, last))
+            if run.octets <= run.size:
+                last.append(bytes(self._buffer[run.at : run.at + run.octets]))
+            else:
+                last += Train(self._buffer, run.at, run.octets, run.size).datagrams()
+        return groups
+
+    def _trains(self, run: Run) -> list[Train]:
+        if run.octets >= LEAST_TRAIN * run.size:
+            return [Train(self._buffer, run.at, run.octets, run.size)]
+        end = run.at + run.octets
+        return [Train(self._buffer, at, min(run.size, end - at), run.size) for at in range(run.at, end, run.size)]
 
     def _close_run(self) -> None:
-        octets, size, begin = self._octets, self._size, self._begin
+        if self._octets:
+            self._runs.append(Run(self._address, self._begin, self._octets, self._size))
+            self._senders.add(self._address)
         self._octets = self._size = 0
-        if not octets:
-            return
-        if size >= LARGE_OCTETS and octets < LEAST_TRAIN * size:
-            parts = range(begin, begin + octets, size)
-            self._groups += [
-                (self._address, Train(self._buffer, at, min(size, begin + octets - at), size)) for at in parts
-            ]
-            return
-        if octets >= LEAST_TRAIN * size:
-            self._groups.append((self._address, Train(self._buffer, begin, octets, size)))
-            return
-        if octets == size:
-            datagrams = [bytes(self._buffer[begin : begin + size])]
-        else:
-            datagrams = Train(self._buffer, begin, octets, size).datagrams()
-        if self._groups and self._groups[-1][0] == self._address and isinstance(self._groups[-1][1], list):
-            self._groups[-1][1].extend(datagrams)
-        else:
-            self._groups.append((self._address, datagrams))
 
 
 def configure(sock: socket.socket, settings: SocketSettings, family: socket.AddressFamily) -> None:
