@@ -102,7 +102,7 @@ def prepare(name_or_path: str, overrides: Sequence[str], only: Sequence[str], se
 
 
 def describe_plans(prepared: Prepared) -> str:
-    """What `--dry-run` prints of each variant: its lab, every address, route, rule and sysctl, and what happens when."""
+    """What `--dry-run` prints of each variant: every address, route, rule and sysctl, and what happens when."""
     built = {name: with_congestion_control(plan, fair_congestion_control()) for name, plan in prepared.plans.items()}
     variants = prepared.scenario.variants
     return "\n".join(
