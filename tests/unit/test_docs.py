@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from testbed import cli
+from testbed.exits import Exit
 from testbed.facts import Kind
 from testbed.scenario import load_scenario
 from testbed.scenario import model as scenario_model
@@ -52,7 +53,7 @@ def test_the_readme_names_every_command_and_every_exit_code() -> None:
     commands = {(command.name or getattr(command.callback, "__name__", "")) for command in cli.app.registered_commands}
     assert {"run", "doctor"} <= commands
     assert not {command for command in commands if not re.search(rf"`(testbed )?{command}\b", text)}
-    assert not {code for code in cli.Exit if f"**{int(code)}**" not in text}
+    assert not {code for code in Exit if f"**{int(code)}**" not in text}
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
