@@ -110,7 +110,7 @@ def _read_tap(root: Path, record: Mapping[str, Any], observation: Observation) -
         file=record["file"],
         packets=record["packets"],
         dropped=max(record["dropped"], observation.dropped),
-        sightings=observation.sightings,
+        sightings=tuple(observation.sightings),
         frames=frames,
         streams=tuple(_searched(stream, observation) for stream in observation.streams),
         addresses=observation.addresses,

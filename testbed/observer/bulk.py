@@ -18,11 +18,12 @@ import numpy as np
 
 from testbed.capture.columns import Columns, Integers
 from testbed.capture.reader import CaptureReader, Frame
-from testbed.observer.flows import BURST_PAUSE_NS, FlowState, FlowTable
+from testbed.observer.flows import BURST_PAUSE_NS, FlowState, Side
 from testbed.observer.headers import TCP, Headers, read_headers
 from testbed.observer.model import Limits
 from testbed.observer.quick import QuickPath
 from testbed.observer.streams import SEQUENCE_MASK, Recorder
+from testbed.observer.table import FlowTable
 
 TCP_TAIL = bytes((TCP,))
 FEWEST_AT_ONCE = 16  # packets of a conversation in a batch: below it is quicker to take them one at a time
@@ -202,11 +203,21 @@ class BulkPath:
             return side.flow
         if side.reassembly is not None:
             side.reassembly.advance(octets)
-        if side.recorder.budget.holds(batch.position):
-            _record_each(side.recorder, batch, headers, carrying)
-        else:
-            _record(side.recorder, batch, headers, carrying)
+        self._record(side, batch, headers, carrying)
         return side.flow
+
+    def _record(self, side: Side, batch: Columns, headers: Headers, carrying: Integers) -> None:
+        if side.reassembly is None and not (self._table.keeps_streams or side.may_be_dtls):
+            return
+        recorder = side.own_recorder()
+        if recorder.skips:
+            _pass_over(recorder, headers, carrying)
+        elif recorder.budget.holds(batch.position):
+            _record_each(recorder, batch, headers, carrying)
+        else:
+            _record(recorder, batch, headers, carrying)
+        if recorder.size > recorder.asked_at:
+            self._table.skim(side)
 
     def _enter_times(self, flow: FlowState, frames: Integers, times_ns: Integers) -> None:
         """Count the bursts as `flows.count` does, against the latest time before each packet."""
@@ -233,11 +244,21 @@ def _runs(headers: Headers, start: int, end: int) -> Iterator[Integers]:
         yield inside[edges[which] : edges[which + 1]]
 
 
+def _pass_over(recorder: Recorder, headers: Headers, carrying: Integers) -> None:
+    """Count what nobody could read, as far as the limit goes."""
+    if not recorder.truncated:
+        passed = np.cumsum(headers.payload[carrying])
+        room = recorder.limit_octets - recorder.size - recorder.passed
+        fitting = int(np.searchsorted(passed, room, "right"))
+        recorder.passed += int(passed[fitting - 1]) if fitting else 0
+        recorder.truncated = fitting < len(carrying)
+
+
 def _record(recorder: Recorder, batch: Columns, headers: Headers, carrying: Integers) -> None:
     """Where the octets stand in the file, as far as the recorder has room."""
     lengths = headers.payload[carrying]
     ends = recorder.size + np.cumsum(lengths)
-    fitting = min(int(np.searchsorted(ends, recorder.limit_octets, "right")), recorder.room())
+    fitting = min(int(np.searchsorted(ends, recorder.limit_octets - recorder.passed, "right")), recorder.room())
     carried, ended = carrying[:fitting], ends[:fitting]
     if fitting:
         recorder.append_all(

@@ -6,7 +6,7 @@ Everything is bounded by the limits; what does not fit is counted and said, neve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,6 +66,7 @@ class Findings:
     resolvers: set[str] = field(default_factory=set)  # addresses that said in clear DNS that they resolve any name
     connections: dict[bytes, int] = field(default_factory=dict)  # ids of QUIC connections: the flow that agreed on them
     connection_id_sizes: set[int] = field(default_factory=set)
+    saw_dtls: bool = False
     ech_offers: dict[tuple[str, int], str] = field(default_factory=dict)  # public name, config id: for which host
     spellings: dict[tuple[tuple[bytes, ...], str, str], tuple[str, str]] = field(default_factory=dict)
     decoding: Allowance = field(init=False)  # of coded bodies, all together
@@ -197,6 +198,10 @@ class Findings:
         self.complete = False
         self.warn(reason, frame)
 
+    def room(self) -> int:
+        """For how many more sightings."""
+        return self.limits.sightings - len(self._found)
+
     def sightings(self) -> tuple[Sighting, ...]:
         """All of them; they are handed over, and are here no more: there may be many."""
         waiting = list(self._found.values())
@@ -238,7 +243,7 @@ def _first_frame(sighting: Sighting) -> int:
     return sighting.frames[0] if sighting.frames else 0
 
 
-def clear_text(sightings: tuple[Sighting, ...]) -> tuple[ClearText, ...]:
+def clear_text(sightings: Iterable[Sighting]) -> tuple[ClearText, ...]:
     """What anybody on the path could read word for word, for people in a hurry."""
     return tuple(
         ClearText(CLEAR_KINDS[s.kind], s.value[:CLEAR_TEXT_LENGTH], s.frames[0])

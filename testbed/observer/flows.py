@@ -1,8 +1,7 @@
-"""Conversations: which frames belong together, who started them, how much went each way and when.
+"""Conversations: who started them, how much went each way and when, and what dissectors know of them so far.
 
-A flow is found by the octets of its addresses, protocol and ports; both directions are entered in one table, each as
-the `Side` that sends. The client is who starts it: the sender of the SYN, of the echo request, of the first datagram;
-where the capture began in the middle, the port of a known service tells the server.
+The client is who starts one: the sender of the SYN, of the echo request, of the first datagram; where the capture began
+in the middle, the port of a known service tells the server.
 """
 
 from __future__ import annotations
@@ -14,12 +13,15 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from testbed.observer.findings import Place
-from testbed.observer.model import Direction, Endpoint, Flow, Limits, Tunnel, Volume
-from testbed.observer.streams import Budget, Reassembly, Recorder
+from testbed.observer.model import Direction, Endpoint, Tunnel
+from testbed.observer.streams import Reassembly, Recorder
 from testbed.observer.tunnels.recognised import Detector, Recognised
 
 BURST_PAUSE_NS = 1_000_000_000
 SERVICE_PORTS = frozenset((53, 67, 80, 123, 443, 500, 547, 853, 1194, 3478, 4500, 5353, 5355, 8080, 8443, 51820))
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
+MOST_DATAGRAMS = 400  # of a conversation, looked at in the end
 FirstSpeaker = bool  # whether who sends the first frame is the client; see `guess_client`
 
 
@@ -43,17 +45,35 @@ class Side:
     endpoint: Endpoint
     recorder: Recorder
     reassembly: Reassembly | None
+    shares_recorder: bool  # with all others of which nothing was recorded
     packets: int = 0
     octets: int = 0
     payload_octets: int = 0
     flow: FlowState = field(init=False)
     peer: Side = field(init=False)
     is_client: bool = field(init=False)
+    sent_first: bool = field(init=False)
+
+    @property
+    def may_be_dtls(self) -> bool:
+        """Whether the first datagrams will be asked for in the end: an application that is known stays what it is."""
+        return self.flow.application in ("", "dtls") and len(self.recorder.offsets) < MOST_DATAGRAMS
+
+    def own_recorder(self) -> Recorder:
+        """To be recorded into. Most sides of short conversations of datagrams never need one."""
+        if self.shares_recorder:
+            shared = self.recorder
+            self.recorder = Recorder(shared.limit_octets, shared.budget, shared.asked_at)
+            self.shares_recorder = False
+        return self.recorder
 
 
 @dataclass(slots=True)
 class FlowState:
+    """A conversation with all that packets and dissectors need. `rows` has it at rest, in little room."""
+
     index: int
+    keys: tuple[bytes, bytes]  # in the table of flows: of the packets of who sent the first one, of the other's
     protocol: str
     client: Side
     server: Side
@@ -76,6 +96,9 @@ class FlowState:
     layers: tuple[str, ...] = ()  # the headers around it, from the outermost, where it was found inside a tunnel
     dissector: object | None = None  # what a protocol's dissector remembers from datagram to datagram
     decoded: list[tuple[Side, bytes, int]] | None = None  # HTTP bodies with the frame that ended them
+    indexed: bool = False  # whether it is found when it rests
+    forgotten: bool = False  # another conversation has its ports now
+    reuses: bool = False  # another conversation had them before
 
     @property
     def sides(self) -> tuple[tuple[Side, Direction], ...]:
@@ -90,20 +113,18 @@ class FlowState:
         self.client, self.server = self.server, self.client
         self.client.is_client, self.server.is_client = True, False
 
-    def finished(self) -> Flow:
-        return Flow(
-            self.protocol,
-            self.client.endpoint,
-            self.server.endpoint,
-            Volume(self.client.packets, self.client.octets, self.client.payload_octets),
-            Volume(self.server.packets, self.server.octets, self.server.payload_octets),
-            self.first_frame,
-            self.last_frame,
-            self.started_ns / 1e9,
-            self.ended_ns / 1e9,
-            self.bursts,
-            self.application,
-        )
+    def join(self, client_sent_first: bool) -> None:
+        """Let both sides know each other and the conversation."""
+        client, server = self.client, self.server
+        client.flow = server.flow = self
+        client.peer, server.peer = server, client
+        client.is_client, server.is_client = True, False
+        client.sent_first, server.sent_first = client_sent_first, not client_sent_first
+
+    def dissolve(self) -> None:
+        """Let the conversation and its sides no longer hold each other."""
+        for side, _ in self.sides:
+            del side.flow, side.peer
 
 
 def guess_client(source_port: int, destination_port: int) -> FirstSpeaker:
@@ -113,60 +134,6 @@ def guess_client(source_port: int, destination_port: int) -> FirstSpeaker:
         return to_service
     from_low, to_low = source_port < 1024, destination_port < 1024
     return to_low if from_low != to_low else True
-
-
-@dataclass(slots=True)
-class FlowTable:
-    limits: Limits
-    budget: Budget
-    flows: list[FlowState] = field(default_factory=list)
-    _sides: dict[bytes, Side] = field(default_factory=dict)
-
-    def find(self, key: bytes) -> Side | None:
-        return self._sides.get(key)
-
-    def forget(self, keys: tuple[bytes, bytes]) -> None:
-        """The ports are used again for another conversation."""
-        for key in keys:
-            self._sides.pop(key, None)
-
-    def dissolve(self) -> None:
-        """Let conversations and their sides no longer hold each other, and with them the capture file open."""
-        self._sides.clear()
-        for flow in self.flows:
-            for side, _ in flow.sides:
-                del side.flow, side.peer
-        self.flows.clear()
-
-    @property
-    def full(self) -> bool:
-        return len(self.flows) >= self.limits.flows
-
-    def open(
-        self,
-        keys: tuple[bytes, bytes],
-        protocol: str,
-        sender: Endpoint,
-        receiver: Endpoint,
-        sender_is_client: bool,
-        frame: int,
-        time_ns: int,
-    ) -> Side:
-        one, other = self._side(sender, protocol), self._side(receiver, protocol)
-        client, server = (one, other) if sender_is_client else (other, one)
-        flow = FlowState(len(self.flows), protocol, client, server, frame, time_ns, frame, time_ns)
-        one.peer, other.peer = other, one
-        one.flow = other.flow = flow
-        client.is_client, server.is_client = True, False
-        self.flows.append(flow)
-        self._sides[keys[0]] = one
-        self._sides.setdefault(keys[1], other)  # the same key where a host talks to itself
-        return one
-
-    def _side(self, endpoint: Endpoint, protocol: str) -> Side:
-        recorder = Recorder(self.limits.stream_octets, self.budget)
-        reassembly = Reassembly(recorder, self.limits.out_of_order_octets) if protocol == "tcp" else None
-        return Side(endpoint, recorder, reassembly)
 
 
 def count(

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbed.observer import http, tls
-from testbed.observer.flows import FlowState
+from testbed.observer.flows import FlowState, Side
 from testbed.observer.sights.text import is_text
-from testbed.observer.streams import Recorder
+from testbed.observer.streams import ASKED_AGAIN_OCTETS, NEVER_ASKED, Recorder
 from testbed.observer.wire import http2
 
 FIRST_LOOK_OCTETS = 1 << 20  # 600 full segments, which the recognition of tunnels asks for, with room
+SKIMMED_OCTETS = ASKED_AGAIN_OCTETS  # longer than the first look, so that what it sees never depends on skipping
 HEAD_OCTETS = 16 << 10  # as long as a request line may be
 DNS_PORT = 53
 
@@ -23,14 +24,29 @@ DNS_PORT = 53
 def limit_dissection(flow: FlowState) -> None:
     """Let the dissectors see only the beginning of a long conversation, where the rest can tell them nothing."""
     long = [side for side, _ in flow.sides if side.recorder.size > FIRST_LOOK_OCTETS]
-    if not long or DNS_PORT in (flow.client.endpoint.port, flow.server.endpoint.port):
-        return
-    if any(_speaks_http(head) for side, _ in flow.sides for head in _heads(side.recorder)):
-        return
-    for side in long:
-        heads = enumerate(_heads(side.recorder))
-        if not any(is_text(head) or (number and tls.looks_like_tls(head)) for number, head in heads):
-            side.recorder.show(FIRST_LOOK_OCTETS)
+    if long and not _is_read_whole(flow):
+        for side in long:
+            if not _is_readable(side.recorder):
+                side.recorder.show(FIRST_LOOK_OCTETS)
+
+
+def skim(flow: FlowState, side: Side) -> None:
+    """Keep no more of a long direction, up to the next hole, where nobody asks for streams and none can be read."""
+    if _is_read_whole(flow) or _is_readable(side.recorder):
+        side.recorder.asked_at = NEVER_ASKED
+    else:
+        side.recorder.skip()
+
+
+def _is_read_whole(flow: FlowState) -> bool:
+    if DNS_PORT in (flow.client.endpoint.port, flow.server.endpoint.port):
+        return True
+    return any(_speaks_http(head) for side, _ in flow.sides for head in _heads(side.recorder))
+
+
+def _is_readable(recorder: Recorder) -> bool:
+    heads = enumerate(_heads(recorder))
+    return any(is_text(head) or (number and tls.looks_like_tls(head)) for number, head in heads)
 
 
 def _heads(recorder: Recorder) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ class Limits:
     stream_octets: int = 16 << 20  # one direction of one flow
     total_stream_octets: int = 256 << 20  # all streams together
     flows: int = 200_000
+    awake_flows: int = 4_096  # held ready for packets; all others rest in little room, with the same answers
     out_of_order_octets: int = 4 << 20  # waiting behind a hole, per direction
     fragment_octets: int = 4 << 20  # all unfinished IP datagrams together
     sightings: int = 200_000
@@ -178,10 +179,10 @@ class ClearText:
 class Observation:
     """All that one capture file told. Units: octets as on the wire, `captured_octets` as stored in the file."""
 
-    sightings: tuple[Sighting, ...] = ()
+    sightings: Sequence[Sighting] = ()  # may be made when they are looked at, as flows may
     names: tuple[Name, ...] = ()
-    flows: tuple[Flow, ...] = ()
-    streams: tuple[Stream, ...] = ()
+    flows: Sequence[Flow] = ()
+    streams: tuple[Stream, ...] = ()  # none where nobody asked for them
     tunnels: tuple[Tunnel, ...] = ()
     cleartext: tuple[ClearText, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -3,13 +3,13 @@
     frame -> link layer -> IP (fragments put together) -> flow -> UDP and ICMP at once, TCP into its stream
     end of file -> every TCP conversation is dissected -> sightings of addresses, volumes and times per flow
 
-Memory is bounded by `Limits`, whatever the file's size; what a limit cuts off is said in `warnings` and `complete`.
+Memory is bounded by `Limits`, whatever the file's size; what a limit cuts off is said in `warnings` and `complete`. A
+conversation of which nobody speaks takes a few hundred octets (`table`), and so do the flows and sightings told of it.
 """
 
 from __future__ import annotations
 
 import gc
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +17,20 @@ from pathlib import Path
 
 from testbed.capture.reader import CaptureReader, Frame
 from testbed.capture.source import NOWHERE, Store
-from testbed.facts import Kind
-from testbed.observer import filters
 from testbed.observer.dissect import dissect_datagram, dissect_tcp
-from testbed.observer.findings import Findings, Place, clear_text
-from testbed.observer.flows import FlowState, FlowTable, Side, address_text, count, guess_client, is_unicast
+from testbed.observer.findings import CLEAR_KINDS, Findings, Place, clear_text
+from testbed.observer.flows import (
+    ICMP,
+    ICMPV6,
+    PROTOCOL_NAMES,
+    TCP,
+    UDP,
+    FlowState,
+    Side,
+    address_text,
+    count,
+    guess_client,
+)
 from testbed.observer.glance import limit_dissection
 from testbed.observer.ip import Packet, Reassembler, parse_ip
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset
@@ -30,29 +39,34 @@ from testbed.observer.quick import QuickPath
 from testbed.observer.sights.network import sight_arp, sight_quoted, sight_syn
 from testbed.observer.sights.text import sight_datagram_text
 from testbed.observer.streams import Budget, Recorded, Recorder
+from testbed.observer.table import FlowTable
+from testbed.observer.told import Rows, Telling
 from testbed.observer.tunnels.detect import conclude, detect_in_packet, layers_within
+from testbed.observer.tunnels.related import Related
 
-MOST_TIMES_AS_MANY = 8
 MOST_LAYERS = 32  # headers around a packet: eight tunnels one in another
 
 DEFAULT_LIMITS = Limits()
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
-PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6"}
+RECORDED = frozenset(PROTOCOL_NAMES.values())
 ECHO_REQUESTS, ECHO_REPLIES = {ICMP: 8, ICMPV6: 128}, {ICMP: 0, ICMPV6: 129}
 ECHO_FIELDS = {ICMP: "icmp.ident", ICMPV6: "icmpv6.echo.identifier"}
 SYN, FIN, RST, ACK = 2, 1, 4, 16
 TAILS = tuple(bytes((protocol,)) for protocol in range(256))  # of a flow's key
 
 
-def observe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bool | None = None) -> Observation:
+def observe(
+    path: Path | str, *, limits: Limits = DEFAULT_LIMITS, in_columns: bool | None = None, keep_streams: bool = True
+) -> Observation:
     """All that somebody who recorded this file can know.
 
-    Shape:  `in_columns` says whether ordinary packets are taken many at once, with numpy, which gives the same answer
+    Shape:  without `keep_streams` the answer is the same but for `streams`, which is empty; what only they need is not
+            remembered, and memory hardly grows with the capture
+            `in_columns` says whether ordinary packets are taken many at once, with numpy, which gives the same answer
             sooner where there are many of them; None: if the file is large
     Errors: OSError if the file cannot be opened; nothing else, whatever is in it
     """
     with CaptureReader(path) as reader:
-        passing = _Pass(limits, reader.store)
+        passing = _Pass(limits, reader.store, keep_streams)
         with without_collector():
             passing.add_all(reader, reader.is_large if in_columns is None else in_columns)
             return passing.finish(reader)
@@ -78,6 +92,7 @@ def without_collector() -> Iterator[None]:
 class _Pass:
     limits: Limits
     store: Store
+    keep_streams: bool = True
     frames: int = 0
     octets: int = 0
     captured_octets: int = 0
@@ -87,12 +102,14 @@ class _Pass:
     table: FlowTable = field(init=False)
     fragments: Reassembler = field(init=False)
     layers: tuple[str, ...] = ()  # the headers around the packet at hand
+    is_cut: bool = False  # whether a stream was longer than the limit
     position: int = NOWHERE  # of the octets at hand, in the file
     noted_frames: dict[str, list[int]] = field(default_factory=dict)  # by address: fragments, quotes in ICMP errors
 
     def __post_init__(self) -> None:
         self.findings = Findings(self.limits)
-        self.table = FlowTable(self.limits, Budget(self.limits.total_stream_octets, self.store))
+        budget = Budget(self.limits.total_stream_octets, self.store)
+        self.table = FlowTable(self.limits, budget, self.keep_streams)
         self.fragments = Reassembler(self.limits.fragment_octets)
 
     def add_all(self, reader: CaptureReader, in_columns: bool) -> None:
@@ -194,6 +211,10 @@ class _Pass:
         reverse = packet.destination + packet.source + ports[2:] + ports[:2] + tail
         if fresh:
             self.table.forget((key, reverse))
+        else:
+            side = self.table.wake((key, reverse))
+            if side is not None:
+                return side
         if self.table.full:
             self.findings.limit("more flows than the limit", place.frame)
             return None
@@ -202,14 +223,16 @@ class _Pass:
         destination_port = int.from_bytes(ports[2:], "big") if has_ports else 0
         opened = self.table.open(
             (key, reverse),
-            PROTOCOL_NAMES.get(packet.protocol, str(packet.protocol)),
+            packet.protocol,
             Endpoint(address_text(packet.source), source_port),
             Endpoint(address_text(packet.destination), destination_port),
             sender_is_client,
             place.frame,
             place.time_ns,
         )
-        opened.flow.layers = self.layers
+        if self.layers:
+            opened.flow.layers, self.table.has_layers = self.layers, True
+        opened.flow.reuses = fresh
         return opened
 
     def _count(self, side: Side, place: Place, frames: tuple[int, ...], octets: int, payload_octets: int) -> None:
@@ -238,6 +261,8 @@ class _Pass:
             sequence += 1
         if payload:
             side.reassembly.add(sequence, payload, place.frame, place.time_ns, self._position(payload_at))
+            if side.recorder.size > side.recorder.asked_at:
+                self.table.skim(side)
         if flags & FIN:
             side.reassembly.fin((sequence + len(payload)) & 0xFFFFFFFF, place.frame, place.time_ns)
         if flags & RST or (flags & FIN and side.peer.reassembly and side.peer.reassembly.fin_position is not None):
@@ -256,8 +281,10 @@ class _Pass:
         payload = data[start + 8 : end]
         count(side, frames, place.time_ns, octets, len(payload), self.limits.frames_per_sighting)
         if payload:
-            side.recorder.append(payload, place.frame, place.frame, place.time_ns, self._position(start + 8))
             dissect_datagram(side.flow, side, payload, place, self.findings)
+            if self.keep_streams or side.may_be_dtls:
+                at = self._position(start + 8)
+                side.own_recorder().append(payload, place.frame, place.frame, place.time_ns, at)
         if side.flow.carries is None:
             side.flow.settled |= side.flow.tunnel is not None
             return None, -1
@@ -286,44 +313,68 @@ class _Pass:
             self._note_addresses(sight_quoted(packet, data, place, self.findings), place.frame)
         if payload:
             name = PROTOCOL_NAMES[protocol]
-            side.recorder.append(payload, place.frame, place.frame, place.time_ns, self._position(start + 8))
+            if self.keep_streams:
+                at = self._position(start + 8)
+                side.own_recorder().append(payload, place.frame, place.frame, place.time_ns, at)
             sight_datagram_text(payload, name, name, place, self.findings)
 
     def finish(self, reader: CaptureReader) -> Observation:
-        for flow in self.table.flows:
-            if flow.protocol == "tcp":
-                self._finish_tcp(flow)
-        conclude(self.table.flows, self.findings)
+        self.table.close()
+        self._conclude()
+        findings, table, rows = self.findings, self.table, Rows(self.table.flows, self.table.words)
         if self.fragments.unfinished:
-            self.findings.warn(f"{self.fragments.unfinished} fragmented IP datagrams are incomplete", self.frames)
+            findings.warn(f"{self.fragments.unfinished} fragmented IP datagrams are incomplete", self.frames)
         if self.fragments.abandoned:
-            self.findings.limit("fragments beyond the limit were given up", self.frames)
-        addresses = self._addresses()
-        self._sight_addresses(addresses)
-        for flow in self.table.flows:
-            self._sight_volume(flow)
+            findings.limit("fragments beyond the limit were given up", self.frames)
+        telling = Telling(rows, findings, self.limits.frames_per_sighting)
+        telling.sight_addresses(table, self.noted_frames)
+        sightings = telling.sightings(table)
+        if self.is_cut:
+            findings.limit("streams longer than the limit were cut", self.frames)
         streams = self._streams()
-        if any(stream.truncated for stream in streams):
-            self.findings.limit("streams longer than the limit were cut", self.frames)
-        flows = tuple(flow.finished() for flow in self.table.flows)
-        self.table.dissolve()  # now, so that what is made next needs no more room than this had
-        sightings = self.findings.sightings()
         return Observation(
             sightings=sightings,
-            names=self.findings.names(),
-            flows=flows,
+            names=findings.names(),
+            flows=rows.flows(),
             streams=streams,
-            hints=self.findings.hints(),
-            tunnels=tuple(self.findings.tunnels),
-            cleartext=clear_text(sightings),
-            warnings=(*reader.warnings, *self.findings.warnings()),
+            hints=findings.hints(),
+            tunnels=tuple(findings.tunnels),
+            cleartext=clear_text(sightings.of(*CLEAR_KINDS)),
+            warnings=(*reader.warnings, *findings.warnings()),
             frames=self.frames,
             octets=self.octets,
             captured_octets=self.captured_octets,
             dropped=reader.dropped,
-            complete=self.findings.complete and not reader.warnings,
-            addresses=addresses,
+            complete=findings.complete and not reader.warnings,
+            addresses=telling.addresses,
         )
+
+    def _conclude(self) -> None:
+        """Dissect every TCP conversation in turn, and let all rest of which no more than a summary will be asked."""
+        table, related = self.table, Related(self.findings.saw_dtls)
+        held: list[FlowState] = []
+        for flow in table.states():
+            if flow.protocol == "tcp":
+                self._finish_tcp(flow)
+            related.note(flow)
+            self.is_cut = self.is_cut or any(self._is_cut(side) for side, _ in flow.sides)
+            if self.keep_streams or flow.suspicion is not None or related.is_in_question(flow):
+                held.append(flow)
+                table.flows[flow.index] = flow
+            else:
+                table.fold(flow)
+        if related.tinc and not self.keep_streams:
+            again = [table.state(index) for index, row in enumerate(table.flows) if isinstance(row, bytes)]
+            held = sorted((*held, *filter(related.is_in_question, again)), key=lambda flow: flow.index)
+        conclude(held, related, self.findings)
+        for flow in held if not self.keep_streams else ():
+            table.fold(flow)
+
+    def _is_cut(self, side: Side) -> bool:
+        """Whether the limit for streams was reached, be they kept or not."""
+        if side.reassembly is None and not self.keep_streams:
+            return side.flow.protocol in RECORDED and side.payload_octets > self.limits.stream_octets
+        return side.recorder.truncated
 
     def _finish_tcp(self, flow: FlowState) -> None:
         for side, _ in flow.sides:
@@ -334,54 +385,17 @@ class _Pass:
         for side, _ in flow.sides:
             side.recorder.release()
 
-    def _addresses(self) -> dict[str, tuple[int, ...]]:
-        frames: dict[str, set[int]] = defaultdict(set)
-        most = self.limits.frames_per_sighting
-        for flow in self.table.flows:
-            for endpoint in (flow.client.endpoint, flow.server.endpoint):
-                found = frames[endpoint.address]
-                found.update(flow.frames)
-                if flow.fragments:
-                    found.update(flow.fragments)
-                if len(found) > MOST_TIMES_AS_MANY * most:  # of a server of many only the first are handed out
-                    frames[endpoint.address] = set(sorted(found)[:most])
-        for address, pieces in self.noted_frames.items():
-            frames[address].update(pieces)
-        return {address: tuple(sorted(found)[:most]) for address, found in frames.items()}
-
-    def _sight_addresses(self, addresses: dict[str, tuple[int, ...]]) -> None:
-        for flow in self.table.flows:
-            ends = ((Kind.CLIENT_ADDRESS, flow.client), (Kind.SERVER_ADDRESS, flow.server))
-            for kind, side in ends if flow.roles else ():
-                address = side.endpoint.address
-                if is_unicast(address) and not self.findings.knows(kind, address, filters.address(address)):
-                    found = filters.address(address)
-                    self.findings.sight_in_all(kind, address, addresses[address], flow.started_ns, found, "ip")
-
-    def _sight_volume(self, flow: FlowState) -> None:
-        client, server = flow.client, flow.server
-        display_filter = filters.between(flow.protocol, client.endpoint, server.endpoint)
-        if flow.also:
-            display_filter += f" && {flow.also}"
-        ends = f"{flow.protocol} {client.endpoint} -> {server.endpoint}"
-        volume = (
-            f"{ends}: {client.packets} packets of {client.octets} octets sent, "
-            f"{server.packets} packets of {server.octets} octets received"
-        )
-        seconds = (flow.ended_ns - flow.started_ns) / 1e9
-        timing = f"{ends}: {seconds:.3f} s in {flow.bursts} burst{'s' if flow.bursts > 1 else ''}"
-        for kind, value in ((Kind.VOLUME, volume), (Kind.TIMING, timing)):
-            self.findings.sight_in_all(kind, value, flow.frames, flow.started_ns, display_filter, "ip")
-
     def _streams(self) -> tuple[Stream, ...]:
+        """Those that were kept; then nothing but them holds the capture file open."""
         streams = []
-        for flow in self.table.flows:
+        for flow in self.table.states() if self.keep_streams else ():
             for side, direction in flow.sides:
                 if side.recorder.size or side.recorder.truncated:
                     streams.append(_stream(flow, side.recorder, direction))
             for side, body, frame in flow.decoded or ():
                 direction = Direction.CLIENT_TO_SERVER if side.is_client else Direction.SERVER_TO_CLIENT
                 streams.append(Stream(flow.index, direction, "http-body", body, (0,), (frame,)))
+            self.table.fold(flow)
         return tuple(streams)
 
 

@@ -13,8 +13,9 @@ from struct import Struct
 
 from testbed.capture import pcapng
 from testbed.capture.reader import Frame
-from testbed.observer.flows import BURST_PAUSE_NS, FlowTable
+from testbed.observer.flows import BURST_PAUSE_NS
 from testbed.observer.model import Limits
+from testbed.observer.table import FlowTable
 
 _IPV4_PLAIN, _IPV6 = b"\x08\x00\x45", b"\x86\xdd"  # with the octet that says: version 4, no options
 _TCP, _TAIL = 6, b"\x06"
@@ -32,10 +33,11 @@ _LEAST_IPV4_OCTETS = 54
 class QuickPath:
     """Takes what it can into the flows of `table`."""
 
-    __slots__ = ("_find", "_most_frames", "_read_ipv4", "_read_ipv6")
+    __slots__ = ("_find", "_most_frames", "_read_ipv4", "_read_ipv6", "_skim")
 
     def __init__(self, table: FlowTable, limits: Limits) -> None:
         self._find = table.find
+        self._skim = table.skim
         self._most_frames = limits.frames_per_sighting
         self._read_ipv4 = _IPV4_TCP.unpack_from
         self._read_ipv6 = _IPV6_TCP.unpack_from
@@ -90,6 +92,8 @@ class QuickPath:
             if reassembly is None or not reassembly.extend(sequence, data, payload_at, end, number, time_ns, position):
                 return False
             side.payload_octets += end - payload_at
+            if side.recorder.size > side.recorder.asked_at:
+                self._skim(side)
         side.packets += 1
         side.octets += octets
         flow = side.flow

@@ -23,6 +23,8 @@ from testbed.capture.source import NOWHERE, Store
 SEQUENCE_MASK = 0xFFFFFFFF
 HALF_SEQUENCE = 1 << 31
 SEGMENT_COST_OCTETS = 200  # what a waiting segment costs besides its octets
+ASKED_AGAIN_OCTETS = 2 << 20  # behind a hole, before what follows it may be skipped as well
+NEVER_ASKED = 1 << 62
 PIECE_COST_OCTETS = 40  # what a recorded piece costs besides its octets, if these are kept at all
 
 
@@ -54,30 +56,36 @@ class Recorder:
     `times_ns[i]`; before each of `gaps` octets are missing."""
 
     __slots__ = (
-        "_handles",
         "_joined",
-        "_ready",
         "_shown",
+        "asked_at",
         "budget",
         "frames",
         "gaps",
+        "handles",
         "limit_octets",
         "offsets",
+        "passed",
+        "ready",
         "size",
+        "skips",
         "times_ns",
         "truncated",
     )
 
-    def __init__(self, limit_octets: int, budget: Budget) -> None:
+    def __init__(self, limit_octets: int, budget: Budget, asked_at: int = NEVER_ASKED) -> None:
         self.limit_octets = limit_octets
         self.budget = budget
         self.size = 0
         self.truncated = False
         self.offsets = self.frames = self.times_ns = _NOTHING_YET
         self.gaps: Sequence[int] = ()
-        self._handles = _NOTHING_YET  # of the pieces in the store
+        self.handles = _NOTHING_YET  # of the pieces in the store
         # Frame with which everything up to a piece was there, if it is a later one.
-        self._ready: dict[int, int] | None = None
+        self.ready: dict[int, int] | None = None
+        self.asked_at = asked_at  # the size from which on to ask whether the rest is worth keeping
+        self.skips = False  # what comes is not kept, up to the next hole: nobody could read it
+        self.passed = 0  # octets that were not kept so; `size` does not count them
         self._joined: bytes | None = None
         self._shown: int | None = None  # octets that `data` gives at least, where it does not give all
 
@@ -90,27 +98,41 @@ class Recorder:
         budget, size = self.budget, self.size
         if length is None:
             length = len(data)
+        if self.skips:
+            self.pass_over(length)
+            return
         holds = position < 0 or budget.store.descriptor is None
         cost = PIECE_COST_OCTETS + length if holds else PIECE_COST_OCTETS
-        if size + length > self.limit_octets or cost > budget.octets:
+        if size + self.passed + length > self.limit_octets or cost > budget.octets:
             self.truncated = True
             return
         budget.octets -= cost
         if self.offsets is _NOTHING_YET:
             self._begin()
         if ready != frame:
-            self._ready = self._ready or {}
-            self._ready[len(self.offsets)] = ready
+            self.ready = self.ready or {}
+            self.ready[len(self.offsets)] = ready
         self.offsets.append(size)
         self.frames.append(frame)
         self.times_ns.append(time_ns & 0xFFFFFFFFFFFFFFFF)
-        self._handles.append(budget.store.keep(data, position) if holds else position)
+        self.handles.append(budget.store.keep(data, position) if holds else position)
         self.size = size + length
         self._joined = None
 
+    def skip(self) -> None:
+        """Keep no more of this run of octets: where it stands would take room, and it cannot be read."""
+        self.skips = True
+
+    def pass_over(self, octets: int) -> None:
+        """Octets came that are not kept; the limit holds for them all the same."""
+        if self.size + self.passed + octets > self.limit_octets:
+            self.truncated = True
+        else:
+            self.passed += octets
+
     def _begin(self) -> None:
         """Have somewhere to enter pieces: many sides never say anything, and need no room."""
-        self.offsets, self.frames, self.times_ns, self._handles = array("Q"), array("Q"), array("Q"), array("Q")
+        self.offsets, self.frames, self.times_ns, self.handles = array("Q"), array("Q"), array("Q"), array("Q")
 
     def room(self) -> int:
         """How many more pieces may be kept that stand in the file."""
@@ -127,7 +149,7 @@ class Recorder:
         self.offsets.frombytes(offsets)
         self.frames.frombytes(frames)
         self.times_ns.frombytes(times_ns)
-        self._handles.frombytes(positions)
+        self.handles.frombytes(positions)
         self.budget.octets -= PIECE_COST_OCTETS * (len(self.offsets) - before)
         self.size = size
         self._joined = None
@@ -138,6 +160,8 @@ class Recorder:
             if not isinstance(self.gaps, list):
                 self.gaps = []
             self.gaps.append(self.size)
+        if self.skips:
+            self.skips, self.asked_at = False, self.size + ASKED_AGAIN_OCTETS
 
     def data(self) -> bytes:
         """Everything in order, or as much as is shown; kept joined until `release`."""
@@ -163,12 +187,12 @@ class Recorder:
 
     def _pieces(self, first: int, behind: int) -> bytes:
         if behind - first == 1 == len(self.offsets):  # all that most sides of short conversations say
-            return self.budget.store.read(self._handles, (self.size,))
+            return self.budget.store.read(self.handles, (self.size,))
         edges = self.offsets[first : behind + 1]
         if behind >= len(self.offsets):
             edges.append(self.size)
         lengths = [end - start for start, end in pairwise(edges)]
-        return self.budget.store.read(self._handles[first:behind], lengths)
+        return self.budget.store.read(self.handles[first:behind], lengths)
 
     def pieces_between(self, start: int, end: int) -> list[tuple[bytes, int]]:
         """The octets from `start` to `end` as they came, piece by piece with the frame of each."""
@@ -196,7 +220,7 @@ class Recorder:
             return (0, 0)
         index = max(bisect_right(self.offsets, max(end - 1, 0)) - 1, 0)
         frame = self.frames[index]
-        return self._ready.get(index, frame) if self._ready else frame, self.times_ns[index]
+        return self.ready.get(index, frame) if self.ready else frame, self.times_ns[index]
 
     def carrier(self, offset: int) -> int:
         """The frame that carried the octet at `offset`."""
@@ -221,7 +245,7 @@ class Recorded:
         return self.recorder.size
 
 
-class _Segment(NamedTuple):
+class Segment(NamedTuple):
     """Shape: `start` as in `Reassembly`; `data` is empty where the octets stand at `position` of the capture file."""
 
     start: int
@@ -243,7 +267,7 @@ class Reassembly:
     fin_position: int | None = None  # behind the last octet
     fin_frame: int = 0  # at which everything including the FIN was there
     fin_time_ns: int = 0
-    waiting: list[_Segment] | None = None
+    waiting: list[Segment] | None = None
     waiting_octets: int = 0
 
     def syn(self, sequence: int) -> None:
@@ -260,13 +284,13 @@ class Reassembly:
         expected = self.position or 0
         if start <= expected:
             if start + len(data) > expected:  # else all of it has been seen
-                self._take(_Segment(start, frame, len(data), position, data, time_ns), expected - start, frame, time_ns)
+                self._take(Segment(start, frame, len(data), position, data, time_ns), expected - start, frame, time_ns)
                 self._take_waiting(frame, time_ns)
             return
         budget = self.recorder.budget
         kept = data if budget.holds(position) else b""
         self.waiting = self.waiting or []
-        heappush(self.waiting, _Segment(start, frame, len(data), position, kept, time_ns))
+        heappush(self.waiting, Segment(start, frame, len(data), position, kept, time_ns))
         self.waiting_octets += len(data) + SEGMENT_COST_OCTETS
         budget.waiting_octets -= len(kept) + SEGMENT_COST_OCTETS
         if self.waiting_octets > self.limit_octets or budget.waiting_octets < 0:
@@ -318,7 +342,7 @@ class Reassembly:
         distance = (sequence - self.position) & SEQUENCE_MASK
         return self.position + (distance - (1 << 32) if distance >= HALF_SEQUENCE else distance)
 
-    def _take(self, segment: _Segment, known: int, ready: int, time_ns: int) -> None:
+    def _take(self, segment: Segment, known: int, ready: int, time_ns: int) -> None:
         """Take what comes next; the first `known` octets of the segment are there already."""
         _, frame, length, position, data, _ = segment
         self.position = (self.position or 0) + length - known
@@ -353,7 +377,7 @@ class Reassembly:
             if known < segment.length:
                 self._take(segment, known, ready, time_ns)
 
-    def _pop(self, waiting: list[_Segment]) -> _Segment:
+    def _pop(self, waiting: list[Segment]) -> Segment:
         segment = heappop(waiting)
         self.waiting_octets -= segment.length + SEGMENT_COST_OCTETS
         self.recorder.budget.waiting_octets += len(segment.data) + SEGMENT_COST_OCTETS

@@ -38,7 +38,7 @@ def looks_like_dtls_handshake(data: bytes) -> bool:
 
 
 def dissect_dtls(flow: FlowState, from_client: bool, data: bytes, place: Place, findings: Findings) -> None:
-    flow.application = flow.application or "dtls"
+    flow.application, findings.saw_dtls = flow.application or "dtls", True
     handshake = flow.dissector if isinstance(flow.dissector, DtlsHandshake) else DtlsHandshake()
     flow.dissector = handshake
     at = 0

@@ -7,7 +7,7 @@ likely or possible waits until the end of the capture for something better. What
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from testbed.facts import Kind
 from testbed.observer import filters
@@ -19,7 +19,7 @@ from testbed.observer.tunnels import envelopes, segments
 from testbed.observer.tunnels.candidates import datagram_detectors
 from testbed.observer.tunnels.dtls import record_types
 from testbed.observer.tunnels.recognised import Recognised
-from testbed.observer.tunnels.related import related_tunnels
+from testbed.observer.tunnels.related import Related
 
 ONE_FLOW_EACH_WAY = frozenset(("vxlan", "geneve"))  # whose source port is a hash of what they carry
 
@@ -31,7 +31,7 @@ def detect_in_datagram(flow: FlowState, from_client: bool, packet: bytes, place:
     if flow.detectors is None:
         flow.detectors = datagram_detectors(packet)
         if not flow.application and record_types(packet):
-            flow.application = "dtls"
+            flow.application, findings.saw_dtls = "dtls", True
     if not flow.detectors:
         return False
     keep = True
@@ -71,11 +71,17 @@ def detect_in_streams(flow: FlowState, findings: Findings) -> bool:
     return found[0].certainty is not Certainty.POSSIBLE
 
 
-def conclude(flows: Sequence[FlowState], findings: Findings) -> None:
-    """Once all conversations are over: what only several of them together tell, then what was only suspected."""
-    for flow, recognised, place in related_tunnels(flows):
-        enter(flow, recognised, place, findings)
-    for flow in flows:
+def conclude(flows: Iterable[FlowState], related: Related, findings: Findings) -> None:
+    """Once all conversations are over: what only several of them together tell, then what was only suspected.
+
+    Shape: `flows` has, in their order, at least all that are in question or suspected
+    """
+    held = list(flows)
+    for flow in held:
+        found = related.judge(flow) if related.is_in_question(flow) else None
+        if found is not None:
+            enter(flow, *found, findings)
+    for flow in held:
         refuted = flow.application == "tls"  # as found behind what looked encrypted
         if flow.suspicion is not None and flow.tunnel is None and not refuted:
             enter(flow, *flow.suspicion, findings)

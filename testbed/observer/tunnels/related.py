@@ -10,58 +10,61 @@ Source: openconnect.gitlab.io, "The Cisco AnyConnect protocol"; tinc manual
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from testbed.observer.findings import Place
-from testbed.observer.flows import FlowState
+from testbed.observer.flows import MOST_DATAGRAMS, FlowState
 from testbed.observer.model import Certainty
 from testbed.observer.tunnels.dtls import Dtls, read_dtls
 from testbed.observer.tunnels.recognised import Recognised
 from testbed.observer.tunnels.segments import Segment, segments
 
-MOST_DATAGRAMS = 400  # of a conversation, looked at
 MUCH_DATA = 50  # datagrams each way
 LARGE_OCTETS, LEAST_LARGE = 1_000, 20  # a tunnel carries whole packets, a sensor or a chat does not
 DTLS_COST = (
     "no published figure; a web page and DTLS without STUN to one port of one host would look alike. None among the "
     "benign captures of docs/tunnel-detection.md"
 )
+_Connection = tuple[str, str, int]  # client, server, the server's port
 ALONE_COST = "no published figure: any protocol over DTLS (sensors, games) with much data both ways looks alike"
 TINC_COST = "none known: the port and both ends are those of a connection that said it is tinc's"
 
 
-def related_tunnels(flows: Sequence[FlowState]) -> Iterator[tuple[FlowState, Recognised, Place]]:
-    """Conversations that others show to be tunnels, with the packet that made it so."""
-    tinc = {(_hosts(flow), flow.server.endpoint.port) for flow in flows if flow.application == "tinc"}
-    tls = _tls_connections(flows)
-    for flow in flows:
+@dataclass(slots=True)
+class Related:
+    """What is remembered of all conversations, so that the few in question can be held against it."""
+
+    needs_tls: bool  # whether any conversation is DTLS
+    tinc: set[tuple[frozenset[str], int]] = field(default_factory=set)
+    tls: dict[_Connection, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def note(self, flow: FlowState) -> None:
+        """A conversation that is over; what is of no use later is not remembered."""
+        if flow.application == "tinc":
+            self.tinc.add((_hosts(flow), flow.server.endpoint.port))
+        elif self.needs_tls and flow.protocol == "tcp" and flow.application == "tls":
+            self.tls.setdefault(_connection(flow), []).append((flow.started_ns, flow.ended_ns))
+
+    def is_in_question(self, flow: FlowState) -> bool:
         if flow.protocol != "udp" or flow.tunnel is not None:
-            continue
-        ports = (flow.client.endpoint.port, flow.server.endpoint.port)
-        if any((_hosts(flow), port) in tinc for port in ports if tinc):
+            return False
+        return flow.application == "dtls" or self._is_tinc(flow)
+
+    def judge(self, flow: FlowState) -> tuple[Recognised, Place] | None:
+        """Whether others show it to be a tunnel, and the packet that made it so."""
+        if self._is_tinc(flow):
             rule = "datagrams between the two ends of a tinc meta connection, on its port"
-            place = Place(flow.first_frame, flow.started_ns)
-            yield flow, Recognised("tinc", rule, TINC_COST, Certainty.LIKELY), place
-        elif flow.application == "dtls":
-            found = _dtls(flow, tls)
-            if found is not None:
-                yield flow, *found
+            return Recognised("tinc", rule, TINC_COST, Certainty.LIKELY), Place(flow.first_frame, flow.started_ns)
+        return _dtls(flow, self.tls)
+
+    def _is_tinc(self, flow: FlowState) -> bool:
+        ports = (flow.client.endpoint.port, flow.server.endpoint.port) if self.tinc else ()
+        return any((_hosts(flow), port) in self.tinc for port in ports)
 
 
 def _hosts(flow: FlowState) -> frozenset[str]:
     return frozenset((flow.client.endpoint.address, flow.server.endpoint.address))
-
-
-_Connection = tuple[str, str, int]
-
-
-def _tls_connections(flows: Iterable[FlowState]) -> dict[_Connection, list[tuple[int, int]]]:
-    """Begin and end of every TLS connection, by client, server and the server's port."""
-    found: dict[_Connection, list[tuple[int, int]]] = {}
-    for flow in flows:
-        if flow.protocol == "tcp" and flow.application == "tls":
-            found.setdefault(_connection(flow), []).append((flow.started_ns, flow.ended_ns))
-    return found
 
 
 def _connection(flow: FlowState) -> _Connection:

@@ -1,0 +1,194 @@
+"""What is told of the conversations in the end: flows, addresses, volumes and times, made when they are asked for.
+
+Every conversation has a volume and a timing: two sentences with the frames that show them. There may be a hundred
+thousand, so they are kept as the rows that the conversations are anyway, and `Sightings` has them in order with what
+the dissectors found.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from testbed.facts import Kind, Sighting
+from testbed.observer import filters
+from testbed.observer.findings import Findings
+from testbed.observer.flows import FlowState, is_unicast
+from testbed.observer.lazy import Lazy
+from testbed.observer.model import Flow, Volume
+from testbed.observer.rows import Summary, Words, summarise, summary_of
+from testbed.observer.table import FlowTable
+
+MOST_TIMES_AS_MANY = 8
+KINDS = (Kind.VOLUME, Kind.TIMING)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The conversations, all over. They hold neither the table nor the capture file."""
+
+    rows: Sequence[FlowState | bytes]
+    words: Words
+
+    def summary(self, index: int) -> Summary:
+        row = self.rows[index]
+        return summary_of(row) if isinstance(row, FlowState) else summarise(row, self.words)
+
+    def flow(self, index: int) -> Flow:
+        told = self.summary(index)
+        (sent, received), (sent_octets, received_octets) = told.packets, told.octets
+        return Flow(
+            told.protocol,
+            told.client,
+            told.server,
+            Volume(sent, sent_octets, told.payload_octets[0]),
+            Volume(received, received_octets, told.payload_octets[1]),
+            told.first_frame,
+            told.last_frame,
+            told.started_ns / 1e9,
+            told.ended_ns / 1e9,
+            told.bursts,
+            told.application,
+        )
+
+    def flows(self) -> Lazy[Flow]:
+        return Lazy(len(self.rows), self.flow)
+
+
+class Sightings(Lazy[Sighting]):
+    """All sightings by their first frame; those of one kind are had without making the others."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, count: int, make: Callable[[int], Sighting], found: Sequence[Sighting]) -> None:
+        super().__init__(count, make)
+        self._found = found
+
+    def of(self, *kinds: Kind) -> Iterator[Sighting]:
+        """Those of the kinds, in order."""
+        several: Iterable[Sighting] = self if set(kinds) & set(KINDS) else self._found
+        return (sighting for sighting in several if sighting.kind in kinds)
+
+
+@dataclass(slots=True)
+class Telling:
+    """One pass over all conversations, in their order."""
+
+    rows: Rows
+    findings: Findings
+    most: int  # frames of a sighting
+    addresses: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _seen: dict[tuple[Kind, str], int] = field(default_factory=dict)  # addresses by role, and since when
+
+    def sight_addresses(self, table: FlowTable, noted_frames: dict[str, list[int]]) -> None:
+        """Every address with its first frames, and as whose it is known."""
+        frames: dict[str, set[int]] = defaultdict(set)
+        for index in range(len(table.flows)):
+            told = self.rows.summary(index)
+            for kind, endpoint in ((Kind.CLIENT_ADDRESS, told.client), (Kind.SERVER_ADDRESS, told.server)):
+                address = endpoint.address
+                self._add_frames(frames, address, told.frames, table.fragments(index))
+                if told.roles and (kind, address) not in self._seen:
+                    self._seen[kind, address] = told.started_ns
+        for address, pieces in noted_frames.items():
+            frames[address].update(pieces)
+        self.addresses = {address: tuple(sorted(found)[: self.most]) for address, found in frames.items()}
+        for (kind, address), started_ns in self._seen.items():
+            if is_unicast(address):
+                display_filter = filters.address(address)
+                self.findings.sight_in_all(kind, address, self.addresses[address], started_ns, display_filter, "ip")
+
+    def _add_frames(
+        self, frames: dict[str, set[int]], address: str, some: Sequence[int], fragments: Sequence[int]
+    ) -> None:
+        found = frames[address]
+        found.update(some)
+        found.update(fragments)
+        if len(found) > MOST_TIMES_AS_MANY * self.most:  # of a server of many only the first are handed out
+            frames[address] = set(sorted(found)[: self.most])
+
+    def sightings(self, table: FlowTable) -> Sightings:
+        """What the dissectors found, and two for each conversation with frames; what a limit leaves out is said."""
+        room = self.findings.room()
+        order, merged = array("Q"), dict[int, Sighting]()
+        known = _Known(self, merged)
+        firsts: list[int] = []
+        for index in range(len(self.rows.rows)):
+            told = self.rows.summary(index)
+            for which in range(2) if told.frames else ():
+                code = 2 * index + which
+                if (told.shares_ends or table.has_layers) and not known.is_new(code, told, which, room > 0):
+                    continue
+                if room <= 0:
+                    self.findings.limit("more sightings than the limit", told.frames[0])
+                    continue
+                room -= 1
+                order.append(code)
+                firsts.append(told.frames[0])
+        known.finish()
+        return self._in_order(self.findings.sightings(), order, firsts, merged)
+
+    def _in_order(
+        self, found: tuple[Sighting, ...], codes: array[int], firsts: list[int], merged: dict[int, Sighting]
+    ) -> Sightings:
+        """Both by their first frame, what the dissectors found before the others of that frame."""
+        places = [(sighting.frames[0] if sighting.frames else 0) << 64 | at for at, sighting in enumerate(found)]
+        places += [first << 64 | len(found) + code for first, code in zip(firsts, codes, strict=True)]
+        places.sort()
+        order = array("Q", [place & 0xFFFFFFFFFFFFFFFF for place in places])
+        count, rows, most = len(found), self.rows, self.most
+
+        def make(at: int) -> Sighting:
+            code = order[at] - count
+            if code < 0:
+                return found[code + count]
+            return merged.get(code) or sight_volume(rows.summary(code >> 1), code & 1, most)
+
+        return Sightings(len(order), make, found)
+
+
+@dataclass(slots=True)
+class _Known:
+    """Sentences of conversations between the same ends: equal ones are one sighting."""
+
+    telling: Telling
+    merged: dict[int, Sighting]
+    first: dict[tuple[Kind, str, str], tuple[int, dict[int, None], int]] = field(default_factory=dict)
+
+    def is_new(self, code: int, told: Summary, which: int, has_room: bool) -> bool:
+        one = sight_volume(told, which, self.telling.most)
+        key = one.kind, one.value, one.display_filter
+        known = self.first.get(key)
+        if known is None:
+            if has_room:
+                self.first[key] = code, dict.fromkeys(told.frames[: self.telling.most]), told.started_ns
+            return True
+        code, frames, started_ns = known
+        frames.update(dict.fromkeys(told.frames[: self.telling.most - len(frames)]))
+        self.first[key] = code, frames, min(started_ns, told.started_ns)
+        return False
+
+    def finish(self) -> None:
+        for (kind, value, display_filter), (code, frames, started_ns) in self.first.items():
+            found = tuple(sorted(frames))
+            self.merged[code] = Sighting(kind, value, found, started_ns / 1e9, display_filter, "ip")
+
+
+def sight_volume(told: Summary, which: int, most: int) -> Sighting:
+    """How much a conversation carried (0), or when (1)."""
+    display_filter = filters.between(told.protocol, told.client, told.server)
+    if told.also:
+        display_filter += f" && {told.also}"
+    ends = f"{told.protocol} {told.client} -> {told.server}"
+    if which:
+        seconds = (told.ended_ns - told.started_ns) / 1e9
+        value = f"{ends}: {seconds:.3f} s in {told.bursts} burst{'s' if told.bursts > 1 else ''}"
+    else:
+        value = (
+            f"{ends}: {told.packets[0]} packets of {told.octets[0]} octets sent, "
+            f"{told.packets[1]} packets of {told.octets[1]} octets received"
+        )
+    frames = tuple(sorted(set(told.frames[:most])))
+    return Sighting(KINDS[which], value, frames, told.started_ns / 1e9, display_filter, "ip")
