@@ -53,6 +53,7 @@ MEASURES = (
     Measure("tcp_up_no_gro", "1 stream up, no GRO", "Gbit/s", "no-gro", True),
     Measure("tcp_down_no_gro", "1 stream down, no GRO", "Gbit/s", "no-gro", True),
 )
+GROUP_OF = {measure.key: measure.group for measure in MEASURES}
 GROUPS = {
     "tcp": "TCP through the tunnel",
     "cost": "What it costs: processor time of each end for a gigabyte of one stream, and its most memory",

@@ -14,7 +14,7 @@ from testbed.bench.contenders import Contender
 from testbed.bench.forecast import Forecast, in_words
 from testbed.bench.keys import make_keys
 from testbed.bench.machine import describe_machine
-from testbed.bench.model import BASELINE, BenchResult, Samples
+from testbed.bench.model import BASELINE, GROUP_OF, BenchResult, Samples
 from testbed.bench.stage import Round
 from testbed.bench.story import expected_seconds, longest_seconds, played, stories
 from testbed.lab.bubble import Bubble
@@ -119,7 +119,8 @@ class _Turns:
         again = True
         for story in self._stories:
             told = _played(story, entry)
-            self.samples.add(name, told["figures"])
+            wanted = self._order.groups  # one measurement can serve two groups
+            self.samples.add(name, {key: value for key, value in told["figures"].items() if GROUP_OF[key] in wanted})
             for problem in told["problems"]:
                 self.problems.append(f"{name}, round {number}: {problem}")
                 progress(f"  failed: {problem}")

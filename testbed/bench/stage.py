@@ -14,7 +14,7 @@ import json
 import select
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from topologies.line import SERVER
 WORK_DIRECTORY = Path("/run/testbed-bench")  # in the bubble's own tmpfs
 UP_SECONDS = 30.0
 CONNECT_SECONDS = 5
+LOOK_SECONDS = 0.25
 FIRST_IPERF_PORT = 5201
 GIGA = 1e9
 
@@ -165,7 +166,7 @@ class Stage:
         argv += ["--connect-timeout", str(CONNECT_SECONDS * 1000), *(["-R"] if down else [])]
         client = self._client.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
-            yield _Iperf(client)
+            yield _Iperf(client, self.ended)
             server.wait(UP_SECONDS)  # what is still in the tunnel belongs to this measurement, not to the next
         except subprocess.TimeoutExpired:
             raise ContenderFailed("iperf3's server did not come to an end") from None
@@ -201,13 +202,19 @@ class Stage:
 @dataclass(frozen=True, slots=True)
 class _Iperf:
     process: subprocess.Popen[bytes]
+    tunnel_ended: Callable[[], str]
 
     def received(self, patience: float) -> Received:
-        """Wait for the end. Errors: ContenderFailed with iperf3's own reason."""
-        try:
-            text, _ = self.process.communicate(timeout=patience)
-        except subprocess.TimeoutExpired:
-            raise ContenderFailed("iperf3 did not come to an end") from None
+        """Wait for the end. Errors: ContenderFailed with iperf3's own reason, or the tunnel's."""
+        text, deadline = None, time.monotonic() + patience
+        while text is None:
+            try:
+                text, _ = self.process.communicate(timeout=LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if gone := self.tunnel_ended():  # which iperf3 would not learn before TCP gives up
+                    raise ContenderFailed(gone) from None
+                if time.monotonic() > deadline:
+                    raise ContenderFailed("iperf3 did not come to an end") from None
         try:
             report = json.loads(text)
         except ValueError:

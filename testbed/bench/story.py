@@ -58,7 +58,8 @@ class Told:
         try:
             yield
         except (ContenderFailed, TimeoutError) as error:
-            self.problems.append(f"{name}: {error}")
+            if not stage.ended():
+                self.problems.append(f"{name}: {error}")
         if gone := stage.ended():
             raise ContenderFailed(f"{name}: {gone}")
 
