@@ -18,6 +18,7 @@ from testbed.bench.plot import bench_plot
 from testbed.bench.run import Order, bench, missing_packages
 from testbed.bench.text import bench_markdown, bench_text
 from testbed.lab.errors import HostCannot
+from testbed.rundir import Owner
 from testbed.tunnels.programs import find_program
 
 _NARROWEST, _WIDEST = 40, 120
@@ -116,7 +117,10 @@ def carry_out(wanted: Order, out: Path | None, *, quiet: bool) -> Finished:
 
 def _write(path: Path, text: str) -> None:
     flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    owner, new = Owner.of_this_process(dict(os.environ)), not path.exists()
     with open(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
+        if owner.hand_over and new:
+            os.fchown(file.fileno(), owner.uid, owner.gid)
         file.write(text)
 
 
