@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from vpn.dataplane.offload import PLAIN, Superpacket, read
 from vpn.driver.errors import HostError
+from vpn.driver.lanes import Lanes, octets_of
 
 if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
@@ -44,7 +45,9 @@ _IFF_UP = 0x1
 BATCH_PACKETS = 32  # read before anything else is looked at: bounds how long a flood from one side delays the other
 BATCH_SUPERPACKETS = 4
 READ_PACKETS = 64
-HELD_PACKETS, HELD_OCTETS = 500, 1 << 20  # as many packets, and nearly as many octets, as openvpn's device holds
+# As many packets as openvpn's device holds. A full TCP stream fills whatever room there is, and what comes after it
+# waits: with four times these octets a round trip beside it took four times as long, and the stream was no faster.
+HELD_PACKETS, HELD_OCTETS = 500, 256 << 10
 _SMALL_OCTETS = 4096
 _READ_OCTETS = 65536 + len(PLAIN)
 # With what the tunnel adds to each of its packets, a superpacket of an ordinary MTU still fits into one call to send
@@ -70,6 +73,7 @@ class TunDevice:
         self._takes_udp = False  # superpackets of UDP
         self._held: deque[bytes | Superpacket] = deque()
         self._held_octets = 0
+        self._lanes: Lanes | None = None
         self.overflowed = 0  # packets that found no room
 
     def attach(self, name: str, mtu: int) -> None:
@@ -130,20 +134,29 @@ class TunDevice:
         self._fill(most)
         batch: list[list[bytes] | Superpacket] = []
         packets: list[bytes] = []
-        held, room = self._held, BATCH_PACKETS
-        while held and room and len(batch) < BATCH_SUPERPACKETS:
-            packet = held.popleft()
+        room = BATCH_PACKETS
+        while self.is_holding and room and len(batch) < BATCH_SUPERPACKETS:
+            packet = self._next()
             room -= 1
             if isinstance(packet, bytes):
-                self._held_octets -= len(packet)
                 if not packets:
                     batch.append(packets)
                 packets.append(packet)
             else:
-                self._held_octets -= len(packet.octets)
                 batch.append(packet)
                 packets = []
         return batch
+
+    def share(self) -> None:
+        """From now on what is for one destination does not make others wait: a server's device."""
+        self._lanes = Lanes()
+
+    def _next(self) -> bytes | Superpacket:
+        if self._lanes is not None:
+            return self._lanes.pop()
+        packet = self._held.popleft()
+        self._held_octets -= octets_of(packet)
+        return packet
 
     def read_one(self) -> bytes | None:
         """A packet that has come alone. None: nothing, or something that `read_packets` has.
@@ -171,13 +184,16 @@ class TunDevice:
 
     def hold(self, packet: bytes | Superpacket) -> None:
         """Lets `read_packets` have this one first. Shape: the one that was read last, and nothing else is held."""
+        if self._lanes is not None:
+            self._lanes.push(packet)
+            return
         self._held.append(packet)
-        self._held_octets += len(packet) if isinstance(packet, bytes) else len(packet.octets)
+        self._held_octets += octets_of(packet)
 
     @property
     def is_holding(self) -> bool:
         """Whether `read_packets` has more, whatever the kernel has."""
-        return bool(self._held)
+        return bool(self._held if self._lanes is None else self._lanes)
 
     def _fill(self, most: int) -> None:
         try:
@@ -190,6 +206,9 @@ class TunDevice:
                 found = read(packet) if self._has_offload else packet
                 if found is None:
                     self.refused_by_kernel += 1
+                elif self._lanes is not None:
+                    self._lanes.push(found)
+                    self.overflowed += self._lanes.shrink(HELD_PACKETS, HELD_OCTETS)
                 elif self._held_octets + octets > HELD_OCTETS or len(self._held) >= HELD_PACKETS:
                     self.overflowed += 1 if isinstance(found, bytes) else found.segments
                 else:
@@ -203,7 +222,11 @@ class TunDevice:
 
     def write_one(self, packet: bytes) -> None:
         """The same as `write_packets` for one."""
-        self._write((PLAIN, packet) if self._has_offload else (packet,))
+        try:
+            os.write(self._descriptor, PLAIN + packet if self._has_offload else packet)
+            self.octets_written += len(packet)
+        except OSError:
+            self.refused_by_kernel += 1
 
     def write_packets(self, packets: Sequence[bytes | Rows], bench: Workbench | None = None) -> None:
         """Hands packets to the kernel; those it refuses are counted. `bench` is needed for rows."""
