@@ -17,7 +17,7 @@ from vpn.crypto.replay import ReplayWindow
 from vpn.crypto.static_key import DirectionKeys
 from vpn.dataplane.cbc import CbcKey, CbcOpener, CbcSealer
 from vpn.dataplane.cipher import AEAD_CIPHERS, AeadOpener, AeadSealer, Opener, Sealer
-from vpn.dataplane.express import is_usual, usual_source
+from vpn.dataplane.express import Lane
 from vpn.dataplane.framing import add_framing, remove_framing
 from vpn.dataplane.mss import MssLimits
 from vpn.dataplane.offload import Superpacket
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _OPENING_KEYS = 3
 # What the usual IP packet begins with, and nothing else that an end says
 _IP = frozenset({b"\x45", b"\x60"})
-_UNFRAMED = Compression.NONE  # an enumeration's member costs a look-up each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +92,32 @@ class DataChannel:
         self._sending: DataKey | None = None
         self._newest: DataKey | None = None
         self._switch_at = float("inf")
-        self.compression = Compression.NONE
-        self.mss: MssLimits | None = None
+        self._compression = Compression.NONE
+        self._mss: MssLimits | None = None
+        self._lane: Lane | None = None
         self.lead_octets = 0  # before each datagram of a train: 2 in a TCP stream
         self.octets_in = 0  # of inner packets
         self.octets_out = 0
         self.authentic = 0  # packets that opened and were new, pings included
+
+    @property
+    def compression(self) -> Compression:
+        return self._compression
+
+    @compression.setter
+    def compression(self, framing: Compression) -> None:
+        self._compression = framing
+        self._send_with(self._sending)
+
+    @property
+    def mss(self) -> MssLimits | None:
+        """What SYNs are clamped to; None: they are not."""
+        return self._mss
+
+    @mss.setter
+    def mss(self, limits: MssLimits | None) -> None:
+        self._mss = limits
+        self._send_with(self._sending)
 
     @property
     def is_open(self) -> bool:
@@ -120,14 +139,22 @@ class DataChannel:
             del self._keys[next(iter(self._keys))]
         self._newest = key
         if self._sending is None:
-            self._sending = key
+            self._send_with(key)
         else:
             self._switch_at = switch_at
 
     def use_newest(self) -> None:
         """Send with the newest key: the other end is about to forget its predecessor."""
-        self._sending = self._newest
+        self._send_with(self._newest)
         self._switch_at = float("inf")
+
+    def _send_with(self, key: DataKey | None) -> None:
+        self._sending = key
+        self._lane = None
+        if key is None or self._compression is not Compression.NONE:
+            return
+        if isinstance(key.sealer, AeadSealer) and isinstance(key.opener, AeadOpener):
+            self._lane = Lane(key, key.sealer, key.opener, clamps=self._mss is not None)
 
     def retire(self, key_id: KeyId) -> None:
         """Forget a key whose transition window is over, and all before it."""
@@ -143,12 +170,13 @@ class DataChannel:
 
     def close(self) -> None:
         self._keys.clear()
-        self._sending = self._newest = None
+        self._newest = None
+        self._send_with(None)
 
     def seal(self, packets: Sequence[bytes], now: float) -> Sequence[Outgoing]:
         """Datagrams for IP packets of the tunnel interface."""
-        if self.mss is not None:
-            packets = self.mss.clamp_batch(packets)
+        if self._mss is not None:
+            packets = self._mss.clamp_batch(packets)
         self.octets_out += sum(map(len, packets))
         if len(packets) and len(packets[0]) >= LARGE_OCTETS:
             return [datagram for packet in packets for datagram in self._seal_large(packet, now)]
@@ -156,23 +184,18 @@ class DataChannel:
 
     def seal_one(self, packet: bytes, now: float) -> bytes | None:
         """The datagram of one usual packet; None, and nothing has happened, if it has to be `seal`."""
-        key = self._sending
-        if key is None or now >= self._switch_at or self.compression is not _UNFRAMED:
+        lane = self._lane
+        if lane is None or now >= self._switch_at:
             return None
-        sealer = key.sealer
-        if not isinstance(sealer, AeadSealer) or not is_usual(packet, self.mss is not None):
-            return None
-        datagram = sealer.seal_one(packet)
+        datagram = lane.seal(packet)
         if datagram is not None:
             self.octets_out += len(packet)
-            key.packets += 1
-            key.octets += len(datagram)
         return datagram
 
     def _seal_large(self, packet: bytes, now: float) -> Sequence[Outgoing]:
         """A packet that may be large."""
         key = self._sending
-        is_usual = self.compression is not Compression.NONE or now >= self._switch_at or len(packet) < LARGE_OCTETS
+        is_usual = self._compression is not Compression.NONE or now >= self._switch_at or len(packet) < LARGE_OCTETS
         if key is None or is_usual or not isinstance(key.sealer, AeadSealer):
             return self.seal_raw((packet,), now)
         train = key.sealer.seal_large(packet, self.lead_octets)
@@ -185,10 +208,10 @@ class DataChannel:
 
     def seal_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> list[Outgoing]:
         """Datagrams for all packets of a superpacket. `bench` None: nothing is done with many at once yet."""
-        largest = None if self.mss is None else self.mss.ipv4 + 40
+        largest = None if self._mss is None else self._mss.ipv4 + 40
         self._switch_when_due(now)
         key = self._sending
-        whole = key is not None and self.compression is Compression.NONE and superpacket.segments >= LEAST_TRAIN
+        whole = key is not None and self._compression is Compression.NONE and superpacket.segments >= LEAST_TRAIN
         if bench is not None and whole and key is not None and isinstance(key.sealer, AeadSealer):
             rows = bench.segment(superpacket, largest)
             train = None if rows is None else key.sealer.seal_rows(rows, self.lead_octets, bench)
@@ -206,7 +229,7 @@ class DataChannel:
         if key is None:
             self._drops.count(Drop.NOT_CONNECTED, len(packets))
             return []
-        datagrams = key.sealer.seal_batch(add_framing(packets, self.compression))
+        datagrams = key.sealer.seal_batch(add_framing(packets, self._compression))
         if len(datagrams) < len(packets):
             self._drops.count(Drop.KEY_USED_UP, len(packets) - len(datagrams))
         key.packets += len(datagrams)
@@ -240,29 +263,17 @@ class DataChannel:
 
         Shape: `untrusted` is a whole data packet; `sources` are the addresses that it may come from, None for all.
         """
-        key = self._keys.get(untrusted[0] & 7)
-        if key is None or key is not self._sending or self.compression is not _UNFRAMED:
-            return None
-        opener = key.opener
-        if not isinstance(opener, AeadOpener):
-            return None
-        packet = opener.look_into(untrusted)
-        if packet is None or not is_usual(packet, self.mss is not None):
-            return None
-        if sources is not None and usual_source(packet) not in sources:
-            return None
-        opener.use_up(untrusted, now)
-        octets = len(packet)
-        self.authentic += 1
-        self.octets_in += octets
-        key.packets += 1
-        key.octets += octets
+        lane = self._lane
+        packet = None if lane is None else lane.open(untrusted, sources, now)
+        if packet is not None:
+            self.authentic += 1
+            self.octets_in += len(packet)
         return packet
 
     def open_train(self, train: Train, now: float, bench: Workbench | None) -> Opened | None:
         """The same for datagrams of one size in a row; None, and nothing has happened, if it has to be `open`."""
         key = self._keys.get(train.first_octet & 7)
-        if key is None or self.compression is not Compression.NONE or not isinstance(key.opener, AeadOpener):
+        if key is None or self._compression is not Compression.NONE or not isinstance(key.opener, AeadOpener):
             return None
         opened = key.opener.open_train(train, now, self._drops, bench)
         if opened is None:
@@ -282,13 +293,13 @@ class DataChannel:
         key.octets += octets
 
     def _opened(self, key: DataKey, opened: list[bytes]) -> Opened:
-        if len(opened) == 1 and self.compression is Compression.NONE and opened[0][:1] in _IP:
+        if len(opened) == 1 and self._compression is Compression.NONE and opened[0][:1] in _IP:
             octets = len(opened[0])
             self._note_opened(key, 1, octets)
             self.octets_in += octets
             return Opened(opened, 1)
         self._note_opened(key, len(opened), sum(map(len, opened)))
-        packets = remove_framing(opened, self.compression, self._drops)
+        packets = remove_framing(opened, self._compression, self._drops)
         traffic = [packet for packet in packets if packet != PING and not packet.startswith(OCC_MAGIC)]
         self.octets_in += sum(map(len, traffic))
         occ = tuple(packet for packet in packets if packet.startswith(OCC_MAGIC))

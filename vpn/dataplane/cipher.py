@@ -68,19 +68,19 @@ def _aead(cipher: Cipher, key: KeyHalf) -> AESGCM | ChaCha20Poly1305:
 class AeadSealer:
     """Shape: `header` is 4 octets for DATA_V2, 1 for DATA_V1."""
 
-    __slots__ = ("_encrypt", "_encrypt_into", "_header", "_implicit_iv", "_with_header", "last_packet_id")
+    __slots__ = ("_encrypt_into", "_with_header", "encrypt", "header", "implicit_iv", "last_packet_id")
 
     def __init__(self, cipher: Cipher, key: KeyHalf, header: bytes) -> None:
         aead = _aead(cipher, key)
-        self._encrypt: Callable[[bytes, bytes, bytes], bytes] = aead.encrypt
+        self.encrypt: Callable[[bytes, bytes, bytes], bytes] = aead.encrypt
         self._encrypt_into = aead.encrypt_into
-        self._implicit_iv = key.hmac[:8]
-        self._header = header
+        self.implicit_iv = key.hmac[:8]
+        self.header = header
         self._with_header = len(header) > 1
         self.last_packet_id = 0
 
     def seal_batch(self, plaintexts: Sequence[bytes]) -> list[bytes]:
-        encrypt, implicit_iv, header = self._encrypt, self._implicit_iv, self._header
+        encrypt, implicit_iv, header = self.encrypt, self.implicit_iv, self.header
         datagrams = []
         room = LAST_PACKET_ID - self.last_packet_id
         number = self.last_packet_id
@@ -93,29 +93,18 @@ class AeadSealer:
         self.last_packet_id = number
         return datagrams
 
-    def seal_one(self, plaintext: bytes) -> bytes | None:
-        """The same for one packet; None, and nothing has happened, near the end of the key's packet ids."""
-        number = self.last_packet_id + 1
-        if number >= RENEGOTIATE_AT_PACKET_ID:
-            return None
-        self.last_packet_id = number
-        packet_id = number.to_bytes(4, "big")
-        clear = self._header + packet_id
-        sealed = self._encrypt(packet_id + self._implicit_iv, plaintext, clear if self._with_header else packet_id)
-        return b"".join((clear, sealed[-TAG_OCTETS:], sealed[:-TAG_OCTETS]))
-
     def seal_large(self, plaintext: bytes, lead: int) -> Train | None:
         """The same for one packet, with no copy besides the sealing."""
         if self.last_packet_id == LAST_PACKET_ID:
             return None
         self.last_packet_id += 1
         packet_id = self.last_packet_id.to_bytes(4, "big")
-        clear = self._header + packet_id
+        clear = self.header + packet_id
         begin = lead + len(clear) + TAG_OCTETS
         octets = begin + len(plaintext)
         slot = memoryview(bytearray(octets + TAG_OCTETS))
         associated = clear if self._with_header else packet_id
-        self._encrypt_into(packet_id + self._implicit_iv, plaintext, associated, slot[begin:])
+        self._encrypt_into(packet_id + self.implicit_iv, plaintext, associated, slot[begin:])
         slot[:begin] = (octets - lead).to_bytes(2, "big")[:lead] + clear + bytes(slot[octets:])
         return Train(slot, 0, octets, octets, lead)
 
@@ -126,21 +115,21 @@ class AeadSealer:
             return None
         self.last_packet_id += rows.count
         last = self.seal_batch((rows.last,))[0] if rows.last else b""
-        return bench.seal(rows, self._encrypt_into, self._header, first, self._implicit_iv, lead, last)
+        return bench.seal(rows, self._encrypt_into, self.header, first, self.implicit_iv, lead, last)
 
 
 class AeadOpener:
-    __slots__ = ("_decrypt", "_decrypt_into", "_implicit_iv", "_window")
+    __slots__ = ("_decrypt_into", "decrypt", "implicit_iv", "window")
 
     def __init__(self, cipher: Cipher, key: KeyHalf, window: ReplayWindow) -> None:
         aead = _aead(cipher, key)
-        self._decrypt: Callable[[Any, Any, Any], bytes] = aead.decrypt
+        self.decrypt: Callable[[Any, Any, Any], bytes] = aead.decrypt
         self._decrypt_into = aead.decrypt_into
-        self._implicit_iv = key.hmac[:8]
-        self._window = window
+        self.implicit_iv = key.hmac[:8]
+        self.window = window
 
     def open_batch(self, untrusted: Sequence[bytes], now: float, drops: Drops) -> list[bytes]:
-        decrypt, implicit_iv, accept = self._decrypt, self._implicit_iv, self._window.accept
+        decrypt, implicit_iv, accept = self.decrypt, self.implicit_iv, self.window.accept
         plaintexts = []
         for packet in untrusted:
             start = 4 if packet[0] >> 3 == _DATA_V2 else 1
@@ -159,24 +148,6 @@ class AeadOpener:
                 drops.count(Drop.REPLAYED_DATA)
         return plaintexts
 
-    def look_into(self, untrusted: bytes) -> bytes | None:
-        """The plaintext of a packet that is authentic and later than all before, else None; it may still come again."""
-        start = 4 if untrusted[0] >> 3 == _DATA_V2 else 1
-        end = start + 4
-        packet_id = untrusted[start:end]
-        if int.from_bytes(packet_id, "big") <= self._window.highest:
-            return None
-        sealed = untrusted[end + TAG_OCTETS :] + untrusted[end : end + TAG_OCTETS]
-        try:
-            return self._decrypt(packet_id + self._implicit_iv, sealed, untrusted[:end] if start == 4 else packet_id)
-        except (InvalidTag, ValueError):
-            return None
-
-    def use_up(self, seen: bytes, now: float) -> None:
-        """Let a packet that was looked into never come again."""
-        start = 4 if seen[0] >> 3 == _DATA_V2 else 1
-        self._window.accept(int.from_bytes(seen[start : start + 4], "big"), now)
-
     def open_train(self, train: Train, now: float, drops: Drops, bench: Workbench | None) -> Rows | list[bytes] | None:
         """The same for many of one size: rows if all are new, else a list of those that are.
 
@@ -190,7 +161,7 @@ class AeadOpener:
         body_octets = train.slot - train.lead - header_octets - 4 - TAG_OCTETS
         if not bench.knows(body_octets) and not self._is_authentic(train, header_octets):
             return None  # before memory is laid out for a size that nobody authentic has sent
-        opened = bench.open(train, self._decrypt_into, header_octets, self._implicit_iv)
+        opened = bench.open(train, self._decrypt_into, header_octets, self.implicit_iv)
         if opened is None:
             return None
         rows, ids = opened
@@ -216,12 +187,12 @@ class AeadOpener:
         associated = buffer[clear_at:tag_at] if header_octets == 4 else packet_id
         sealed = buffer[tag_at + TAG_OCTETS : end + TAG_OCTETS]
         try:
-            plaintext = self._decrypt(packet_id + self._implicit_iv, sealed, associated)
+            plaintext = self.decrypt(packet_id + self.implicit_iv, sealed, associated)
         except InvalidTag:
             return None
         finally:
             buffer[end : end + TAG_OCTETS] = behind
-        if self._window.accept(int.from_bytes(packet_id, "big"), now):
+        if self.window.accept(int.from_bytes(packet_id, "big"), now):
             return [plaintext]
         drops.count(Drop.REPLAYED_DATA)
         return []
@@ -233,13 +204,13 @@ class AeadOpener:
         packet_id = packet[header_octets:end]
         sealed = packet[end + TAG_OCTETS :] + packet[end : end + TAG_OCTETS]
         try:
-            self._decrypt(packet_id + self._implicit_iv, sealed, packet[:end] if header_octets == 4 else packet_id)
+            self.decrypt(packet_id + self.implicit_iv, sealed, packet[:end] if header_octets == 4 else packet_id)
         except (InvalidTag, ValueError):
             return False
         return True
 
     def _accept(self, ids: list[int], now: float) -> list[bool]:
-        count, window = len(ids), self._window
+        count, window = len(ids), self.window
         if ids == list(range(ids[0], ids[0] + count)) and window.accept_run(ids[0], count, now):
             return [True] * count
         return [window.accept(number, now) for number in ids]

@@ -8,14 +8,103 @@ packet then takes the way of all others, which knows every case, counts what it 
 changes. So only packets take it that change nothing but counters: a usual IP packet, no SYN to be clamped, sent with a
 key that is not about to be replaced, or authentic under it and later than all before.
 
-Here is what decides about the inner packet; the rest stands beside what does the same for many.
+A packet that comes alone finds the processor's caches cold: what it costs is the memory it touches, not the
+instructions. So all that a key needs for it stands in one object, and each direction is one function. The rest stands
+beside what does the same for many.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidTag
+
+from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID, TAG_OCTETS, AeadOpener, AeadSealer
+
+if TYPE_CHECKING:
+    from vpn.dataplane.channel import DataKey
+
 _USUAL_IPV4, _USUAL_IPV6 = 0x45, 0x60
 _TCP, _SYN = 6, 0x02
 _LONGEST_OCTETS = 4095  # what is longer has a way that copies less
+
+
+class Lane:
+    """One key's way for usual packets that come alone. `clamps`: a SYN does not go as it is.
+
+    Shape: of a key whose sealer and opener are AEAD's; `header` as the sealer's.
+    """
+
+    __slots__ = (
+        "_clamps",
+        "_decrypt",
+        "_encrypt",
+        "_front_octets",
+        "_header",
+        "_implicit_in",
+        "_implicit_out",
+        "_key",
+        "_sealer",
+        "_window",
+        "_with_header",
+    )
+
+    def __init__(self, key: DataKey, sealer: AeadSealer, opener: AeadOpener, *, clamps: bool) -> None:
+        self._key = key
+        self._sealer = sealer
+        self._encrypt, self._implicit_out = sealer.encrypt, sealer.implicit_iv
+        self._decrypt, self._implicit_in = opener.decrypt, opener.implicit_iv
+        self._header = sealer.header
+        self._with_header = len(sealer.header) > 1
+        self._front_octets = len(sealer.header) + 4
+        self._window = opener.window
+        self._clamps = clamps
+
+    def seal(self, packet: bytes) -> bytes | None:
+        """The datagram of a usual packet; None, and nothing has happened, if it is none or the ids come to an end."""
+        sealer = self._sealer
+        number = sealer.last_packet_id + 1
+        if number >= RENEGOTIATE_AT_PACKET_ID or not is_usual(packet, self._clamps):
+            return None
+        sealer.last_packet_id = number
+        packet_id = number.to_bytes(4, "big")
+        clear = self._header + packet_id
+        sealed = self._encrypt(packet_id + self._implicit_out, packet, clear if self._with_header else packet_id)
+        datagram = clear + sealed[-TAG_OCTETS:] + sealed[:-TAG_OCTETS]
+        key = self._key
+        key.packets += 1
+        key.octets += len(datagram)
+        return datagram
+
+    def open(self, untrusted: bytes, sources: frozenset[bytes] | None, now: float) -> bytes | None:
+        """The usual packet in a datagram; None, and nothing has happened, if it has to go the way of all others.
+
+        Shape: `sources` are the addresses that it may come from, None for all.
+        """
+        end = self._front_octets
+        if untrusted[0] != self._header[0]:
+            return None
+        packet_id = untrusted[end - 4 : end]
+        number, window = int.from_bytes(packet_id, "big"), self._window
+        if number <= window.highest:
+            return None
+        try:
+            packet = self._decrypt(
+                packet_id + self._implicit_in,
+                untrusted[end + TAG_OCTETS :] + untrusted[end : end + TAG_OCTETS],
+                untrusted[:end] if self._with_header else packet_id,
+            )
+        except (InvalidTag, ValueError):  # ValueError: cut so short that even the nonce is not whole
+            return None
+        if not is_usual(packet, self._clamps):
+            return None
+        if sources is not None and (packet[12:16] if packet[0] == _USUAL_IPV4 else packet[8:24]) not in sources:
+            return None
+        window.accept(number, now)
+        key = self._key
+        key.packets += 1
+        key.octets += len(packet)
+        return packet
 
 
 def is_usual(packet: bytes, clamps: bool) -> bool:
@@ -29,11 +118,6 @@ def is_usual(packet: bytes, clamps: bool) -> bool:
     if 40 <= octets <= _LONGEST_OCTETS and packet[0] == _USUAL_IPV6:
         return not (clamps and packet[6] == _TCP and octets > 53 and packet[53] & _SYN)
     return False
-
-
-def usual_source(packet: bytes) -> bytes:
-    """The source address of a usual packet."""
-    return packet[12:16] if packet[0] == _USUAL_IPV4 else packet[8:24]
 
 
 def usual_destination(packet: bytes) -> bytes:

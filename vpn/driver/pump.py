@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
 
 _FOREVER = -1.0
+_READABLE = select.EPOLLIN
+_NOTHING: tuple[int, ...] = ()
 _KEPT_OCTETS = 4 << 20
 _WORTH_MANY_AT_ONCE = 1 << 20  # octets in large batches: from then on numpy saves more time than its import costs
 
@@ -102,7 +104,7 @@ class Pump:
         self.on_lost: Callable[[Address, str], None] = _ignore
         self.core: Core | None = None
         self._is_signalled = False
-        self._ready_before: list[int] = []
+        self._ready_before: Sequence[int] = _NOTHING
         self._bench: Workbench | None = None
         self._in_large_batches = 0  # octets, while there is no workbench
 
@@ -164,46 +166,31 @@ class Pump:
         As long as there are only such packets no deadline comes nearer (`vpn.dataplane.express`).
         """
         poll, tun, link, core = self._poll.poll, self._tun, self._link, self.core
-        if tun is None or core is None or not isinstance(link, UdpLink) or not link.has_express:
+        if tun is None or core is None or tun.is_holding or not isinstance(link, UdpLink) or not link.has_express:
             return poll(0 if tun is not None and tun.is_holding else _patience(until, due))
-        before, ends_at = self._ready_before, earliest(until, due)
+        before, ends_at, from_tun = self._ready_before, earliest(until, due), tun.fileno()
         while True:
             ready = poll(0)
             if not ready:
-                if tun.is_holding:
-                    return ready
-                before = []
+                before = _NOTHING
                 ready = poll(_patience(ends_at, None))
-            if len(ready) != 1 or ready[0][0] in before:
+            if len(ready) != 1:
                 break
             descriptor, events = ready[0]
             now = time.monotonic()
-            if events != select.EPOLLIN or (ends_at is not None and ends_at <= now) or tun.is_holding:
+            if descriptor in before or events != _READABLE or (ends_at is not None and ends_at <= now):
                 break
-            if descriptor == tun.fileno():
+            if descriptor == from_tun:
                 is_done = _express_out(core, tun, link, now)
             elif descriptor in self._link_events:
-                is_done = self._express_in(core, tun, link, now)
+                is_done = _express_in(core, tun, link, now)
             else:
                 break
-            before = [descriptor]
+            before = (descriptor,)
             if not is_done:
                 break
         self._ready_before = before
         return ready
-
-    def _express_in(self, core: Core, tun: TunDevice, link: UdpLink, now: float) -> bool:
-        """Whether a datagram came alone and went to the device; else the usual way has what came."""
-        arrived = link.receive_one()
-        if arrived is None:
-            return False
-        datagram, address = arrived
-        packet = core.open_one(datagram, address, now)
-        if packet is None:
-            core.receive_datagrams((datagram,), address, now, int(time.time()))
-            return False
-        tun.write_one(packet)
-        return True
 
     def _serve(self, ready: list[tuple[int, int]], now: float, unix_time: int) -> bool:
         """Moves what is ready; returns whether the owner has to look after something.
@@ -303,6 +290,20 @@ def _express_out(core: Core, tun: TunDevice, link: UdpLink, now: float) -> bool:
         tun.hold(packet)
         return False
     link.send_one(*sealed)
+    return True
+
+
+def _express_in(core: Core, tun: TunDevice, link: UdpLink, now: float) -> bool:
+    """Whether a datagram came alone and went to the device; else the usual way has what came."""
+    arrived = link.receive_one()
+    if arrived is None:
+        return False
+    datagram, address = arrived
+    packet = core.open_one(datagram, address, now)
+    if packet is None:
+        core.receive_datagrams((datagram,), address, now, int(time.time()))
+        return False
+    tun.write_one(packet)
     return True
 
 
