@@ -30,6 +30,23 @@ as_owner() {
     fi
 }
 
+# through_root COMMAND: how an ordinary user of this host runs a command as root.
+through_root() {
+    if command -v sudo >/dev/null; then printf 'sudo %s\n' "$1"; else printf "su -c '%s'\n" "$1"; fi
+}
+
+# require_writable PATH: end with one line if the owner of the checkout may not write a file or directory of it.
+require_writable() {
+    as_owner test -w "$1" && return
+    local owner place=$PWD/$1
+    place=${place%/.}
+    owner=$(stat -c %U "$1")
+    if [ "$(id -u)" = 0 ] || [ "$owner" = "$(id -un)" ]; then
+        fail "$place is read-only. Fix: clone into a directory that can be written"
+    fi
+    fail "$place belongs to $owner, you may not write there. Fix: clone into a directory of your own, or: sudo chown -R $(id -un) $(printf %q "$place")"
+}
+
 # Called before Python runs as root: compiled files come from the owner, caches go to a directory that is removed.
 leave_nothing_of_root() {
     through_sudo || return 0

@@ -55,27 +55,43 @@ available() { # the first of several packages that apt can install
             return
         fi
     done
-    fail "apt knows no package ${1//|/ or }. Fix: add the distribution's main archive (on Ubuntu also universe) to apt's sources"
+    give_up "apt knows no package ${1//|/ or }" "add the distribution's main archive (on Ubuntu also universe) to apt's sources"
+}
+
+apt() { # ARGUMENT…: what it says is shown only if it is the reason to give up
+    LC_ALL=C apt-get -qq "$@" </dev/null >>"$log" 2>&1
+}
+
+give_up() { # WHAT FIX
+    if grep -qE 'Temporary failure resolving|Could not (resolve|connect)|[Uu]nable to connect|unreachable|timed out' "$log"; then
+        fail "$1: no answer from the package archive. Fix: check the network and /etc/apt"
+    fi
+    grep '^E:' "$log" | tail -3 >&2 || true
+    fail "$1. Fix: $2"
 }
 
 missing=$(packages_missing)
 [ -n "$missing" ] || exit 0
 names=$(sed 's/|.*//' <<<"$missing" | paste -sd' ')
-[ "$(id -u)" = 0 ] || fail "The tests need programs that are missing here: $names. Fix: sudo make test"
+[ "$(id -u)" = 0 ] || fail "The tests need programs that are missing here: $names. Fix: $(through_root "make test")"
 command -v apt-get >/dev/null || fail "The tests need programs that are missing here, and there is no apt-get: install $names"
 
 say "Installing for the tests: $names"
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update || fail "apt cannot read its package lists. Fix: check the network and /etc/apt"
+log=$(mktemp)
+trap 'rm -f -- "$log"' EXIT
+# An archive that does not answer is no failure yet: what is wanted may come from another one.
+apt update || give_up "apt cannot read its package lists" "mend /etc/apt until apt-get update succeeds"
 chosen=()
 for alternatives in $missing; do
-    chosen+=("$(available "$alternatives")")
+    package=$(available "$alternatives")
+    chosen+=("$package")
 done
 # tshark asks whether ordinary users may capture: no, the tests only read files.
 command -v debconf-set-selections >/dev/null &&
     debconf-set-selections <<<'wireshark-common wireshark-common/install-setuid boolean false'
-apt-get -qq install -y --no-install-recommends "${chosen[@]}" </dev/null >/dev/null ||
-    fail "apt could not install ${chosen[*]}. Fix: apt-get install ${chosen[*]}"
+apt install -y --no-install-recommends "${chosen[@]}" ||
+    give_up "apt could not install all of these" "apt-get install ${chosen[*]}"
 
 missing=$(packages_missing)
 [ -z "$missing" ] || fail "Still missing after the installation, from these packages: $(paste -sd' ' <<<"$missing")"

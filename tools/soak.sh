@@ -6,7 +6,7 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-[ "$(id -u)" = 0 ] || fail "The soak builds network namespaces. Fix: sudo make soak"
+[ "$(id -u)" = 0 ] || fail "The soak builds network namespaces. Fix: $(through_root "make soak")"
 tools/venv.sh test
 tools/peers.sh
 leave_nothing_of_root

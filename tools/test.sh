@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-[ "$(id -u)" = 0 ] || fail "The tests build network namespaces and start servers as root. Fix: sudo make test (or make check, the part that needs no privilege)"
+[ "$(id -u)" = 0 ] || fail "The tests build network namespaces and start servers as root. Fix: $(through_root "make test") (or make check, the part that needs no privilege)"
 tools/venv.sh test
 tools/peers.sh
 as_owner make lint types

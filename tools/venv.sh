@@ -38,8 +38,7 @@ is_current() { # run | test
 
 create() {
     say "Creating .venv with $("$python" -V)"
-    as_owner "$python" -m venv --clear .venv ||
-        fail "Cannot write $PWD/.venv ($(stat -c 'owner %U' .venv 2>/dev/null || echo "no right to create it")). Fix: sudo rm -r .venv, or use a checkout of your own"
+    as_owner "$python" -m venv --clear .venv || fail "Cannot make $PWD/.venv. Fix: sudo rm -r .venv, then try again"
 }
 
 pip_install() {
@@ -47,6 +46,12 @@ pip_install() {
         --progress-bar off --only-binary :all: "$@" >>"$log" 2>&1 && return
     if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|name resolution|unreachable|ProxyError' "$log"; then
         fail "No answer from the Python package index. Fix: check the network, or name your mirror in pip's configuration (pip config set global.index-url …)"
+    fi
+    if grep -q 'No space left on device' "$log"; then
+        fail "No space is left for $PWD/.venv, which takes 300 MB. Fix: make room, or clone to a larger disk"
+    fi
+    if grep -q 'CERTIFICATE_VERIFY_FAILED' "$log"; then
+        fail "The certificate of the Python package index is not trusted here. Fix: apt install ca-certificates, or name your network's own: export PIP_CERT=FILE"
     fi
     tail -3 "$log" >&2
     fail "Installing failed. Fix: see $log, the whole story"
@@ -64,6 +69,7 @@ python=$(find_python)
 check_venv_module
 declare -A stamp=([run]=$(stamp_of requirements.lock) [test]=$(stamp_of requirements-test.lock))
 is_current "$want" && exit 0
+if [ -e .venv ]; then require_writable .venv; else require_writable .; fi
 # The test lock contains the other one, so tests are added to a current environment and to nothing else.
 if ! { [ "$want" = test ] && is_current run && [ ! -e .venv/.test ]; }; then
     create

@@ -11,7 +11,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNER = 65534  # nobody: any user but root
-NEEDED = ("bash", "dirname", "id", "stat", "cut", "sed", "paste", "cat", "env", "getent", "sha256sum", "tr")
+NEEDED = [
+    "bash",
+    "dirname",
+    "id",
+    "stat",
+    "cut",
+    "sed",
+    "paste",
+    "cat",
+    "env",
+    "getent",
+    "sha256sum",
+    "tr",
+    "test",
+    "grep",
+    "tail",
+    "mktemp",
+    "rm",
+]
 
 
 @pytest.fixture
@@ -65,22 +83,69 @@ def test_a_newer_python_beside_an_old_one_is_taken(checkout: Path, programs: Pat
     assert result.stderr == f"{programs}/python3.12 has no venv module. Fix: apt install python3-venv\n"
 
 
-def test_a_failed_connection_is_told_from_other_failures(checkout: Path, programs: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "WARNING: NewConnectionError: Temporary failure in name resolution",
+            "No answer from the Python package index. Fix: check the network",
+        ),
+        ("ERROR: OSError: [Errno 28] No space left on device", "No space is left for "),
+        (
+            "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed'))",
+            "The certificate of the Python package index is not trusted here. Fix: ",
+        ),
+    ],
+)
+def test_why_packages_cannot_be_installed_is_told_in_one_line(
+    checkout: Path, programs: Path, said: str, told: str
+) -> None:
+    (checkout / "said").write_text(said, "utf-8")
     fake(
         programs,
         "python3",
         """case "$*" in
             -V) echo Python 3.12.0 ;;
             *"-m venv"*) /bin/mkdir -p .venv/bin; /bin/cp "$0" .venv/bin/python ;;
-            *"-m pip"*) echo "WARNING: NewConnectionError: Temporary failure in name resolution" >&2; exit 1 ;;
+            *"-m pip"*) cat said >&2; exit 1 ;;
         esac""",
     )
-    for name in ("touch", "sh", "grep"):
+    for name in ("touch", "sh"):
         (programs / name).symlink_to(shutil.which(name) or "")
     result = run(checkout, programs, "tools/venv.sh", "run")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("No answer from the Python package index. Fix: check the network")
+    creating, installing, last = result.stderr.splitlines()
+    assert creating.startswith("Creating .venv")
+    assert installing.startswith("Installing ")
+    assert last.startswith(told)
     assert not (checkout / ".venv" / ".run").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("script", ["venv.sh", "demo.sh"])
+def test_a_checkout_of_another_user_is_named_with_the_fix_and_nothing_is_made_in_it(
+    checkout: Path, script: str
+) -> None:
+    argv = ["bash", f"tools/{script}", "run"]
+    result = subprocess.run(
+        argv, cwd=checkout, env={"PATH": "/usr/bin"}, capture_output=True, text=True, user=OWNER, group=OWNER
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"{checkout} belongs to root, you may not write there. Fix: clone into a directory")
+    assert sorted(path.name for path in checkout.iterdir()) == [
+        "pyproject.toml",
+        "requirements-test.lock",
+        "requirements.lock",
+        "tools",
+    ]
+
+
+def test_the_fix_needs_no_sudo_where_there_is_none(checkout: Path, programs: Path) -> None:
+    script = '. tools/common.sh; PATH=$1; through_root "make test"'
+    assert run(checkout, programs, "-c", script, "-", str(programs)).stdout == "su -c 'make test'\n"
+    fake(programs, "sudo", "exit 0")
+    assert run(checkout, programs, "-c", script, "-", str(programs)).stdout == "sudo make test\n"
 
 
 def test_missing_peers_are_named_where_they_cannot_be_installed(checkout: Path, programs: Path) -> None:
@@ -100,6 +165,21 @@ def test_a_peer_that_apt_does_not_bring_is_a_failure_that_names_it(checkout: Pat
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("Still missing after the installation, from these packages:")
     assert "tshark" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.root
+def test_an_archive_that_does_not_answer_is_told_from_a_package_that_is_missing(checkout: Path, programs: Path) -> None:
+    fake(
+        programs,
+        "apt-get",
+        '[[ "$*" == *update* ]] || { echo "E: Failed to fetch x  Temporary failure resolving" >&2; exit 100; }',
+    )
+    fake(programs, "apt-cache", "echo '  Candidate: 1.0'")
+    result = run(checkout, programs, "tools/peers.sh")
+    assert result.returncode == 1
+    installing, last = result.stderr.splitlines()
+    assert installing.startswith("Installing for the tests: ")
+    assert last.endswith("no answer from the package archive. Fix: check the network and /etc/apt")
 
 
 @pytest.mark.root
