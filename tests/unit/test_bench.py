@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import signal
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pytest
 
 from testbed.bench.command import BadOrder, order
 from testbed.bench.contenders import CONTENDERS, Keys, own_contender
-from testbed.bench.model import MEASURES, BenchResult, Cell, Samples, percentile
+from testbed.bench.model import GROUPS, MEASURES, BenchResult, Cell, Samples, percentile
 from testbed.bench.plot import bench_plot
 from testbed.bench.run import Order, missing_packages
+from testbed.bench.stage import Round
+from testbed.bench.story import Told, expected_seconds, longest_seconds, played, stories
 from testbed.bench.tables import figure
 from testbed.bench.text import bench_markdown, bench_text
 from testbed.tunnels.ends import in_directory
@@ -104,14 +108,41 @@ def test_a_contender_is_compared_with_its_rivals_that_have_figures_and_with_nobo
     assert "start" not in ratios.partition("\n\n")[0]  # no tunnel starts in no time: there is nothing to compare with
 
 
-def test_markdown_has_the_same_figures_in_tables_of_equal_columns_and_a_bar_in_a_title_ends_no_cell() -> None:
-    page = bench_markdown(result_of("open|vpn"))
+def test_markdown_has_the_same_figures_in_tables_of_equal_columns() -> None:
+    page = bench_markdown(result_of())
     table = [line for line in page.partition("**TCP through the tunnel**")[2].partition("**")[0].splitlines() if line]
     assert table[0] == "|  | 1 stream up (Gbit/s) |"
     assert "| openvpn | 1.5 (1-3) · 0.25x |" in table
     assert {line.count("|") for line in table} == {3}
     assert "|  | openvpn to none |" in page
     assert "\x1b" not in page
+
+
+def test_the_time_a_run_is_given_is_told_in_minutes_and_kept_in_seconds() -> None:
+    assert order([], NO_OWN, [], 3, 2, 1.5).limit_s == 90
+    assert order_of().limit_s is None
+
+
+def test_every_group_has_a_story_that_measures_it_and_costs_time() -> None:
+    for group in GROUPS:
+        (story,) = stories((group,))
+        one = Round(CONTENDERS["tinc"], Keys(), (group,), 2)
+        longer = Round(CONTENDERS["tinc"], Keys(), (group,), 20)
+        assert 0 < expected_seconds(story, one) < longest_seconds(story, one)
+        assert expected_seconds(story, longer) >= expected_seconds(story, one)
+    assert len(stories(tuple(GROUPS))) == 3
+
+
+def test_a_story_that_takes_too_long_is_given_up_and_keeps_its_figures() -> None:
+    def endless(_: Round, told: Told) -> None:
+        told.figures["tcp_up_1"] = 1.0
+        while True:
+            select.select([], [], [], 60)
+
+    former = signal.getsignal(signal.SIGALRM)
+    told = played(endless, Round(CONTENDERS["none"], Keys(), ("tcp",), 1), 0.05, None)
+    signal.signal(signal.SIGALRM, former)
+    assert told == {"figures": {"tcp_up_1": 1.0}, "problems": ["not done after 0 s"], "fatal": True}
 
 
 def test_pairs_are_openvpn_and_everything_that_is_compared_with_one_openvpn() -> None:
