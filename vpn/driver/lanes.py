@@ -1,0 +1,103 @@
+"""Packets that wait for a server's tunnel, a lane for each destination: nobody's flood makes another one wait or lose.
+
+    A A A A A A A …      each lane in turn, some octets at a time (deficit round robin); one that was empty comes first,
+    B               -->  so that a lone packet never waits behind a backlog; what is too much goes from the end of the
+    C C                  longest lane
+
+Order is kept within each lane. Pure.
+Sources: M. Shreedhar and G. Varghese, "Efficient Fair Queuing using Deficit Round-Robin", 1995; RFC 8290, section 4.1,
+on new and old queues.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from vpn.dataplane.inner import destination
+from vpn.dataplane.offload import Superpacket
+
+Waiting: TypeAlias = bytes | Superpacket
+_MOST_SHARES = 16  # however many lanes there are, no more waits than would in so many
+TURN_OCTETS = 65536  # of a lane at a time: the largest superpacket, so that each turn moves one at least
+
+
+@dataclass(slots=True)
+class _Lane:
+    credit: int = TURN_OCTETS
+    octets: int = 0
+    packets: deque[Waiting] = field(default_factory=deque)
+
+
+class Lanes:
+    """`octets` and the length are those of all that waits."""
+
+    def __init__(self) -> None:
+        self.octets = 0
+        self._packets = 0
+        self._lanes: dict[bytes, _Lane] = {}
+        self._new: deque[bytes] = deque()  # lanes that were empty, and have not used up their first turn
+        self._old: deque[bytes] = deque()
+
+    def __len__(self) -> int:
+        return self._packets
+
+    def push(self, packet: Waiting) -> None:
+        octets = packet if isinstance(packet, bytes) else packet.octets
+        key = destination(octets) or b""
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane()
+            self._new.append(key)
+        lane.packets.append(packet)
+        self._note(lane, 1, len(octets))
+
+    def pop(self) -> Waiting:
+        """The next one. Errors: IndexError if nothing waits."""
+        while True:
+            turns = self._new or self._old
+            key = turns[0]
+            lane = self._lanes[key]
+            if not lane.packets:
+                turns.popleft()
+                del self._lanes[key]
+            elif lane.credit <= 0:
+                lane.credit += TURN_OCTETS
+                self._old.append(turns.popleft())
+            else:
+                return self._taken(key, lane)
+
+    def _taken(self, key: bytes, lane: _Lane) -> Waiting:
+        packet = lane.packets.popleft()
+        octets = octets_of(packet)
+        lane.credit -= octets
+        self._note(lane, -1, -octets)
+        if not lane.packets and self._new and self._new[0] == key:
+            # as an old one it waits for its turn once more: else a trickle would always come first
+            self._old.append(self._new.popleft())
+        return packet
+
+    def shrink(self, packets: int, octets: int) -> int:
+        """Takes packets away from the end of the longest lane until no more wait than may.
+
+        Shape: the bounds are those of one lane, several lanes have as many times more; returns how many packets, those
+        in superpackets counted, went.
+        """
+        taken = 0
+        lanes = min(len(self._lanes), _MOST_SHARES)
+        while self.octets > octets * lanes or self._packets > packets * lanes:
+            lane = max(self._lanes.values(), key=lambda lane: lane.octets)
+            packet = lane.packets.pop()
+            self._note(lane, -1, -octets_of(packet))
+            taken += 1 if isinstance(packet, bytes) else packet.segments
+        return taken
+
+    def _note(self, lane: _Lane, packets: int, octets: int) -> None:
+        lane.octets += octets
+        self.octets += octets
+        self._packets += packets
+
+
+def octets_of(packet: Waiting) -> int:
+    return len(packet) if isinstance(packet, bytes) else len(packet.octets)
