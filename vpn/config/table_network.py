@@ -45,6 +45,7 @@ CONNECTION_OPTIONS: tuple[Option, ...] = (
     ignored("socket-flags", "text…", "TCP_NODELAY is always set; other flags have no effect here"),
     ignored("persist-local-ip", "", "a local address is written in the configuration"),
     ignored("persist-remote-ip", "", "the server's name is resolved again for each connection"),
+    ignored("preresolve", "", "the server's name is resolved when it is wanted, and again for each connection"),
     ignored("passtos", "", "outer packets carry no traffic class of inner ones"),
     ignored("mtu-test", "", "tunnel packets are sized by tun-mtu and mssfix"),
     ignored("fast-io", "", "packets are always moved in batches"),
@@ -104,6 +105,7 @@ ROUTE_OPTIONS: tuple[Option, ...] = (
         for name in ("route-method", "ip-win32", "register-dns", "tap-sleep", "dhcp-renew", "dhcp-release")
     ),
     *(ignored(name, "[text…]", _WINDOWS) for name in ("pause-exit", "service", "show-net-up", "windows-driver")),
+    refused("route-table", "since OpenVPN 2.7: the tunnel's routes are set in the table that every program uses"),
     refused("route-up", "scripts after routes are not supported"),
     refused("route-pre-down", "scripts before routes are removed are not supported"),
 )

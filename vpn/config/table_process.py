@@ -99,6 +99,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
     refused("memstats", "use --status"),
     refused("gremlin", "impair the link instead, not the program"),
     refused("plugin", "plugins are machine code for openvpn"),
+    refused("dns-updown", "since OpenVPN 2.7: the program sets resolvers itself and starts no script for it"),
     *(refused(name, _SCRIPT) for name in ("up", "down", "down-pre", "up-restart")),
     *(
         refused(name, _MANAGEMENT)

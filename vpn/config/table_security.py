@@ -70,6 +70,7 @@ CONTROL_OPTIONS: tuple[Option, ...] = (
     used("max-packet-size", "positive", roles=Role.TLS),
     used("key-derivation", "tls-ekm|prf", roles=Role.TLS),  # ours: prf refuses the TLS exporter, as peers before 2.6 do
     used("tls-exit", roles=Role.TLS),
+    refused("tls-crypt-v2-max-age", "since OpenVPN 2.7: clients' keys do not age here; crl-verify ends certificates"),
     refused("tls-crypt-v2-verify", "scripts that look at a key's metadata are not supported"),
     refused("key-method", "removed in OpenVPN 2.5; only key method 2 exists"),
 )
@@ -107,6 +108,7 @@ CREDENTIAL_OPTIONS: tuple[Option, ...] = (
     used("auth-gen-token", "[seconds] [text] [text]", roles=Role.SERVER),
     used("username-as-common-name", roles=Role.SERVER),
     refused("auth-gen-token-secret", "tokens are signed with a key of this process; they end with it"),
+    refused("override-username", "since OpenVPN 2.7: a client keeps the name that its password proved"),
     refused("static-challenge", "challenges need a person at a terminal, which is not supported"),
     refused("auth-token", "a server pushes it; it does not belong in a file"),
     refused("auth-token-user", "a server pushes it; it does not belong in a file"),
