@@ -61,6 +61,8 @@ class ServerDriver:
             core = self._make_core()  # before anything is changed: its certificate or cipher list may be of no use
             addresses = self._settings.server or ServerAddresses()
             self._network.set_up_server(addresses, self._settings.local_options, self._core_settings.data.tun_mtu)
+            if self._network.tun is not None:
+                self._network.tun.share()
             self._pump.attach_tun(self._network.tun)
             self._open_link()
             self._open_management()

@@ -1,0 +1,113 @@
+"""What waits for a server's tunnel: in order for each destination, in turns between them, bounded for each."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import pytest
+
+from tests.sim.inner import ip_packet, numbers
+from vpn.dataplane.offload import UDP, Superpacket
+from vpn.driver.lanes import TURN_OCTETS, Lanes, Waiting
+
+ALICE, BOB = "10.8.0.2", "10.8.0.3"
+OCTETS = 1380
+
+
+def packet_to(target: str, number: int = 0, octets: int = OCTETS) -> bytes:
+    return ip_packet("10.20.0.10", target, number, octets)
+
+
+def superpacket_to(target: str, segments: int = 40) -> Superpacket:
+    return Superpacket(packet_to(target, octets=8 + OCTETS * segments), 20, 28, OCTETS, UDP)
+
+
+def all_of(lanes: Lanes) -> list[Waiting]:
+    return [lanes.pop() for _ in range(len(lanes))]
+
+
+def singles(packets: list[Waiting]) -> list[bytes]:
+    return [packet for packet in packets if isinstance(packet, bytes)]
+
+
+def test_a_lone_packet_comes_before_a_backlog_for_somebody_else() -> None:
+    lanes = Lanes()
+    for number in range(400):
+        lanes.push(packet_to(ALICE, number))
+    for _ in range(2 * TURN_OCTETS // OCTETS):
+        lanes.pop()
+    lanes.push(packet_to(BOB, 7))
+    assert lanes.pop() == packet_to(BOB, 7)
+
+
+def test_two_destinations_get_the_same_octets_whatever_the_size_of_their_packets() -> None:
+    lanes = Lanes()
+    for _ in range(60):
+        lanes.push(superpacket_to(ALICE))
+    for number in range(60 * 40):
+        lanes.push(packet_to(BOB, number))
+    octets: dict[bool, int] = defaultdict(int)
+    for _ in range(800):
+        packet = lanes.pop()
+        is_alice = isinstance(packet, Superpacket)
+        octets[is_alice] += len(packet.octets) if isinstance(packet, Superpacket) else len(packet)
+    assert abs(octets[True] - octets[False]) <= 2 * TURN_OCTETS
+
+
+def test_who_always_has_one_packet_does_not_keep_a_backlog_from_its_turn() -> None:
+    lanes = Lanes()
+    for number in range(300):
+        lanes.push(packet_to(ALICE, number))
+    served = 0
+    for number in range(300):
+        lanes.push(packet_to(BOB, number))
+        served += lanes.pop()[16:20] == packet_to(ALICE)[16:20]  # type: ignore[index]
+    assert served >= 100
+
+
+def test_what_is_too_much_is_taken_from_the_longest_lane_and_counted() -> None:
+    lanes = Lanes()
+    lanes.push(packet_to(BOB, 1))
+    lost = 0
+    for number in range(300):
+        lanes.push(packet_to(ALICE, number))
+        lost += lanes.shrink(50, 1 << 20)
+    assert lost == 301 - 2 * 50
+    assert len(lanes) == 2 * 50
+    assert packet_to(BOB, 1) in all_of(lanes)
+
+
+def test_a_superpacket_that_finds_no_room_counts_as_all_its_packets() -> None:
+    lanes = Lanes()
+    for _ in range(4):
+        lanes.push(superpacket_to(ALICE))
+    assert lanes.shrink(500, 3 * 60000) == 40
+    assert len(lanes) == 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_destinations_packets_keep_their_order_and_nothing_else_is_lost(seed: int) -> None:
+    draw = random.Random(seed)
+    lanes = Lanes()
+    sent: dict[str, list[int]] = defaultdict(list)
+    got: dict[str, list[int]] = defaultdict(list)
+    for number in range(2000):
+        if draw.random() < 0.6 or not len(lanes):
+            target = f"10.8.0.{draw.randrange(2, 9)}"
+            lanes.push(packet_to(target, number, draw.randrange(20, 1400)))
+            sent[target].append(number)
+        else:
+            for packet in singles([lanes.pop()]):
+                got[".".join(map(str, packet[16:20]))] += numbers([packet])
+    for packet in singles(all_of(lanes)):
+        got[".".join(map(str, packet[16:20]))] += numbers([packet])
+    assert got == sent
+    assert (len(lanes), lanes.octets) == (0, 0)
+
+
+def test_what_is_no_ip_packet_waits_in_a_lane_of_its_own() -> None:
+    lanes = Lanes()
+    lanes.push(b"\x00\x01")
+    lanes.push(packet_to(BOB))
+    assert set(singles(all_of(lanes))) == {b"\x00\x01", packet_to(BOB)}
