@@ -1,7 +1,8 @@
 """The highest rate of small packets at which none is lost, found by halving. Pure: the caller does the sending.
 
 A trial that loses a single packet has lost. One hiccup of the machine must not decide, so a rate holds when most of
-its trials (two of three) lost nothing; what counts is the rate that was really sent.
+its trials (two of three) lost nothing; what counts is the rate at which the packets of those came in, for a trial is
+short and a queue on the way can hold much of it.
 
 Source: RFC 2544 section 26.1 (throughput: the fastest rate at which as many packets come out as went in)
 """
@@ -20,11 +21,15 @@ LEAST_SHARE = 0.02  # of the delivered rate; below that nothing is looked for
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of sending at some rate. Units: `seconds` that sending took."""
+    """What came of sending at some rate.
+
+    Units: `seconds` that sending took; `last_after`, from the beginning to the last arrival, in seconds as well.
+    """
 
     sent: int
     arrived: int
     seconds: float
+    last_after: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -33,8 +38,8 @@ class Trial:
 
     @property
     def delivered(self) -> float:
-        """Packets a second that arrived."""
-        return self.arrived / self.seconds if self.seconds else 0.0
+        """Packets a second that arrived, those included that came after the last was sent."""
+        return self.arrived / max(self.seconds, self.last_after) if self.seconds else 0.0
 
     @property
     def clean(self) -> bool:
@@ -47,7 +52,7 @@ def highest_clean_rate(send: Callable[[float], Trial], flooded: Trial) -> float:
     `send` makes one trial at a rate; `flooded` is a trial at which the sender did what it could.
     """
     if flooded.clean:
-        return flooded.rate
+        return flooded.delivered
     best, low, high = 0.0, 0.0, min(flooded.rate, flooded.delivered * FASTER_THAN_FLOODED)
     least = flooded.delivered * LEAST_SHARE
     while high - low > max(CLOSE_ENOUGH * high, least):
@@ -61,11 +66,11 @@ def highest_clean_rate(send: Callable[[float], Trial], flooded: Trial) -> float:
 
 
 def _rate_that_held(send: Callable[[float], Trial], rate: float) -> float | None:
-    """The rate that was sent in the trials without a loss, if those were most of them."""
+    """The rate that came in in the trials without a loss, if those were most of them."""
     clean: list[float] = []
     for number in range(TRIALS):
         trial = send(rate)
-        clean += [trial.rate] if trial.clean else []
+        clean += [trial.delivered] if trial.clean else []
         if len(clean) > TRIALS // 2:
             return statistics.median(clean)
         if number + 1 - len(clean) > TRIALS // 2:

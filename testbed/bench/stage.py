@@ -33,6 +33,8 @@ WORK_DIRECTORY = Path("/run/testbed-bench")  # in the bubble's own tmpfs
 UP_SECONDS = 30.0
 CONNECT_SECONDS = 5
 LOOK_SECONDS = 0.25
+QUIET_SECONDS = 0.05  # after the last packet of a trial none is waited for
+LOOK_AGAIN_SECONDS = 0.005
 FIRST_IPERF_PORT = 5201
 GIGA = 1e9
 
@@ -130,12 +132,14 @@ class Stage:
         """Send small packets at `rate` a second and count those that arrive, until no more do."""
         self._count.ask("reset", UP_SECONDS)
         done = self._blast.ask(f"{rate} {seconds}", UP_SECONDS)
-        sent, arrived, quiet = int(done["packets"]), 0, 0
-        while arrived < sent and quiet < 2:
-            time.sleep(0.02)
-            more = int(self._count.ask("more", UP_SECONDS)["packets"])
-            arrived, quiet = arrived + more, 0 if more else quiet + 1
-        return Trial(sent, arrived, float(done["seconds"]))
+        sent, sending = int(done["packets"]), float(done["seconds"])
+        arrived = int(self._count.ask("more", UP_SECONDS)["packets"])
+        ended_at = last_at = time.monotonic()
+        while arrived < sent and time.monotonic() - last_at < QUIET_SECONDS:
+            time.sleep(LOOK_AGAIN_SECONDS)
+            if more := int(self._count.ask("more", UP_SECONDS)["packets"]):
+                arrived, last_at = arrived + more, time.monotonic()
+        return Trial(sent, arrived, sending, sending + last_at - ended_at)
 
     def trips(self, count: int) -> list[float]:
         """Round trips in microseconds, each asked for as soon as the one before is back."""

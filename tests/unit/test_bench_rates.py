@@ -56,6 +56,15 @@ def test_what_counts_is_the_rate_that_was_sent_not_the_one_that_was_asked_for() 
     assert highest_clean_rate(slow_sender, slow_sender(200_000)) <= 50_000
 
 
+def test_packets_that_a_queue_held_back_do_not_make_a_line_faster() -> None:
+    def with_queue(rate: float) -> Trial:
+        """Carries 50,000 a second, and holds 20,000 more."""
+        arrived = int(min(rate, 70_000))
+        return Trial(int(rate), arrived, 1.0, arrived / 50_000)
+
+    assert 47_000 <= highest_clean_rate(with_queue, with_queue(200_000)) <= 50_000
+
+
 def test_nothing_that_arrived_is_a_rate_of_zero() -> None:
     assert highest_clean_rate(line(0.0), Trial(1000, 0, 1.0)) == 0.0
 
