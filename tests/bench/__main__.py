@@ -1,7 +1,7 @@
 """`python -m tests.bench [NAME …] [--out DIR] [--small]`: run the benchmarks, print tables, write JSON.
 
-Names: lab, run, tap, observer, search, dataplane; all of them unless some are given. Needs root. `--small` is for the
-smoke test: every part once, with sizes whose figures mean nothing.
+Names: lab, run, tap, observer, search, dataplane, native; all of them unless some are given. All but it need root.
+`--small` is for the smoke test: every part once, with sizes whose figures mean nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.measured import render, to_json
 
-NAMES = ("lab", "run", "tap", "observer", "search", "dataplane")
+NAMES = ("lab", "run", "tap", "observer", "search", "dataplane", "native")
 
 
 def main(arguments: list[str]) -> int:
