@@ -8,6 +8,7 @@ is one that did not happen because the workload had ended.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.children import Child, child_environment
-from testbed.lab.build import Lab
+from testbed.lab.build import Direction, Lab
 from testbed.lab.errors import LabBuildError
 from testbed.lab.impair.model import Impairment
 from testbed.report.text import visible
@@ -27,6 +28,8 @@ from testbed.tunnels.start import Tunnel, TunnelFailed
 
 _MBIT, _PERCENT = 1e6, 100.0
 _END_PATIENCE_S = 2.0
+_LOOK_EVERY_S = 0.002
+_DIRECTIONS: tuple[Direction, Direction] = ("a_to_b", "b_to_a")
 
 
 @dataclass(slots=True)
@@ -43,13 +46,21 @@ class Timeline:
     """The events of one variant."""
 
     def __init__(
-        self, events: Sequence[Event], lab: Lab, tunnel: Tunnel | None, log_dir_fd: int, tell: Callable[[str], None]
+        self,
+        events: Sequence[Event],
+        lab: Lab,
+        tunnel: Tunnel | None,
+        log_dir_fd: int,
+        tell: Callable[[str], None],
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
+        """Shape: `meanwhile` is called again and again while there are events and a tunnel that they may concern."""
         self._entries = [_Entry(event) for event in sorted(events, key=lambda event: event.at)]
         self._lab = lab
         self._tunnel = tunnel
         self._log_dir_fd = log_dir_fd
         self._tell = tell
+        self._meanwhile = meanwhile if events and tunnel is not None else None
         self._began_at: float | None = None  # Unix seconds
 
     def begin(self, at: float) -> None:
@@ -61,14 +72,20 @@ class Timeline:
         give_up_at = time.monotonic() + silence
         while True:
             self._do_due()
+            if self._meanwhile is not None:
+                self._meanwhile()
             wait = give_up_at - time.monotonic()
-            next_one = next((entry for entry in self._entries if entry.time is None), None)
-            if next_one is None or self._began_at is None:
-                return child.read_line(wait)
-            if child.has_line(min(wait, self._began_at + next_one.event.at - time.time())):
-                return child.read_line(wait)
-            if wait <= 0:
-                return child.read_line(0)
+            pause = min(wait, self._until_next())
+            if child.has_line(pause) or pause == wait:
+                return child.read_line(max(wait, 0.0))
+
+    def _until_next(self) -> float:
+        """How long the workload may be waited for without something else being late. Units: seconds"""
+        look = math.inf if self._meanwhile is None else _LOOK_EVERY_S
+        next_one = next((entry for entry in self._entries if entry.time is None), None)
+        if next_one is None or self._began_at is None:
+            return look
+        return min(look, self._began_at + next_one.event.at - time.time())
 
     def close(self) -> list[dict[str, Any]]:
         """End what events started; returns what the result says of each: {at, after, time, words, ok, error}."""
@@ -127,9 +144,12 @@ class Timeline:
             there = f"{link.node1}-{link.node2}" == event.target
             if link.impairments is None or not (there or f"{link.node2}-{link.node1}" == event.target):
                 continue
-            first, second = (_changed(planned, event.link, event.down) for planned in link.impairments)
-            self._lab.set_link(link.node1, link.node2, "a_to_b", first)
-            return self._lab.set_link(link.node1, link.node2, "b_to_a", second)
+            changed_at = time.time()
+            for sender, direction, planned in zip((link.node1, link.node2), _DIRECTIONS, link.impairments, strict=True):
+                if event.sender in ("", sender):
+                    impairment = _changed(planned, event.link, event.down)
+                    changed_at = self._lab.set_link(link.node1, link.node2, direction, impairment)
+            return changed_at
         raise ValueError(f"no link that can be changed is called {event.target}")
 
     def _run(self, number: int, event: Event) -> subprocess.Popen[bytes]:

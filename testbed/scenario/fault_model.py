@@ -24,7 +24,12 @@ class EventModel(Model):
     run: CommandLine | None = Field(None, description="Run a program in a node; the workload does not wait for it.")
     signal: Signal | None = Field(None, description="kill: which signal. Default: KILL, which nobody can prepare for.")
     node: str | None = Field(None, description="run: in which node. Default: client.")
-    down: bool | None = Field(None, description="link: true carries nothing in either direction; false carries again.")
+    sender: str | None = Field(
+        None,
+        alias="from",
+        description="link: only what this one of its nodes sends; the other way stays as it is. Default: both ways.",
+    )
+    down: bool | None = Field(None, description="link: true carries nothing; false carries again.")
     bw: Annotated[float, Field(gt=0)] | None = Field(None, description="link: rate in Mbit/s.")
     delay: Duration | None = Field(None, description="link: one-way delay, such as 20ms.")
     jitter: Duration | None = Field(None, description="link: random part of the delay.")

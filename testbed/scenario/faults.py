@@ -18,7 +18,8 @@ from testbed.scenario.values import Event, LinkOptions
 MOST_OF_A_COMMAND = 60  # characters
 VERBS = ("kill", "start", "link", "run")
 IMPAIRMENTS = ("bw", "delay", "jitter", "loss", "duplicate", "reorder", "max_queue_size")
-_OWNERS = {"signal": "kill", "node": "run", "down": "link", **dict.fromkeys(IMPAIRMENTS, "link")}
+_FIELDS = {"from": "sender"}  # keys that are called otherwise in Python
+_OWNERS = {"signal": "kill", "node": "run", "down": "link", "from": "link", **dict.fromkeys(IMPAIRMENTS, "link")}
 _NEED_DELAY = ("jitter", "reorder")
 
 
@@ -39,7 +40,7 @@ def _check_event(event: EventModel, place: Located, tunnel: bool, nodes: frozens
         return
     verb = verbs[0]
     for key, owner in _OWNERS.items():
-        if getattr(event, key) is not None and owner != verb:
+        if getattr(event, _FIELDS.get(key, key)) is not None and owner != verb:
             yield place.at(key).key_mistake(f"belongs to events that {owner}; this one has {verb}")
     if verb in ("kill", "start") and not tunnel:
         yield place.at(verb).mistake("this variant has no tunnel; give the variant `events: []`")
@@ -54,6 +55,8 @@ def _check_event(event: EventModel, place: Located, tunnel: bool, nodes: frozens
 def _check_link(event: EventModel, place: Located) -> Iterator[Mistake]:
     if "-" not in (event.link or ""):
         yield place.at("link").mistake(f"value {shown(event.link)}: must be two nodes, such as client-isp")
+    elif event.sender is not None and event.sender not in (ends := (event.link or "").split("-", 1)):
+        yield place.at("from").mistake(f"value {shown(event.sender)}: must be an end of the link; {one_of(ends)}")
     given = [key for key in IMPAIRMENTS if getattr(event, key) is not None]
     if event.down and given:
         yield place.at("down").key_mistake(f"a link that is down carries nothing; leave {', '.join(given)} out")
@@ -74,7 +77,8 @@ def resolve_event(model: EventModel) -> Event:
     a, _, b = (model.link or "").partition("-")
     options: dict[str, Any] = {key: getattr(model, key) for key in IMPAIRMENTS}
     options["max_queue_packets"] = options.pop("max_queue_size")
-    return Event(model.at, "link", model.link or "", link=LinkOptions(a, b, **options), down=bool(model.down))
+    link = LinkOptions(a, b, **options)
+    return Event(model.at, "link", model.link or "", link=link, down=bool(model.down), sender=model.sender or "")
 
 
 def dump_event(event: Event) -> dict[str, Any]:
@@ -85,7 +89,8 @@ def dump_event(event: Event) -> dict[str, Any]:
         return {"at": event.at, "start": event.target}
     if event.verb == "run":
         return {"at": event.at, "run": list(event.argv), "node": event.node}
-    options: dict[str, Any] = {"down": True} if event.down else {}
+    options: dict[str, Any] = {"from": event.sender} if event.sender else {}
+    options |= {"down": True} if event.down else {}
     for key in IMPAIRMENTS:
         value = getattr(event.link, "max_queue_packets" if key == "max_queue_size" else key)
         options |= {key: value} if value is not None else {}
@@ -103,7 +108,8 @@ def event_in_words(event: Event) -> str:
         return (
             f"{event.node} runs {command if len(command) <= MOST_OF_A_COMMAND else command[:MOST_OF_A_COMMAND] + '…'}"
         )
+    link = f"link {event.target}" + (f" from {event.sender}" if event.sender else "")
     if event.down:
-        return f"link {event.target} carries nothing"
-    changed = [f"{key} {value}" for key, value in dump_event(event).items() if key not in ("at", "link")]
-    return f"link {event.target} has {', '.join(changed)}" if changed else f"link {event.target} is as planned"
+        return f"{link} carries nothing"
+    changed = [f"{key} {value}" for key, value in dump_event(event).items() if key not in ("at", "link", "from")]
+    return f"{link} has {', '.join(changed)}" if changed else f"{link} is as planned"

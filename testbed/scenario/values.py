@@ -130,7 +130,8 @@ class Event:
     """Something that happens while the client works.
 
     Shape: `verb` is kill, start, link or run; `target` the end, the link or the command line it concerns. A link is as
-        planned but for `link`, or carries nothing if it is `down`.
+        planned but for `link`, or carries nothing if it is `down`; where `sender` names one of its ends, only what
+        that end sends is concerned.
     Units: `at` in seconds after the start of the workload
     """
 
@@ -142,6 +143,7 @@ class Event:
     argv: tuple[str, ...] = ()
     link: LinkOptions | None = None
     down: bool = False
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)

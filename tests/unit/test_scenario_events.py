@@ -43,6 +43,8 @@ events:
   - {at: 3s, link: client-isp, down: true}
   - {at: 4s, link: client-isp, delay: 20ms, loss: 5}
   - {at: 5s, link: isp-client}
+  - {at: 5250ms, link: client-isp, from: isp, loss: 5}
+  - {at: 5750ms, link: client-isp, from: client, down: true}
   - {at: 6s, run: "ip route add 'a b'", node: isp}
 """
 
@@ -56,6 +58,8 @@ def test_events_become_values_and_sentences() -> None:
         (3.0, "link client-isp carries nothing"),
         (4.0, "link client-isp has delay 0.02, loss 5.0"),
         (5.0, "link isp-client is as planned"),
+        (5.25, "link client-isp from isp has loss 5.0"),
+        (5.75, "link client-isp from client carries nothing"),
         (6.0, "isp runs ip route add 'a b'"),
     ]
     assert events[-1].argv == ("ip", "route", "add", "a b")
@@ -128,6 +132,8 @@ def test_a_command_is_split_as_a_shell_would_and_its_tunnel_has_its_device() -> 
         ("events: [{at: 1s, link: client-isp, jitter: 5ms}]\n", "jitter", "events[0].jitter", "needs a delay"),
         ("events: [{at: 1s, link: client-isp, loss: 101}]\n", "101", "events[0].loss", "or less"),
         ("events: [{at: 1s, link: client}]\n", "client}", "events[0].link", "must be two nodes"),
+        ("events: [{at: 1s, link: client-isp, from: web}]\n", "web", "events[0].from", "must be an end of the link"),
+        ("tunnel: {}\nevents: [{at: 1s, kill: vpn-server, from: isp}]\n", "from", "events[0].from", "events that link"),
         ("events: [{at: 1s, run: [ls], node: ips}]\n", "ips", "events[0].node", "did you mean isp?"),
         ('events: [{at: 1s, run: "echo \'a"}]\n', '"echo', "events[0].run", "is no command line"),
         ("events: [{at: 1s, link: client-isp, down: yes}]\n", "yes", "events[0].down", "must be true or false"),
