@@ -135,7 +135,7 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         json_text = to_json(result)
         directory.write_text("result.json", json_text)
         shown = shown_packets(result, Path(f"/proc/self/fd/{directory.fd}"))
-        directory.write_text("report.html", render_html(result, shown.packets, shown.lists, shown.inside))
+        directory.write_text("report.html", render_html(result, shown.packets, shown.lists, shown.inside, shown.others))
         directory.finish()
         unfinished.whole = True
         if order.junit is not None:

@@ -38,23 +38,30 @@ Opened = dict[int, PacketView]
 
 @dataclass(slots=True)
 class ShownPackets:
-    """Shape: `packets` by (file, frame); `lists` and `inside` by variant, in the order of the capture."""
+    """Shape: `packets` by (file, frame); `lists` and `inside` by variant, in the order of the capture; `others` are
+    lists as `lists` is, of each further observer that has a capture, by its name.
+    """
 
     packets: dict[PacketKey, PacketView] = field(default_factory=dict)
     lists: dict[str, list[PacketLine]] = field(default_factory=dict)
     inside: dict[str, Inside] = field(default_factory=dict)
+    others: dict[str, dict[str, list[PacketLine]]] = field(default_factory=dict)
 
 
 def shown_packets(result: RunResult, directory: Path) -> ShownPackets:
     """Open the packets that the report of this result names. Errors: OSError if a capture cannot be read."""
     shown = ShownPackets()
     proofs = _wanted(result)
-    observer = next(iter(observers_of(result)), "")
+    observer, *others = observers_of(result) or ("",)
     opened: dict[str, Opened] = {}
     for variant in result.variants.values():
-        taps = [tap for tap in variant.taps if tap.file in proofs or tap.name in (observer, CLIENT_TUN)]
+        taps = [tap for tap in variant.taps if tap.file in proofs or tap.name in (observer, *others, CLIENT_TUN)]
         opened |= {tap.file: dict(_opened(directory, tap.file)) for tap in taps}
         _list(shown, variant, {tap.name: tap for tap in taps}, observer, opened, directory)
+        for tap in taps:
+            if tap.name in others:
+                lines = [_line(frame, view) for frame, view in opened[tap.file].items()]
+                shown.others.setdefault(tap.name, {})[variant.name] = lines
     wanted = [(file, frame) for file, frames in proofs.items() for frame in sorted(frames)]
     _keep(shown, [*wanted, *_of_lists(shown, result, observer)], opened)
     return shown

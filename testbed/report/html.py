@@ -9,12 +9,13 @@ The output depends on the arguments alone: no clock, no random identifiers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from testbed.facts import Kind
 from testbed.report.html_dolls import by_variant, request_dolls
-from testbed.report.html_ladder import ladders
+from testbed.report.html_ladder import LadderView, ladders
 from testbed.report.html_moments import Side, all_moments
 from testbed.report.html_page import environment, page_context
 from testbed.report.html_sizes import still_told, timelines
@@ -36,12 +37,13 @@ def render_html(
     packets: Packets | None = None,
     packet_lists: PacketLists | None = None,
     inside: Mapping[str, Inside] | None = None,
+    others: Mapping[str, PacketLists] | None = None,
 ) -> str:
     """The HTML document.
 
     Shape: `packets` are dissected packets by (file, frame); `packet_lists` the observer's packet list by variant;
-        `inside` what the tunnel carried, by variant. All are optional: without them the report says how to open the
-        packets in Wireshark.
+        `inside` what the tunnel carried, by variant; `others` the packet lists of further observers, by their names.
+        All are optional: without them the report says how to open the packets in Wireshark.
     """
     text = (
         environment()
@@ -50,6 +52,7 @@ def render_html(
             **_result_context(result),
             **_packet_context(result, packets or {}, inside or {}),
             **_drawing_context(result, packets or {}, packet_lists or {}, inside or {}),
+            other_ladders=list(_other_ladders(result, packets or {}, others or {})),
             **page_context(),
         )
     )
@@ -151,6 +154,19 @@ def _drawing_context(
         "still_told": still_told(result, bare, full, lists, full_inside),
         "full": full,
     }
+
+
+def _other_ladders(
+    result: RunResult, packets: Packets, others: Mapping[str, PacketLists]
+) -> Iterator[tuple[str, list[LadderView]]]:
+    """The ladders that the observers other than the first would draw. What the tunnel carried is told only once."""
+    ids = packet_ids(packets)
+    graph = graph_of(result)
+    places = {name: places_of(variant, graph) for name, variant in result.variants.items()}
+    for number, (observer, lists) in enumerate(others.items(), start=2):
+        found = ladders(result, observer, lists, {}, places, lambda key: ids.get(key, ""))
+        if found:
+            yield observer_in_words(observer), [replace(view, id=f"observer{number}-{view.id}") for view in found]
 
 
 def _pairs(names: Sequence[str], bare: str | None, full: str | None) -> Iterator[tuple[str, str]]:

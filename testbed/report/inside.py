@@ -9,7 +9,7 @@ from typing import Any
 def inside_in_words(ground_truth: Mapping[str, Any]) -> str:
     """`82 of 82 packets linked to those that carried them; 52 octets more each; 0.11 ms later up, 0.16 ms down; …`."""
     if not ground_truth.get("mapped"):
-        return f"not mapped: {ground_truth.get('reason', 'it does not say why')}"
+        return f"no inner-outer.csv, which packet carried which: {ground_truth.get('reason', 'it does not say why')}"
     inner, mapped = ground_truth["inner_packets"], ground_truth["inner_packets_mapped"]
     parts = [f"{mapped} of {inner} packets linked to those that carried them"]
     if overhead := ground_truth["overhead_octets"]:

@@ -50,7 +50,7 @@ def drawn(chromium: Chromium, tmp_path: Path) -> Iterator[Chromium]:
     result = write_run(tmp_path)
     shown = shown_packets(result, tmp_path)
     path = tmp_path / "drawn.html"
-    path.write_text(render_html(result, shown.packets, shown.lists, shown.inside), encoding="utf-8")
+    path.write_text(render_html(result, shown.packets, shown.lists, shown.inside, shown.others), encoding="utf-8")
     chromium.open(path)
     yield chromium
     chromium.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -441,3 +441,21 @@ def test_an_eye_never_hides_a_box(run: tuple[RunResult, ShownPackets]) -> None:
         for box in view.boxes:
             beside = eye.x + 24 < box.x or eye.x - 24 > box.x + box.width
             assert beside or eye.y + 12 < box.y or eye.y - 12 > box.y + box.height, (eye, box)
+
+
+def test_every_observer_that_has_a_capture_has_its_ladders(tmp_path: Path) -> None:
+    result = write_run(tmp_path)
+    variants = {}
+    for name, variant in result.variants.items():
+        (tmp_path / name / "lan.pcapng").write_bytes((tmp_path / name / "isp.pcapng").read_bytes())
+        tap = replace(variant.taps[0], name="lan", file=f"{name}/lan.pcapng")
+        seen = tuple(replace(row, observer="lan") for row in variant.exposure if row.observer == "isp")
+        variants[name] = replace(variant, taps=(*variant.taps, tap), exposure=(*variant.exposure, *seen))
+    result = replace(result, variants=variants)
+    shown = shown_packets(result, tmp_path)
+    assert list(shown.others) == ["lan"]
+    assert [line.frame for line in shown.others["lan"]["with"]] == [line.frame for line in shown.lists["with"]]
+    page = render_html(result, shown.packets, shown.lists, shown.inside, shown.others)
+    assert "The same as your local network has it" in page
+    assert page.count('id="ladder-tunnel"') == page.count('id="observer2-ladder-tunnel"') == 1
+    assert "The same as" not in render_html(result, shown.packets, shown.lists, shown.inside)
