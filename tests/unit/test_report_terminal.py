@@ -172,4 +172,4 @@ def test_the_map_of_inner_packets_is_said_or_why_there_is_none() -> None:
     assert "80 of 82 packets linked to those that carried them; 52 octets more each; 0.20 ms later up" in text
     assert "9 of 14 flows" in text
     unknown = replace(said, ground_truth={"mapped": False, "reason": "no keys"})
-    assert "not mapped: no keys" in render(replace(result, variants={"with": unknown}))
+    assert "no inner-outer.csv, which packet carried which: no keys" in render(replace(result, variants={"with": unknown}))
