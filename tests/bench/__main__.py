@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.measured import render, to_json
 
-NAMES = ("lab", "run", "tap", "observer", "search", "dataplane", "native")
+NAMES = ("lab", "run", "tap", "observer", "search", "dataplane", "native", "clients")
 
 
 def main(arguments: list[str]) -> int:

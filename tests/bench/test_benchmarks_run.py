@@ -36,7 +36,10 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones(capsys: pytest.Capt
     with pytest.raises(SystemExit) as refused:
         main(["speed"])
     assert refused.value.code == 2
-    assert "no benchmark speed; there are lab, run, tap, observer, search, dataplane, native" in capsys.readouterr().err
+    assert (
+        "no benchmark speed; there are lab, run, tap, observer, search, dataplane, native, clients"
+        in capsys.readouterr().err
+    )
 
 
 def test_contestants_take_turns() -> None:
