@@ -1,20 +1,23 @@
-"""A block of the packet ring turned into pcapng where it lies, all its packets at once, to be written in one go.
+"""A block of the packet ring turned into pcapng where it lies, many packets at once, to be written in one go.
 
     ring:    head i | data i | filler | head i+1 | data i+1 | …                  head: tpacket3_hdr and sockaddr_ll
-    pcapng:   … EPB | data i | padding, options, length | EPB | data i+1 | …
+    pcapng:   … EPB | data i | padding | options, length | EPB | data i+1 | …
 
-Between two packets the kernel leaves 82 octets or more: room for the rest of one enhanced packet block and the start of
-the next. What is left over becomes an option for local use (code 0x8001) of zero octets, which readers skip. No
-packet is copied but by `write` itself; the headers are read and written as arrays, so a packet costs next to nothing.
+What the kernel leaves between two packets is as long as one's head and its filler: room for the rest of an enhanced
+packet block and the start of the next. `tap.open_ring` reserves what makes it a multiple of four octets. So all heads
+are overwritten with rows of one table, and what is left of a row becomes an option for local use (code 0x8001) of zero
+octets, which readers skip. The filler, up to seven octets, is padding and perhaps one such option without a value.
 
+No packet is copied but by `write` itself; heads are read and written as arrays, so a packet costs next to nothing.
 numpy is imported with this module; a tap that has little to do never loads it.
 
-Source: include/uapi/linux/if_packet.h, draft-ietf-opsawg-pcapng sections 3.5 and 4.3
+Source: include/uapi/linux/if_packet.h, net/packet/af_packet.c, draft-ietf-opsawg-pcapng sections 3.5 and 4.3
 """
 
 from __future__ import annotations
 
 import mmap
+import struct
 import sys
 from typing import NamedTuple
 
@@ -26,125 +29,162 @@ from testbed.capture import pcapng
 STATUS_CHECKSUM_NOT_READY, STATUS_VLAN_VALID = 8, 16
 PACKET_OUTGOING = 4
 PACKET_TYPE_OFFSET = 58  # of sll_pkttype, behind 48 octets of tpacket3_hdr
-HEAD_WORDS = 7  # as many of the ring's header as are looked at, and as many as start an enhanced packet block
-HEAD_OCTETS = 28
+HEAD_OCTETS = 64  # of the ring's header, as many as are looked at
+SECONDS, NANOSECOND, KEPT, LENGTH, STATUS, OFFSETS = 1, 2, 3, 4, 5, 6  # its words
+BLOCK_HEAD_OCTETS = 28  # of an enhanced packet block
+LEAST_MAC_OFFSET = 68  # no packet begins nearer to its header
+USUAL_MAC_OFFSET = 84
+ALIGNMENT = 8  # of headers in the ring
 HIGH_THEN_LOW = slice(None, None, -1) if sys.byteorder == "little" else slice(None)
+NANOSECONDS = np.uint64(1_000_000_000)
 FLAGS_OPTION = 2 | 4 << 16
 LOCAL_OPTION = 0x8001
-# flags with their value, head of the local option, end of options, length of the block
-LEAST_TAIL_OCTETS = 20
-FIRST_TRIED = 32  # headers looked at in the hope that they are at equal distances
-CLEARED_OCTETS = 48  # at both ends of what lies between two packets
+# By length of the filler: which of the eight octets before a header are data, and what the others become.
+KEEP = np.frombuffer(b"".join(b"\xff" * (8 - filler) + bytes(filler) for filler in range(8)), np.uint64)
+_EMPTY_OPTION = bytes(4) + struct.pack("=HH", LOCAL_OPTION, 0)
+FILLING = np.frombuffer(b"".join(_EMPTY_OPTION if filler >= 4 else bytes(8) for filler in range(8)), np.uint64)
+
+EQUAL_BEFORE_MORE = 4  # distances after which it pays to look at many in the hope that they are equal, too
+FIRST_TRIED = 48  # a segmented buffer of a TCP sender is 45 full frames
+MOST_AT_ONCE = 2048  # more small packets than that, and the processor's cache has forgotten the first
 
 Integers = NDArray[np.int64]
+Words = NDArray[np.uint32]
 
 
 class Rewritten(NamedTuple):
-    """Shape: the file gets `ring[start:stop]` and then `tail`."""
+    """Shape: the file gets `ring[start:stop]` and then `tail`; the next packet's header is at `following`."""
 
     start: int
     stop: int
     tail: bytes
+    packets: int
+    following: int
     octets: int  # on the wire
     unfinished_checksums: int
 
 
 class InPlace:
     def __init__(self, ring: mmap.mmap) -> None:
-        octets = np.frombuffer(ring, np.uint8)
-        size = len(octets)
+        self._octets = np.frombuffer(ring, np.uint8)
+        self._words = self._octets.view(np.uint32)
+        self._eights = self._octets.view(np.uint64)
         self._following = memoryview(ring).cast("I")
-        self._octets = octets
-        # The same octets as records that begin at any of them: what they are read and written through.
-        self._heads = _records(octets, HEAD_OCTETS, size)
-        self._tails = _records(octets, 12, size)
-        self._cleared = _records(octets, CLEARED_OCTETS, size)
-        self._numbers = np.ndarray((size - 3,), np.uint32, octets, strides=(1,))
+        # The same octets as records that begin at any multiple of eight: what headers are read and written through.
+        self._heads = self._records(HEAD_OCTETS)
+        self._use_mac_offset(USUAL_MAC_OFFSET)
 
-    def rewrite(self, first: int, count: int) -> Rewritten | None:
-        """Turn the `count` packets from `first` on into blocks; None, and nothing done, if one of them is unusual."""
-        at = self._walk(first, count)
-        head = np.array(self._heads[at].view(np.uint32).reshape(count, HEAD_WORDS).T, np.int64)
-        _, seconds, nanoseconds, kept, length, status, offsets = head
-        strange = int(np.bitwise_or.reduce(status))
-        if strange & STATUS_VLAN_VALID:
+    def rewrite(self, at: int, count: int) -> Rewritten | None:
+        """Turn the packets from `at` on into blocks, `MOST_AT_ONCE` at most; None, and nothing done, if one is odd."""
+        count = min(count, MOST_AT_ONCE)
+        steps, lengths = self._walk(at, count)
+        step = np.repeat(np.array(steps, np.uint32), lengths)
+        behind = np.cumsum(step, dtype=np.int64) + at
+        place = behind - step >> 3
+        head = self._rows(at, steps[0], count, HEAD_OCTETS) if len(steps) == 1 else self._gather(place)
+        mac_offset, filler = self._filler(head, step)
+        status = int(np.bitwise_or.reduce(head[:, STATUS]))
+        if mac_offset is None or status & STATUS_VLAN_VALID:
             return None
-        data = at + (offsets & 0xFFFF)
-        start, padded = data - HEAD_OCTETS, data + (kept + 3 & ~3)
-        following, tail = start[1:], padded[:-1]
-        between = following - (data + kept)[:-1]
-        spare = following - tail - LEAST_TAIL_OCTETS
-        if count > 1 and (
-            (spare & 3).any() or between.min() < CLEARED_OCTETS or between.max() > 2 * CLEARED_OCTETS or spare.min() < 0
-        ):
-            return None
-        last = int(kept[-1]) & 3
-        total = np.append(following - start[:-1], pcapng.PACKET_OVERHEADS[last] + kept[-1])
-        outgoing = self._octets[at + PACKET_TYPE_OFFSET] == PACKET_OUTGOING
-        direction = np.where(outgoing, pcapng.OUTBOUND, pcapng.INBOUND)
-        self._clear((data + kept)[:-1], following)
-        self._write_tails(tail, spare, direction[:-1])
-        self._numbers[following - 4] = total[:-1]
-        self._write_heads(start, total, seconds * 1_000_000_000 + nanoseconds, kept, length)
+        if mac_offset != self._mac_offset:
+            self._use_mac_offset(mac_offset)
+        kept, octets = int(head[-1, KEPT]), int(head[:, LENGTH].sum(dtype=np.int64))
+        unfinished = int((head[:, STATUS] & STATUS_CHECKSUM_NOT_READY > 0).sum()) if status & 8 else 0
+        step[-1] = pcapng.PACKET_OVERHEADS[kept & 3] + kept
+        direction = self._fill_table(head, step)
+        self._end_packets(place[1:] - 1, filler[:-1])
+        if len(steps) == 1:
+            self._rows(at, steps[0], count, mac_offset)[:] = self._table[:count]
+        else:
+            self._places[place] = self._table_rows[:count]
         return Rewritten(
-            int(start[0]),
-            int(data[-1] + kept[-1]),
-            pcapng.PACKET_TAILS[last].pack(2, 4, int(direction[-1]), 0, 0, int(total[-1])),
-            int(length.sum()),
-            int((status & STATUS_CHECKSUM_NOT_READY > 0).sum()) if strange & STATUS_CHECKSUM_NOT_READY else 0,
+            at + mac_offset - BLOCK_HEAD_OCTETS,
+            int(place[-1]) * ALIGNMENT + mac_offset + kept,
+            pcapng.PACKET_TAILS[kept & 3].pack(2, 4, direction, 0, 0, int(step[-1])),
+            count,
+            int(behind[-1]),
+            octets,
+            unfinished,
         )
 
-    def _walk(self, at: int, count: int) -> Integers:
-        """Where each packet's header is: found one after the other, or at once where a block begins with equal ones."""
-        step, equal = self._following[at >> 2], self._of_one_size(at, count)
-        first = np.arange(at, at + equal * step, step) if equal else np.empty(0, np.int64)
-        following, found, at = self._following, [], at + equal * step
-        for _ in range(count - equal):
-            found.append(at)
-            at += following[at >> 2]
-        return np.concatenate((first, np.array(found, np.int64)))
+    def _walk(self, at: int, count: int) -> tuple[list[int], list[int]]:
+        """How far it is from each packet to the next: distances, and how often each comes in succession."""
+        following, steps, lengths = self._following, [], []
+        at, before, equal = at >> 2, -1, 0
+        while count:
+            octets = following[at]
+            if octets != before:
+                steps.append(octets)
+                lengths.append(0)
+                before, equal = octets, 0
+            found = 1
+            equal += 1
+            if equal == EQUAL_BEFORE_MORE:
+                found, equal = self._count_equal(at, octets, count), 0
+            lengths[-1] += found
+            at += found * (octets >> 2)
+            count -= found
+        return steps, lengths
 
-    def _of_one_size(self, at: int, most: int) -> int:
-        """How many packets from here on are followed by the next at the same distance."""
-        step = self._following[at >> 2]
-        if not step:
-            return 0
-        fitting = min(most, (len(self._octets) - 4 - at) // step + 1)
-        distances = np.ndarray((fitting,), np.uint32, self._octets, at, (step,))
-        tried = FIRST_TRIED
-        while True:
-            same = distances[:tried] == step
-            if not same.all():
-                return int(same.argmin())
-            if tried >= fitting:
-                return fitting
-            tried *= 8
+    def _count_equal(self, at: int, step: int, most: int) -> int:
+        """How many packets from the word `at` on are followed by the next at the same distance."""
+        tried, counted, wanted = FIRST_TRIED, 0, self._words[at]
+        while counted < most:
+            distances = self._words[at : at + min(tried, most - counted) * (step >> 2) : step >> 2]
+            different: int = (distances != wanted).tobytes().find(1)
+            if different >= 0:
+                return counted + different
+            counted += len(distances)
+            at += len(distances) * (step >> 2)
+            tried *= 4
+        return counted
 
-    def _clear(self, end: Integers, following: Integers) -> None:
-        """Nothing of the ring's headers reaches the file."""
-        nothing = np.zeros(1, self._cleared.dtype)
-        self._cleared[end] = nothing
-        self._cleared[following - CLEARED_OCTETS] = nothing
+    def _filler(self, head: Words, step: Words) -> tuple[int | None, Words]:
+        """Where packets begin behind their headers, None if not all alike; octets between each and the next header."""
+        offsets = head[:, OFFSETS]
+        mac_offset = int(offsets[0]) & 0xFFFF
+        filler = step - head[:, KEPT] - np.uint32(mac_offset)
+        filler[-1] = 0
+        alike = not mac_offset & 3 and mac_offset >= LEAST_MAC_OFFSET and bool((offsets == offsets[0]).all())
+        return mac_offset if alike and filler.max() < ALIGNMENT else None, filler
 
-    def _write_tails(self, tail: Integers, spare: Integers, direction: Integers) -> None:
-        words = np.empty((len(tail), 3), np.uint32)
-        words[:, 0] = FLAGS_OPTION
-        words[:, 1] = direction
-        words[:, 2] = LOCAL_OPTION | spare << 16
-        self._tails[tail] = words.view(self._tails.dtype)[:, 0]
+    def _fill_table(self, head: Words, total: Words) -> int:
+        """Each row ends the block of the packet before and begins its own; returns the last packet's direction."""
+        table = self._table[: len(head)]
+        time_ns = np.multiply(head[:, SECONDS], NANOSECONDS, dtype=np.uint64)
+        time_ns += head[:, NANOSECOND]
+        direction = (head.view(np.uint8)[:, PACKET_TYPE_OFFSET] == PACKET_OUTGOING).view(np.uint8) + np.uint8(1)
+        table[1:, 1] = direction[:-1]
+        table[1:, -8] = total[:-1]
+        table[:, -6] = total
+        table[:, -4:-2] = time_ns.view(np.uint32).reshape(-1, 2)[:, HIGH_THEN_LOW]
+        table[:, -2:] = head[:, KEPT : LENGTH + 1]
+        return int(direction[-1])
 
-    def _write_heads(
-        self, start: Integers, total: Integers, time_ns: Integers, kept: Integers, length: Integers
-    ) -> None:
-        words = np.empty((len(start), HEAD_WORDS), np.uint32)
-        words[:, 0] = pcapng.ENHANCED_PACKET
-        words[:, 1] = total
-        words[:, 2] = 0
-        words[:, 3:5] = time_ns.view(np.uint32).reshape(-1, 2)[:, HIGH_THEN_LOW]
-        words[:, 5] = kept
-        words[:, 6] = length
-        self._heads[start] = words.view(self._heads.dtype)[:, 0]
+    def _end_packets(self, place: Integers, filler: Words) -> None:
+        """Nothing of what the ring held before is left between a packet and the header behind it."""
+        eight = self._eights[place]
+        eight &= KEEP[filler]
+        eight |= FILLING[filler]
+        self._eights[place] = eight
 
+    def _use_mac_offset(self, mac_offset: int) -> None:
+        """Have a table of what takes the place of headers, where packets begin `mac_offset` octets behind theirs."""
+        table = np.zeros((MOST_AT_ONCE, mac_offset >> 2), np.uint32)
+        table[:, 0] = FLAGS_OPTION
+        table[:, 2] = LOCAL_OPTION | mac_offset - LEAST_MAC_OFFSET + 20 << 16
+        table[:, -7] = pcapng.ENHANCED_PACKET
+        self._mac_offset, self._table = mac_offset, table
+        self._table_rows = table.view(f"V{mac_offset}")[:, 0]
+        self._places = self._records(mac_offset)
 
-def _records(octets: NDArray[np.uint8], size: int, available: int) -> NDArray[np.void]:
-    return np.ndarray((available - size + 1,), f"V{size}", octets, strides=(1,))
+    def _gather(self, place: Integers) -> Words:
+        return self._heads[place].view(np.uint32).reshape(len(place), -1)
+
+    def _rows(self, at: int, step: int, count: int, octets: int) -> Words:
+        """What is at the beginning of every `step` from here on, as a table."""
+        return np.ndarray((count, octets >> 2), np.uint32, self._octets, at, (step, 4))
+
+    def _records(self, size: int) -> NDArray[np.void]:
+        count = (len(self._octets) - size) // ALIGNMENT + 1
+        return np.ndarray((count,), f"V{size}", self._octets, strides=(ALIGNMENT,))

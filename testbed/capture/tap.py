@@ -48,6 +48,7 @@ SOL_PACKET = 263
 PACKET_RX_RING = 5
 PACKET_STATISTICS = 6
 PACKET_VERSION = 10
+PACKET_RESERVE = 12
 PACKET_IGNORE_OUTGOING = 23
 TPACKET_V3 = 2
 ETH_P_ALL = 3
@@ -69,6 +70,8 @@ LINK_TYPES = {
     ARPHRD_LOOPBACK: pcapng.LINKTYPE_ETHERNET,
     ARPHRD_NONE: pcapng.LINKTYPE_RAW,
 }
+# Behind its header a packet begins at 96 less its link layer's 14: then two more make it a multiple of four.
+RESERVED_OCTETS = {ARPHRD_ETHERNET: 2, ARPHRD_LOOPBACK: 2}
 
 _BLOCK = struct.Struct("=IIIIII")  # version, offset to private area; status, packets, offset of the first, length
 _STATUS_OFFSET = 8
@@ -116,13 +119,15 @@ def open_ring(
     request = struct.pack("=IIIIIII", block_octets, block_count, frame_octets, frame_count, retire_ms, 0, 0)
     try:
         packet_socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
+        packet_socket.bind((interface, 0))  # records nothing yet, but tells what kind of interface it is
+        hardware_type = packet_socket.getsockname()[3]
+        packet_socket.setsockopt(SOL_PACKET, PACKET_RESERVE, RESERVED_OCTETS.get(hardware_type, 0))
         packet_socket.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
         if snap_octets:
             _limit_octets(packet_socket, snap_octets)
         packet_socket.bind((interface, ETH_P_ALL))
         # Bound while down, the socket carries ENETDOWN as its pending error: take it, or the first poll returns it.
         packet_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        hardware_type = packet_socket.getsockname()[3]
         if hardware_type == ARPHRD_LOOPBACK:  # where every packet goes out and comes in again
             packet_socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     except OSError as error:
@@ -193,14 +198,17 @@ class Ring:
             sys.setswitchinterval(usual)
 
     def _write_block(self, output: int, at: int, count: int) -> None:
-        done = self._in_place.rewrite(at, count) if self._in_place is not None else None
-        if done is None:
-            _write(output, self._read_block(at, count))
-            return
-        self.packets += count
-        self.octets += done.octets
-        self.unfinished_checksums += done.unfinished_checksums
-        _write(output, self._octets[done.start : done.stop], done.tail)
+        while count:
+            done = self._in_place.rewrite(at, count) if self._in_place is not None else None
+            if done is None:
+                _write(output, self._read_block(at, count))
+                return
+            at = done.following
+            count -= done.packets
+            self.packets += done.packets
+            self.octets += done.octets
+            self.unfinished_checksums += done.unfinished_checksums
+            _write(output, self._octets[done.start : done.stop], done.tail)
 
     def filling(self) -> bool:
         """Whether the kernel holds packets in a block that it has not retired yet."""

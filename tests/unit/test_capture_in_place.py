@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.capture import pcapng
-from testbed.capture.in_place import InPlace, Rewritten
+from testbed.capture.in_place import MOST_AT_ONCE, InPlace, Rewritten
 from testbed.capture.reader import CaptureReader, Frame
 
 BLOCK_OCTETS = 1 << 20
@@ -24,12 +24,12 @@ Packet = tuple[int, bytes, int, int, int]  # time_ns, what is kept, length on th
 
 
 def ring_of(packets: list[Packet], mac_octets: int) -> mmap.mmap:
-    """A block as `prb_fill_curr_block` of the kernel lays it out. Shape: `mac_octets` is 14, or 0 for raw IP."""
+    """A block as the kernel lays it out for `tap.open_ring`. Shape: `mac_octets` is 14, or 0 for raw IP."""
     ring = mmap.mmap(-1, BLOCK_OCTETS)
     ring[:] = b"\xee" * BLOCK_OCTETS  # what was in it before
-    at, mac = FIRST, (68 + 16 + 15) // 16 * 16 - mac_octets
+    at, mac = FIRST, (68 + 16 + 15) // 16 * 16 + (2 if mac_octets else 0) - mac_octets
     for number, (time_ns, data, length, status, packet_type) in enumerate(packets):
-        following = (mac + len(data) + 15) // 16 * 16
+        following = (mac + len(data) + 7) // 8 * 8
         last = number == len(packets) - 1
         head = (
             0 if last else following,
@@ -81,6 +81,7 @@ def test_every_packet_of_a_block_is_in_the_file_as_the_kernel_gave_it(seed: int,
     ring = ring_of(packets, mac_octets)
     done = InPlace(ring).rewrite(FIRST, count)
     assert done is not None
+    assert done.packets == count
     frames = frames_of(written(ring, done, 1))
     assert [(f.time_ns, f.data, f.octets) for f in frames] == [packet[:3] for packet in packets]
     assert done.octets == sum(packet[2] for packet in packets)
@@ -107,8 +108,12 @@ def test_directions_stand_in_the_flags_and_nothing_of_the_ring_is_left(tmp_path:
     while at < len(content):
         total, kept = struct.unpack_from("=I12xI", content, at + 4)
         options = content[at + 28 + kept + -kept % 4 : at + total - 4]
+        if options.startswith(struct.pack("=HH", 0x8001, 0)):  # fills the way to the next header
+            options = options[4:]
         code, length, flags = struct.unpack_from("=HHI", options)
         assert (code, length) == (2, 4)
+        code, length = struct.unpack_from("=HH", options, 8)
+        assert code == (0x8001 if at + total < len(content) else 0)
         assert not any(options[12:])  # a local option of zero octets and the end of options
         assert not any(content[at + 28 + kept : at + 28 + kept + -kept % 4])
         assert struct.unpack_from("=I", content, at + total - 4) == (total,)
@@ -122,6 +127,29 @@ def test_a_block_with_a_vlan_tag_that_the_kernel_took_out_is_left_alone(where: i
     packets = packets_of(1, 10)
     packets[where] = (*packets[where][:3], VLAN_VALID | 1, HOST)
     ring = ring_of(packets, 14)
+    before = ring[:]
+    assert InPlace(ring).rewrite(FIRST, len(packets)) is None
+    assert ring[:] == before
+
+
+def test_more_packets_than_are_rewritten_at_once_go_on_where_the_first_ones_end() -> None:
+    packets = [(number, b"small", 5, 1, HOST) for number in range(MOST_AT_ONCE + 7)]
+    ring = ring_of(packets, 14)
+    rewriting = InPlace(ring)
+    first = rewriting.rewrite(FIRST, len(packets))
+    assert first is not None
+    second = rewriting.rewrite(first.following, len(packets) - first.packets)
+    assert second is not None
+    assert (first.packets, second.packets) == (MOST_AT_ONCE, 7)
+    content = written(ring, first, 1) + ring[second.start : second.stop] + second.tail
+    assert [frame.time_ns for frame in frames_of(content)] == [packet[0] for packet in packets]
+
+
+def test_packets_that_do_not_all_begin_as_far_behind_their_headers_are_left_alone() -> None:
+    packets = packets_of(1, 10)
+    ring = ring_of(packets, 14)
+    second = FIRST + struct.unpack_from("=I", ring, FIRST)[0]
+    struct.pack_into("=H", ring, second + 24, 88)
     before = ring[:]
     assert InPlace(ring).rewrite(FIRST, len(packets)) is None
     assert ring[:] == before
