@@ -154,7 +154,7 @@ def test_missing_peers_are_named_where_they_cannot_be_installed(checkout: Path, 
     assert "tshark" in result.stderr
     assert "chromium" in result.stderr
     assert "chromium|" not in result.stderr
-    assert "Fix: sudo make test" in result.stderr or "no apt-get" in result.stderr
+    assert "Fix: su -c 'make test'" in result.stderr or "no apt-get" in result.stderr
 
 
 @pytest.mark.root
