@@ -1,0 +1,106 @@
+"""A TCP client that takes nothing: what waits for it is bounded and counted, and nobody else notices."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from vpn.driver.tcp import QUEUE_OCTETS, TcpConnection, TcpLink
+from vpn.settings import Address
+from vpn.wire.stream import frame
+
+SLOW: Address = ("192.0.2.1", 1)
+QUICK: Address = ("192.0.2.2", 2)
+PACKET = bytes(1400)
+
+
+class Watched:
+    """What the event loop is asked to look at."""
+
+    def __init__(self) -> None:
+        self.events: dict[int, int] = {}
+
+    def watch(self, descriptor: int, events: int = select.EPOLLIN) -> None:
+        self.events[descriptor] = events
+
+    def unwatch(self, descriptor: int) -> None:
+        self.events.pop(descriptor, None)
+
+
+class Server:
+    """A link with two connections, and their other ends."""
+
+    def __init__(self) -> None:
+        self.watched = Watched()
+        self.link = TcpLink(self.watched)
+        self.ends: dict[Address, socket.socket] = {}
+        for address in (SLOW, QUICK):
+            ours, theirs = _connected()
+            self.link.add(TcpConnection(ours, address))
+            self.ends[address] = theirs
+
+    def take(self, address: Address) -> int:
+        """How many octets the client finds."""
+        self.ends[address].setblocking(False)
+        octets = 0
+        try:
+            while received := self.ends[address].recv(1 << 20):
+                octets += len(received)
+        except BlockingIOError:
+            pass
+        return octets
+
+
+def _connected() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    return ours, theirs
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.link.close()
+    for end in made.ends.values():
+        end.close()
+
+
+def stuff(server: Server) -> int:
+    """Sends to the slow client until it takes no more; returns how many packets that took."""
+    sent = 0
+    while not server.link.unsent:
+        server.link.send([(PACKET, SLOW)] * 50)
+        sent += 50
+    return sent
+
+
+def test_what_waits_for_a_slow_client_is_bounded_and_the_rest_is_counted(server: Server) -> None:
+    sent = stuff(server)
+    lost = server.link.unsent
+    for _ in range(20):
+        server.link.send([(PACKET, SLOW)] * 50)
+    assert server.link.unsent == lost + 20 * 50
+    slow = next(iter(server.watched.events))
+    taken = octets = server.take(SLOW)
+    while taken or server.watched.events[slow] & select.EPOLLOUT:
+        server.link.writable(slow)
+        taken = server.take(SLOW)
+        octets += taken
+    assert octets == (sent - lost) * len(frame(PACKET)), "something was lost that was not counted"
+    assert octets > QUEUE_OCTETS
+
+
+def test_a_slow_client_keeps_nothing_from_the_others(server: Server) -> None:
+    stuff(server)
+    for _ in range(10):
+        server.link.send([(PACKET, SLOW), (PACKET, QUICK)])
+        assert select.select([server.ends[QUICK]], [], [], 30)[0]
+        assert server.take(QUICK) == len(frame(PACKET))
+    assert not server.link.lost()
