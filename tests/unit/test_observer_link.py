@@ -53,6 +53,7 @@ KINDS = (
 )
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_datagram_is_read_in_every_link_layer(tmp_path: Path, kind: str, version: int) -> None:

@@ -111,6 +111,7 @@ def test_a_name_that_is_no_file_name_is_refused(keys: Path, name: str, capsys: p
     assert "not usable as a file name" in capsys.readouterr().err
 
 
+@pytest.mark.interop
 def test_openvpn_reads_the_key_files_and_a_profile(keys: Path, tmp_path: Path) -> None:
     """`--show-tls`-like dry runs do not exist: openvpn reads all keys before it finds that the port is 0."""
     for control in ("tls-auth", "tls-crypt", "tls-crypt-v2", "none"):
@@ -128,6 +129,7 @@ def test_openvpn_reads_the_key_files_and_a_profile(keys: Path, tmp_path: Path) -
         assert "rror: " not in done.stdout.replace("TLS Error: ", "")
 
 
+@pytest.mark.interop
 def test_openvpn_makes_a_client_key_from_our_server_key(keys: Path, tmp_path: Path) -> None:
     """The real tool unwraps nothing, but it must read our server key; and we must read what it wraps with it."""
     made = tmp_path / "client.key"
@@ -139,6 +141,7 @@ def test_openvpn_makes_a_client_key_from_our_server_key(keys: Path, tmp_path: Pa
     assert (len(key), len(wrapped)) == (len(ours_key), len(ours_wrapped)) == (256, 299)
 
 
+@pytest.mark.interop
 def test_we_read_the_static_key_that_openvpn_makes(tmp_path: Path) -> None:
     path = tmp_path / "static.key"
     assert subprocess.run(["openvpn", "--genkey", "secret", str(path)], capture_output=True, timeout=20).returncode == 0

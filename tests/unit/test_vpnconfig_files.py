@@ -44,6 +44,7 @@ def test_a_line_is_cut_into_words(line: str, words: list[str]) -> None:
     assert split_words(line) == words
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("words", [w for _, w in WORDS if len(w) == 2 and w[0] == "push"])
 def test_openvpn_cuts_the_same_words(words: list[str], tmp_path: Path) -> None:
     """openvpn's complaint about a protocol quotes the word it read: the same line through both readers."""
@@ -54,6 +55,7 @@ def test_openvpn_cuts_the_same_words(words: list[str], tmp_path: Path) -> None:
     assert f"Bad protocol: '{split_words(line)[1]}'." in said
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("line", ['push "open', "push 'open", r"up C:\dir", "a b\\"])
 def test_a_line_that_openvpn_refuses_is_refused(line: str, tmp_path: Path) -> None:
     with pytest.raises(WordError):

@@ -357,6 +357,7 @@ def test_a_key_readable_by_others_is_warned_of(loader: Loader, keys: Path, tmp_p
     assert any("group or others accessible" in w for w in loader.client_configuration(f"tls-crypt {exposed}").warnings)
 
 
+@pytest.mark.interop
 def test_every_option_of_openvpns_help_has_a_row_in_the_table() -> None:
     """Nothing that a 2.6 configuration may hold is answered with a mere `unknown option`."""
     import re
