@@ -2,7 +2,7 @@
 
 `CaptureReader` gives one `Frame` after the other and reads the file in chunks, so memory does not grow with it;
 `batches` gives the ordinary packets of a large file by the thousand, as arrays. A file that ends in the middle of
-something, or that holds nonsense, gives the frames before that point and a warning.
+something, or that holds nonsense, compressed or not, gives the frames before that point and a warning.
 
 Source: draft-ietf-opsawg-pcapng, draft-ietf-opsawg-pcap
 """
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from testbed.capture import pcapng
-from testbed.capture.source import CHUNK_OCTETS, NOWHERE, Damage, Source, Store, reopened
+from testbed.capture.source import CHUNK_OCTETS, GZIP_MAGIC, NOWHERE, Damage, Inflated, Source, Store, reopened
 
 if TYPE_CHECKING:
     from testbed.capture.columns import Columns
@@ -31,7 +31,6 @@ MOST_IN_BATCH = 1 << 16  # a bound for the columns' memory, however small the pa
 OBSOLETE_PACKET = 2
 PACKET_BLOCKS = frozenset((pcapng.ENHANCED_PACKET, pcapng.SIMPLE_PACKET, OBSOLETE_PACKET))
 MOST_INTERFACES = 10_000
-GZIP_MAGIC = b"\x1f\x8b"
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
 # first four octets -> byte order, nanoseconds per unit of the fraction
 PCAP_MAGICS = {
@@ -87,15 +86,14 @@ class CaptureReader:
     position: int = NOWHERE
     store: Store = field(default_factory=Store)
     _files: list[IO[bytes]] = field(default_factory=list)
+    _inflated: Inflated | None = None
     _in_columns: bool = False
 
     def __enter__(self) -> CaptureReader:
         file = open(self.path, "rb")
         self._files.append(file)
         if file.peek(2)[:2] == GZIP_MAGIC:
-            import gzip
-
-            self._files.append(gzip.GzipFile(fileobj=file))  # type: ignore[arg-type]  # reads like any binary file
+            self._inflated = Inflated(file)
         else:
             self.store = Store(reopened(file))
         return self
@@ -129,7 +127,7 @@ class CaptureReader:
         if not self._files:
             raise RuntimeError("a CaptureReader is read inside its with block")
         chunk_octets = BATCH_OCTETS if self._in_columns else CHUNK_OCTETS
-        source = Source(self._files[-1], self.store.descriptor, chunk_octets)
+        source = Source(self._inflated or self._files[-1], self.store.descriptor, chunk_octets)
         try:
             magic = source.take(4)
             if magic == PCAPNG_MAGIC:

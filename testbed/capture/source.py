@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import IO
 
 CHUNK_OCTETS = 1 << 20
+COMPRESSED_OCTETS = 32 << 10  # taken from a compressed file at a time
+GZIP_MAGIC, GZIP_WINDOW_BITS = b"\x1f\x8b", 31
 NOWHERE = -1  # position of octets that do not stand in the file as they are
 FAR_BELOW = -1 << 62  # with any offset added it is still nowhere
 IN_MEMORY = 1 << 62  # added to the number of a piece that is held
@@ -32,13 +34,87 @@ class CaptureChanged(OSError):
 
 
 @dataclass(slots=True)
+class Inflated:
+    """What a gzip file of any number of members holds, in order. Never more than was asked for is made at once.
+
+    Errors: `Damage`, once everything before the damage was given
+    """
+
+    file: IO[bytes]
+    _inflate: zlib._Decompress | None = None  # of the member at hand
+    _compressed: bytes = b""  # taken from the file, and not used up
+    _ended: bool = False  # the file, not what was taken from it
+    _damage: str = ""
+
+    def read(self, count: int) -> bytes:
+        """So many octets, fewer only at the end or before damage."""
+        pieces: list[bytes] = []
+        while count > 0 and not self._damage and self._is_in_member() and self._inflate is not None:
+            piece = self._more(self._inflate, count)
+            count -= len(piece)
+            pieces.append(piece)
+        if not pieces and self._damage:
+            raise Damage(self._damage)
+        return b"".join(pieces)
+
+    def _is_in_member(self) -> bool:
+        """Whether there is more to read: the member at hand, or else another one behind it."""
+        while self._inflate is None:
+            self._compressed = (self._compressed or self._take()).lstrip(b"\0")  # filling, as of a tape's blocks
+            if self._compressed:
+                self._inflate = zlib.decompressobj(GZIP_WINDOW_BITS)
+            elif self._ended or self._damage:
+                return False
+        return True
+
+    def _more(self, inflate: zlib._Decompress, count: int) -> bytes:
+        """What the next octets of the file make, at most so many; nothing where they only go before others."""
+        self._compressed = self._compressed or self._take()
+        before = inflate.copy()
+        try:
+            piece = inflate.decompress(self._compressed, count)
+        except zlib.error as error:
+            self._damage = f"the compressed data are damaged: {str(error).rpartition(': ')[2]}"
+            return _as_far_as_it_goes(before, self._compressed, count)
+        self._compressed = inflate.unused_data or inflate.unconsumed_tail
+        if inflate.eof:
+            self._inflate = None
+        elif self._ended and not piece and not self._compressed:
+            self._damage = self._damage or "the compressed data are cut off"
+        return piece
+
+    def _take(self) -> bytes:
+        try:
+            octets = self.file.read(COMPRESSED_OCTETS)
+        except OSError as error:
+            self._damage, octets = f"cannot read on: {error}", b""
+        self._ended = not octets
+        return octets
+
+
+def _as_far_as_it_goes(inflate: zlib._Decompress, compressed: bytes, count: int) -> bytes:
+    """What octets that lead into damage make before it: of a whole piece of them nothing would be given."""
+    pieces: list[bytes] = []
+    try:
+        for at in range(len(compressed)):
+            piece = inflate.decompress(compressed[at : at + 1], count)
+            count -= len(piece)
+            pieces.append(piece)
+            if count <= 0 or inflate.eof:
+                break
+    except zlib.error:
+        pass
+    return b"".join(pieces)
+
+
+@dataclass(slots=True)
 class Source:
     """A file read in chunks. `take` gives exactly what was asked for, or fewer octets at the end of the file.
 
     Shape: with a `descriptor` it is read in its place, and `position` says where; else `position` is negative by far
     """
 
-    file: IO[bytes]
+    file: IO[bytes] | Inflated
     descriptor: int | None = None
     chunk_octets: int = CHUNK_OCTETS
     buffer: bytes = b""
@@ -72,7 +148,7 @@ class Source:
             else:
                 self._start, self.at = self._start + self.at, 0
                 self.buffer = os.pread(self.descriptor, max(self.chunk_octets, count), self._start)
-        except (OSError, EOFError, zlib.error) as error:  # a damaged gzip file shows itself here
+        except OSError as error:
             raise Damage(f"cannot read on: {error}") from error
 
     def _read_on(self, count: int) -> None:

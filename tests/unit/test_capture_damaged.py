@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,58 @@ def peak_of_observing(path: Path) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def many(count: int, seed: int = 5) -> bytes:
+    """A capture of several megabytes that cannot be compressed much."""
+    dice = random.Random(seed)
+    return section("<") + interface("<", 1) + b"".join(enhanced("<", 0, n, dice.randbytes(1200)) for n in range(count))
+
+
+@pytest.mark.parametrize("count", [40, 4000])
+def test_of_a_compressed_file_that_is_cut_off_all_frames_before_the_cut_are_read(tmp_path: Path, count: int) -> None:
+    path, octets = tmp_path / "cut.gz", gzip.compress(many(count), 1)
+    path.write_bytes(octets[: len(octets) // 2])
+    frames, warnings = read_both_ways(path)
+    assert count * 0.45 < len(frames) < count * 0.55
+    assert "cut off" in warnings[0]
+    assert f"after frame {len(frames)}" in warnings[0]
+
+
+@pytest.mark.parametrize("count", [40, 4000])
+def test_a_wrong_checksum_behind_compressed_data_costs_no_frame_and_is_said(tmp_path: Path, count: int) -> None:
+    path, octets = tmp_path / "crc.gz", gzip.compress(many(count), 1)
+    path.write_bytes(octets[:-8] + bytes(4) + octets[-4:])
+    frames, warnings = read_both_ways(path)
+    assert len(frames) == count
+    assert "incorrect data check" in warnings[0]
+
+
+def test_damage_within_compressed_data_leaves_what_stands_before_it(tmp_path: Path) -> None:
+    content = b"".join(struct.pack("<I", number) * 250 for number in range(4000))
+    frames = b"".join(enhanced("<", 0, n, content[n * 1000 : n * 1000 + 1000]) for n in range(4000))
+    whole = zlib.compressobj(9, zlib.DEFLATED, 31)
+    octets = whole.compress(section("<") + interface("<", 1) + frames) + whole.flush(zlib.Z_FULL_FLUSH)
+    path = tmp_path / "damaged.gz"
+    path.write_bytes(octets + b"\xff" * 100)
+    assert len(octets) < 1 << 16, "all of it is in the piece that is damaged"
+    found, warnings = read_both_ways(path)
+    assert len(found) == 4000
+    assert len(warnings) == 1
+
+
+def test_members_with_filling_between_and_behind_them_are_one_capture(tmp_path: Path) -> None:
+    octets, path = many(4000), tmp_path / "members.gz"
+    cut = len(octets) // 3
+    members = [gzip.compress(piece, 1) for piece in (octets[:cut], b"", octets[cut:])]
+    path.write_bytes(bytes(3).join(members) + bytes(1 << 20))
+    frames, warnings = read_both_ways(path)
+    assert len(frames) == 4000
+    assert not warnings
+    path.write_bytes(b"".join(members) + b"something else")
+    frames, warnings = read_both_ways(path)
+    assert len(frames) == 4000
+    assert len(warnings) == 1
 
 
 def test_a_compressed_bomb_takes_no_more_memory_than_any_file(tmp_path: Path) -> None:
