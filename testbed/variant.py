@@ -19,6 +19,7 @@ from typing import Any
 
 from testbed.capture import tap
 from testbed.children import Child, ChildFailed, child_environment, lean_environment, module_argv
+from testbed.control_tap import DeviceWatch, append, summed
 from testbed.evidence import is_before_tunnel_server
 from testbed.ground_truth.key_files import read_key
 from testbed.internet import CLIENT, Roles, lookup_warning, services_request
@@ -38,6 +39,8 @@ CA_CERTIFICATE = WORK_DIRECTORY / "ca.pem"
 CA_BUNDLE = WORK_DIRECTORY / "ca-bundle.pem"
 KEYLOG = WORK_DIRECTORY / "keys.log"
 START_TIMEOUT = 20.0
+_QUICK_RING_OCTETS = 2 << 20
+_FURTHER = "+"  # behind the control tap's name: no tap of a scenario can have it in its own
 # Which key file the map needs, by what wraps the control channel; the keys of TLS are in the key log.
 KEY_FILES = {
     "static-key": "static.key",
@@ -77,6 +80,8 @@ class VariantRun:
         self._began_at: float | None = None  # the workload, in Unix seconds
         self._keys: KeyMaker | None = None
         self._tunnel: Tunnel | None = None
+        self._watch: DeviceWatch | None = None
+        self._client: Node | None = None
         WORK_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
         os.close(self._directory.make_directory(self._name))
         self._log_fd = self._directory.make_directory(f"{self._name}/logs")
@@ -89,7 +94,7 @@ class VariantRun:
         self._phase("lab")
         lab = Lab.build(self._job.plan, before_up=self._open_taps)
         self._conductor.publish(lab.namespace_descriptors())
-        client = lab.node(CLIENT)
+        client = self._client = lab.node(CLIENT)
         self._phase("services")
         services = self._start_services(lab)
         self._trust_lab_authority(client)
@@ -97,9 +102,10 @@ class VariantRun:
             self._phase("tunnel")
             self._start_tunnel(lab)
             self._open_tap(client, TapSpec(CLIENT_TUN, CLIENT), variant.tunnel.device)
+            self._watch = DeviceWatch(client, variant.tunnel.device)
         seen = self._ask_kernel(client)
         self._phase("workload")
-        timeline = Timeline(variant.events, lab, self._tunnel, self._log_fd, self._tell_event)
+        timeline = Timeline(variant.events, lab, self._tunnel, self._log_fd, self._tell_event, self._tap_new_device)
         actions, facts = self._run_workload(client, timeline)
         events = timeline.close()
         self._warnings += [f"event {event['words']}: {event['error']}" for event in events if not event["ok"]]
@@ -109,7 +115,7 @@ class VariantRun:
                 self._warnings += self._tunnel.close()
             services.stop()
         self._keep_tls_keys()
-        taps = {name: child.stop() for name, child in self._taps.items()}
+        taps = self._with_one_control({name: child.stop() for name, child in self._taps.items()})
         self._phase("end")
         return {
             **seen,
@@ -154,6 +160,25 @@ class VariantRun:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
         packet_socket.close()
         os.close(output)
+
+    def _tap_new_device(self) -> None:
+        """Where the tunnel's device is another one than before, tap it too: the control tap ended with the old one."""
+        if self._watch is None or self._client is None or not self._watch.is_new():
+            return
+        # A small ring, which a busy machine has at once: what leaves before it is there is missing.
+        spec = TapSpec(f"{CLIENT_TUN}{_FURTHER}{len(self._taps)}", CLIENT, ring_octets=_QUICK_RING_OCTETS)
+        try:
+            self._open_tap(self._client, spec, self._device())
+        except tap.TapError as error:  # gone again already
+            self._warnings.append(f"the tunnel's new device was not tapped: {error}")
+
+    def _with_one_control(self, taps: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The control tap's counts and capture as one, whatever number of devices the tunnel had."""
+        further = [name for name in taps if name.startswith(f"{CLIENT_TUN}{_FURTHER}")]
+        for name in further:
+            append(self._directory.fd, f"{self._name}/{CLIENT_TUN}.pcapng", f"{self._name}/{name}.pcapng")
+            taps[CLIENT_TUN] = summed(taps[CLIENT_TUN], taps[name])
+        return {name: counts for name, counts in taps.items() if name not in further}
 
     def _start_services(self, lab: Lab) -> Child:
         nodes = {name: node.netns_fd for name, node in lab.nodes.items()}

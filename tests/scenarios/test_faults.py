@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from testbed.capture.reader import CaptureReader
 from tests.scenarios.running import ROOT, Ran, run_testbed, run_text
 
 pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.slow]
@@ -88,6 +90,7 @@ workload:
   - run: {{argv: [sh, -c, "until [ -e /run/testbed/again ]; do sleep 0.02; done"], timeout: 30s}}
   - run: {{argv: [sh, -c, "until grep -q tun0 /proc/net/route; do sleep 0.02; done"], timeout: 30s}}
   - http: {{url: http://www.example.com/, timeout: 20s}}
+  - ping: {{host: www.example.com, count: 5}}
 events:
   - {{at: 200ms, kill: vpn-server, signal: STOP}}
   - {{at: 250ms, kill: vpn-server, signal: CONT}}
@@ -110,6 +113,24 @@ def test_a_client_that_is_killed_and_started_at_once_works_on_inside(tmp_path: P
     assert [event["ok"] for event in told["events"]] == [True, True, True, True, False, True]
     assert told["events"][4]["error"] == "the VPN server runs still; it must end before it can be started again"
     assert (tmp_path / "out/with/logs/vpn-client-2.log").stat().st_size
+    capture = tmp_path / "out/with/client-tun.pcapng"
+    argv = [
+        "tshark",
+        "-r",
+        str(capture),
+        "-Y",
+        "icmp.type == 8 or icmpv6.type == 128",
+        "-T",
+        "fields",
+        "-e",
+        "frame.number",
+    ]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert shown.stdout.split(), "the new device is in the control capture too"
+    control = next(tap for tap in told["taps"] if tap["name"] == "client-tun")
+    with CaptureReader(capture) as reader:
+        assert control["packets"] == sum(1 for _ in reader)
+    assert sorted(path.name for path in capture.parent.glob("*.pcapng")) == ["client-tun.pcapng", "isp.pcapng"]
 
 
 def test_the_shipped_scenario_of_wireguard_holds_and_both_ends_end_well(tmp_path: Path) -> None:
