@@ -79,6 +79,7 @@ class CountedFact:
 
     about: str
     verdicts: tuple[Verdict | None, ...]
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,11 @@ def _folded(table: ObserverTable, verbs: Mapping[str, str], inside: frozenset[st
         variants=table.variants,
         groups=tuple(FoldedGroup(name, _failures(name, failed), rows) for name, rows in merged.items()),
         facts=tuple(
-            CountedFact(place.group, tuple(None if cell is None else cell.verdict for cell in _line(place, rows).cells))
+            CountedFact(
+                place.group,
+                tuple(None if cell is None else cell.verdict for cell in _line(place, rows).cells),
+                _line(place, rows).words,
+            )
             for place, rows in folds.items()
             if place.group != TOGETHER
         ),

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from testbed.report.fold import CountedFact, FoldedTable, counts_of, folded_tables
+from testbed.report.fold import YOU, CountedFact, FoldedTable, counts_of, folded_tables
 from testbed.report.matrix import Counts
 from testbed.report.words import observer_in_words, share_in_words
-from testbed.result import RunResult, VariantResult
+from testbed.result import RunResult, VariantResult, Verdict
 
 _ABOUT_SHOWN = 2
+_STILL_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class _Comparison:
 
     def notes(self) -> Iterator[str]:
         if self._bare and self._full and self._shared:
+            yield from self._still_seen(self._full)
             yield from self._only(self._full, self._bare, "Only with the tunnel")
             yield from self._only(self._bare, self._full, "Only without it")
         for name in self._table.variants:
@@ -77,6 +79,14 @@ class _Comparison:
             count = self._of(name, self._table.facts)
             if count.unproven:
                 yield f"{name}: {count.unproven} of {count.total} facts unproven, counted neither as seen nor as hidden"
+
+    def _still_seen(self, name: str) -> Iterator[str]:
+        """What the tunnel did not hide, where it is little enough to name."""
+        column = self._table.variants.index(name)
+        seen = [fact for fact in self._shared if fact.verdicts[column] is Verdict.SEEN]
+        if 0 < len(seen) <= _STILL_SHOWN:
+            told = [fact.words if fact.about == YOU else f"{fact.words} ({fact.about})" for fact in seen]
+            yield f"Still seen with the tunnel: {', '.join(told)}"
 
     def _only(self, name: str, other: str, when: str) -> Iterator[str]:
         """What one of the two alone did, so that nothing of the other compares with it."""

@@ -83,6 +83,7 @@ def test_the_answer_counts_what_the_client_did_and_says_what_is_unproven() -> No
     said = answer(sample_result())
     assert said.sentence == "With the tunnel, your ISP sees 1 of 18 facts; without it, 17 of the same 18."
     assert any("1 of 24 facts unproven" in note for note in said.notes)
+    assert said.notes[0] == "Still seen with the tunnel: your address"
 
 
 def test_the_answer_compares_the_same_facts_and_names_apart_what_one_variant_alone_did() -> None:
