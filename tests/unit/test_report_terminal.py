@@ -41,7 +41,10 @@ def test_every_distinct_fact_is_on_one_line_with_a_verdict_in_words_for_each_var
     assert re.search(r"the server's address \[server-address\] +— +○ hidden +○ hidden", text)
     assert re.search(r"the content \[http-body\].* +— +○ hidden +\? unproven", text)
     assert re.search(r"intranet\.corp\.example +✗ failed", text)
-    assert re.search(r"seen, of what all variants did +17 of 18 +1 of 18 +17 of 18\s+seen, of what only some did +— +0 of 6 +1 of 6", text)
+    assert re.search(
+        r"seen, of what all variants did +17 of 18 +1 of 18 +17 of 18\s+seen, of what only some did +— +0 of 6 +1 of 6",
+        text,
+    )
     assert text.index("Your ISP") < text.index("The server www.example.com")
 
 
@@ -172,4 +175,6 @@ def test_the_map_of_inner_packets_is_said_or_why_there_is_none() -> None:
     assert "80 of 82 packets linked to those that carried them; 52 octets more each; 0.20 ms later up" in text
     assert "9 of 14 flows" in text
     unknown = replace(said, ground_truth={"mapped": False, "reason": "no keys"})
-    assert "no inner-outer.csv, which packet carried which: no keys" in render(replace(result, variants={"with": unknown}))
+    assert "no inner-outer.csv, which packet carried which: no keys" in render(
+        replace(result, variants={"with": unknown})
+    )
