@@ -39,7 +39,7 @@ from vpn.dataplane.workbench import Workbench
 from vpn.events import Closed, Connected, Event, Renegotiated
 from vpn.settings import Address, ClientSettings
 
-ROUND = 240  # packets before an answer is waited for; even the smaller buffers hold them
+ROUND = 160  # packets before an answer is waited for: all queues on the way hold so many
 INNER_OCTETS = 1400
 SINK = IPv4Address("10.66.0.1")  # where the server's host drops what comes
 SOURCE_PORT = 4000  # of `inner_source.py`

@@ -60,6 +60,15 @@ def test_a_shorter_datagram_is_the_last_of_its_train() -> None:
     assert own == [10 * 1400 + 3 * 1400 + 100, LEAST_TRAIN * 1400]
 
 
+def test_runs_of_several_datagrams_are_put_together_whole() -> None:
+    came = [(sender(number // 2 % 2), bytes([number]) * 1400) for number in range(40)]
+    singles, buffer = laid_out(came)
+    runs = [Run(run.address, run.at, 2 * 1400, 1400) for run in singles[::2]]
+    found = gathered(runs, buffer, ROOM_AT)
+    assert len(found) == 2
+    assert by_sender(found, buffer) == by_sender(runs, buffer)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_every_sender_has_the_same_octets_in_the_same_order_as_before(seed: int) -> None:
     draw = random.Random(seed)
