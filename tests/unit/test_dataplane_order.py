@@ -12,10 +12,10 @@ import pytest
 from tests.sim.network import World
 from tests.sim.setups import SERVER, client_settings, connect
 from vpn.client import ClientCore
+from vpn.dataplane.backlog import BATCH_SUPERPACKETS
 from vpn.dataplane.offload import TCP, Superpacket
 from vpn.dataplane.train import Outgoing, Train
 from vpn.driver.pump import Pump, Signals
-from vpn.driver.tun import BATCH_SUPERPACKETS
 from vpn.server import ServerCore
 from vpn.settings import Address
 from vpn.wire.packet import Opcode

@@ -1,4 +1,5 @@
-"""Packets that wait for a server's tunnel, a lane for each destination: nobody's flood makes another one wait or lose.
+"""Packets that wait for a server's tunnel, a lane for each destination, and one for its TCP: nobody's flood makes
+another one wait or lose.
 
     A A A A A A A …      each lane in turn, some octets at a time (deficit round robin); one that was empty comes first,
     B               -->  so that a lone packet never waits behind a backlog; what is too much goes from the end of the
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vpn.dataplane.inner import destination
-from vpn.dataplane.offload import Superpacket
+from vpn.dataplane.offload import TCP, Superpacket
 
 Waiting: TypeAlias = bytes | Superpacket
 _MOST_SHARES = 16  # however many lanes there are, no more waits than would in so many
@@ -46,6 +47,8 @@ class Lanes:
     def push(self, packet: Waiting) -> None:
         octets = packet if isinstance(packet, bytes) else packet.octets
         key = destination(octets) or b""
+        if key and octets[9 if len(key) == 4 else 6] == TCP:
+            key += b"T"  # a stream's own: a ping to the same client does not wait behind it
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane()

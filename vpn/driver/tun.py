@@ -20,15 +20,15 @@ import fcntl
 import os
 import socket
 import struct
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vpn.dataplane.backlog import BATCH_PACKETS, BATCH_SUPERPACKETS, HELD_OCTETS, HELD_PACKETS, Backlog
 from vpn.dataplane.offload import PLAIN, Superpacket, read
 from vpn.driver.errors import HostError
-from vpn.driver.lanes import Lanes, octets_of
+from vpn.driver.lanes import Lanes
 
 if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
@@ -42,13 +42,7 @@ _REQUEST = struct.Struct("16sH22x")
 _NUMBER_REQUEST = struct.Struct("16si20x")
 _SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFTXQLEN = 0x8913, 0x8921, 0x8942
 _IFF_UP = 0x1
-BATCH_PACKETS = 32  # read before anything else is looked at: bounds how long a flood from one side delays the other
-BATCH_SUPERPACKETS = 4
 READ_PACKETS = 64
-# As many packets as openvpn's device holds. A full TCP stream fills whatever room there is, and what comes after it
-# waits: with four times these octets a round trip beside it took four times as long, and the stream was no faster.
-HELD_PACKETS, HELD_OCTETS = 500, 256 << 10
-_SMALL_OCTETS = 4096
 _READ_OCTETS = 65536 + len(PLAIN)
 # With what the tunnel adds to each of its packets, a superpacket of an ordinary MTU still fits into one call to send
 _SUPERPACKET_OCTETS = 61_500
@@ -71,8 +65,7 @@ class TunDevice:
         self.refused_by_kernel = 0  # packets the kernel did not take: the interface is down, or the packet malformed
         self._has_offload = False
         self._takes_udp = False  # superpackets of UDP
-        self._held: deque[bytes | Superpacket] = deque()
-        self._held_octets = 0
+        self._held = Backlog()
         self._lanes: Lanes | None = None
         self.overflowed = 0  # packets that found no room
 
@@ -154,9 +147,7 @@ class TunDevice:
     def _next(self) -> bytes | Superpacket:
         if self._lanes is not None:
             return self._lanes.pop()
-        packet = self._held.popleft()
-        self._held_octets -= octets_of(packet)
-        return packet
+        return self._held.pop()
 
     def read_one(self) -> bytes | None:
         """A packet that has come alone. None: nothing, or something that `read_packets` has.
@@ -184,11 +175,7 @@ class TunDevice:
 
     def hold(self, packet: bytes | Superpacket) -> None:
         """Lets `read_packets` have this one first. Shape: the one that was read last, and nothing else is held."""
-        if self._lanes is not None:
-            self._lanes.push(packet)
-            return
-        self._held.append(packet)
-        self._held_octets += octets_of(packet)
+        (self._held if self._lanes is None else self._lanes).push(packet)
 
     @property
     def is_holding(self) -> bool:
@@ -198,22 +185,18 @@ class TunDevice:
     def _fill(self, most: int) -> None:
         try:
             for _ in range(most):
-                if len(self._held) >= BATCH_PACKETS and self._held_octets < _SMALL_OCTETS * len(self._held):
-                    break  # of small packets the kernel's queue is short enough, and what it drops costs nothing
+                if self._held.has_enough:
+                    break
                 packet = os.read(self._descriptor, self._read_octets)
-                octets = len(packet) - len(PLAIN) * self._has_offload
-                self.octets_read += octets
+                self.octets_read += len(packet) - len(PLAIN) * self._has_offload
                 found = read(packet) if self._has_offload else packet
                 if found is None:
                     self.refused_by_kernel += 1
                 elif self._lanes is not None:
                     self._lanes.push(found)
                     self.overflowed += self._lanes.shrink(HELD_PACKETS, HELD_OCTETS)
-                elif self._held_octets + octets > HELD_OCTETS or len(self._held) >= HELD_PACKETS:
-                    self.overflowed += 1 if isinstance(found, bytes) else found.segments
                 else:
-                    self._held.append(found)
-                    self._held_octets += octets
+                    self.overflowed += self._held.add(found)
         except BlockingIOError:
             pass
         except OSError as error:
