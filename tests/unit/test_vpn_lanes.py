@@ -61,12 +61,14 @@ def test_those_who_always_have_one_packet_do_not_keep_a_backlog_from_its_turn() 
     lanes = Lanes()
     for number in range(300):
         lanes.push(packet_to(ALICE, number))
+    for _ in range(TURN_OCTETS // OCTETS + 1):
+        lanes.pop()
     served = 0
-    for number in range(300):
+    for number in range(200):
         lanes.push(packet_to((BOB, CAROL)[number % 2], number))
         packet = lanes.pop()
         served += isinstance(packet, bytes) and packet[16:20] == packet_to(ALICE)[16:20]
-    assert served >= 100
+    assert served >= 60
 
 
 def test_what_is_too_much_is_taken_from_the_longest_lane_and_counted() -> None:
