@@ -43,7 +43,7 @@ def open_link(opening: Opening, link_type: int) -> int:
     if link_type == pcapng.LINKTYPE_ETHERNET:
         _open_ethernet(opening, at)
     elif at > 0:
-        opening.add(OTHER_LINK, 0, at)
+        opening.add(OTHER_LINK, 0, min(at, len(data)))  # of a frame cut short, what there is
     if at < 0 and not opening.summary:
         opening.summary = f"{len(data)} octets without an IP packet"
     return at
