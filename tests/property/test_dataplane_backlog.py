@@ -84,3 +84,16 @@ def test_there_is_an_end_to_what_is_held_in_packets_and_in_octets() -> None:
     refused = sum(large.add(superpacket(4, TCP, number, octets)) for number in range(fit + 2))
     assert refused == 2 * superpacket(4, TCP, 0, octets).segments
     assert not large.has_enough
+
+
+def test_a_datagram_does_not_overtake_one_that_came_before_the_stream_or_may_be_of_its_flow() -> None:
+    before, large, cut = Backlog(), Backlog(), Backlog()
+    before.add(packet(4, UDP, 0))
+    before.add(superpacket(4, TCP, 1))
+    large.add(superpacket(4, TCP, 0))
+    large.add(superpacket(4, UDP, 1))
+    cut.add(superpacket(4, TCP, 0))
+    cut.add(packet(4, UDP, 1, fragment=True))
+    for backlog in (before, large, cut):
+        backlog.add(packet(4, UDP, 2))
+        assert [number_of(backlog.pop()) for _ in range(3)] == [0, 1, 2]
