@@ -40,10 +40,12 @@ def open_link(opening: Opening, link_type: int) -> int:
     """Open what is around the IP packet. Returns where that begins, or -1 if the frame carries none."""
     data = opening.data
     at = link.network_offset(link_type, data)
+    if at > len(data):  # cut short within the link layer
+        at = -1
     if link_type == pcapng.LINKTYPE_ETHERNET:
         _open_ethernet(opening, at)
     elif at > 0:
-        opening.add(OTHER_LINK, 0, min(at, len(data)))  # of a frame cut short, what there is
+        opening.add(OTHER_LINK, 0, at)
     if at < 0 and not opening.summary:
         opening.summary = f"{len(data)} octets without an IP packet"
     return at
