@@ -16,7 +16,7 @@ import typer
 
 from testbed import __version__
 from testbed.exits import Exit, errors_become_exit_codes, fail
-from testbed.output import open_standard_streams, print_json, print_text, show_result
+from testbed.output import open_standard_streams, print_json, print_json_parts, print_text, show_result
 from testbed.stopping import heed_signals
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def observe(
         what = "is a directory" if capture.is_dir() else "is no file" if capture.exists() else "no such file"
         fail(Exit.BAD_INPUT, f"{capture}: {what}; give a pcapng or pcap capture")
     _check_capture(capture)
-    observation = observe_capture(capture)
+    observation = observe_capture(capture, keep_streams=False)
     gc.freeze()  # nothing of it is garbage: no search for any when this ends, which takes long after a large capture
     if as_json:
-        print_json(observation.to_dict())
+        print_json_parts(observation.parts())
     else:
         print_text(observation_text(observation))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,29 @@ def print_text(text: str) -> None:
 
 def print_json(value: object) -> None:
     print_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_parts(parts: Mapping[str, object]) -> None:
+    """As `print_json` of an object that has at least one part; what only can be iterated is a list, and is printed
+    member by member as it is made: there may be very many."""
+    with _reader_may_leave():
+        before = "{"
+        for name, value in parts.items():
+            sys.stdout.write(f"{before}\n  {json.dumps(name)}: ")
+            before = ","
+            if not isinstance(value, Iterable) or isinstance(value, (str, Mapping)):
+                sys.stdout.write(_indented(value, "  "))
+                continue
+            between, end = "[\n    ", "[]"
+            for member in value:
+                sys.stdout.write(between + _indented(member, "    "))
+                between, end = ",\n    ", "\n  ]"
+            sys.stdout.write(end)
+        sys.stdout.write("\n}\n")
+
+
+def _indented(value: object, margin: str) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n" + margin)
 
 
 def show_result(result: RunResult, directory: Path) -> None:

@@ -9,7 +9,7 @@ observer that stopped looking must never pass for one that found nothing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, SupportsBytes
@@ -197,20 +197,24 @@ class Observation:
     )  # every address in an IP header: its first frames
 
     def to_dict(self) -> dict[str, Any]:
-        """The observation as plain values, for `testbed observe --json`; streams are left out, they are the bytes."""
+        """The observation as plain values; streams are left out, they are the bytes."""
+        return {what: value if isinstance(value, int) else list(value) for what, value in self.parts().items()}
+
+    def parts(self) -> dict[str, int | Iterable[Any]]:
+        """The same with its lists made member by member, for whoever writes them down one after the other."""
         return {
             "frames": self.frames,
             "octets": self.octets,
             "captured_octets": self.captured_octets,
             "dropped": self.dropped,
             "complete": self.complete,
-            "names": [_name_to_dict(n) for n in self.names],
-            "flows": [_flow_to_dict(f) for f in self.flows],
-            "tunnels": [_tunnel_to_dict(t) for t in self.tunnels],
-            "cleartext": [{"what": c.what, "value": c.value, "frame": c.frame} for c in self.cleartext],
-            "hints": [_hint_to_dict(h) for h in self.hints],
-            "sightings": [_sighting_to_dict(s) for s in self.sightings],
-            "warnings": list(self.warnings),
+            "names": (_name_to_dict(n) for n in self.names),
+            "flows": (_flow_to_dict(f) for f in self.flows),
+            "tunnels": (_tunnel_to_dict(t) for t in self.tunnels),
+            "cleartext": ({"what": c.what, "value": c.value, "frame": c.frame} for c in self.cleartext),
+            "hints": (_hint_to_dict(h) for h in self.hints),
+            "sightings": (_sighting_to_dict(s) for s in self.sightings),
+            "warnings": self.warnings,
         }
 
 

@@ -8,9 +8,11 @@ the dissectors found.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from testbed.facts import Kind, Sighting
 from testbed.observer import filters
@@ -112,33 +114,36 @@ class Telling:
     def sightings(self, table: FlowTable) -> Sightings:
         """What the dissectors found, and two for each conversation with frames; what a limit leaves out is said."""
         room = self.findings.room()
-        order, merged = array("Q"), dict[int, Sighting]()
-        known = _Known(self, merged)
-        firsts: list[int] = []
+        codes, firsts, equals = array("Q"), array("Q"), _Equals(self.rows, self.most)
         for index in range(len(self.rows.rows)):
             told = self.rows.summary(index)
-            for which in range(2) if told.frames else ():
-                code = 2 * index + which
-                if (told.shares_ends or table.has_layers) and not known.is_new(code, told, which, room > 0):
+            for code in (2 * index, 2 * index + 1) if told.frames else ():
+                if (told.shares_ends or table.has_layers) and equals.joins(code, told, room > 0):
                     continue
                 if room <= 0:
                     self.findings.limit("more sightings than the limit", told.frames[0])
                     continue
                 room -= 1
-                order.append(code)
+                codes.append(code)
                 firsts.append(told.frames[0])
-        known.finish()
-        return self._in_order(self.findings.sightings(), order, firsts, merged)
+        return self._in_order(self.findings.sightings(), codes, firsts, equals.merged)
 
     def _in_order(
-        self, found: tuple[Sighting, ...], codes: array[int], firsts: list[int], merged: dict[int, Sighting]
+        self, found: tuple[Sighting, ...], codes: array[int], firsts: array[int], merged: dict[int, Sighting]
     ) -> Sightings:
         """Both by their first frame, what the dissectors found before the others of that frame."""
-        places = [(sighting.frames[0] if sighting.frames else 0) << 64 | at for at, sighting in enumerate(found)]
-        places += [first << 64 | len(found) + code for first, code in zip(firsts, codes, strict=True)]
-        places.sort()
-        order = array("Q", [place & 0xFFFFFFFFFFFFFFFF for place in places])
+        if any(later < sooner for sooner, later in pairwise(firsts)):
+            by_frame = sorted(range(len(codes)), key=firsts.__getitem__)
+            codes = array("Q", [codes[at] for at in by_frame])
+            firsts = array("Q", [firsts[at] for at in by_frame])
         count, rows, most = len(found), self.rows, self.most
+        order, upto = array("Q"), 0
+        for at, sighting in enumerate(found):
+            end = bisect_left(firsts, sighting.frames[0] if sighting.frames else 0, upto)
+            order.extend(array("Q", [code + count for code in codes[upto:end]]))
+            order.append(at)
+            upto = end
+        order.extend(array("Q", [code + count for code in codes[upto:]]))
 
         def make(at: int) -> Sighting:
             code = order[at] - count
@@ -150,30 +155,32 @@ class Telling:
 
 
 @dataclass(slots=True)
-class _Known:
-    """Sentences of conversations between the same ends: equal ones are one sighting."""
+class _Equals:
+    """Sentences of conversations between the same ends: equal ones are one sighting, with the frames of all."""
 
-    telling: Telling
-    merged: dict[int, Sighting]
-    first: dict[tuple[Kind, str, str], tuple[int, dict[int, None], int]] = field(default_factory=dict)
+    rows: Rows
+    most: int
+    merged: dict[int, Sighting] = field(default_factory=dict)
+    _codes: dict[int, int] = field(default_factory=dict)  # by a number that equal sentences share
 
-    def is_new(self, code: int, told: Summary, which: int, has_room: bool) -> bool:
-        one = sight_volume(told, which, self.telling.most)
-        key = one.kind, one.value, one.display_filter
-        known = self.first.get(key)
-        if known is None:
-            if has_room:
-                self.first[key] = code, dict.fromkeys(told.frames[: self.telling.most]), told.started_ns
-            return True
-        code, frames, started_ns = known
-        frames.update(dict.fromkeys(told.frames[: self.telling.most - len(frames)]))
-        self.first[key] = code, frames, min(started_ns, told.started_ns)
-        return False
+    def joins(self, code: int, told: Summary, is_told: bool) -> bool:
+        """Whether the same was said of an earlier conversation; if not, and this is told, it may be of a later one."""
+        lasted = f"{(told.ended_ns - told.started_ns) / 1e9:.3f}"
+        said = (told.bursts, lasted) if code & 1 else (told.packets, told.octets)
+        number = hash((told.protocol, told.client, told.server, told.also, said))
+        known = self._codes.setdefault(number, code) if is_told else self._codes.get(number, code)
+        if known == code:
+            return False
+        first, further = self._sighting(known), sight_volume(told, code & 1, self.most)
+        if (first.kind, first.value, first.display_filter) != (further.kind, further.value, further.display_filter):
+            return False
+        frames = sorted(dict.fromkeys((*first.frames, *further.frames[: self.most - len(first.frames)])))
+        time = min(first.time, further.time)
+        self.merged[known] = replace(first, frames=tuple(frames), time=time)
+        return True
 
-    def finish(self) -> None:
-        for (kind, value, display_filter), (code, frames, started_ns) in self.first.items():
-            found = tuple(sorted(frames))
-            self.merged[code] = Sighting(kind, value, found, started_ns / 1e9, display_filter, "ip")
+    def _sighting(self, code: int) -> Sighting:
+        return self.merged.get(code) or sight_volume(self.rows.summary(code >> 1), code & 1, self.most)
 
 
 def sight_volume(told: Summary, which: int, most: int) -> Sighting:

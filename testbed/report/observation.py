@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from heapq import nlargest
 
 from testbed.facts import Kind
 from testbed.observer import Flow, Observation, Tunnel
@@ -67,7 +68,7 @@ def _conversations(flows: Sequence[Flow]) -> Iterator[str]:
     if not flows:
         return
     began = min(flow.started_at for flow in flows)
-    kept = sorted(flows, key=lambda flow: flow.sent.octets + flow.received.octets, reverse=True)[:_ROWS]
+    kept = nlargest(_ROWS, flows, key=lambda flow: flow.sent.octets + flow.received.octets)
     rows = [_flow_line(flow, began) for flow in sorted(kept, key=lambda flow: (flow.started_at, flow.first_frame))]
     largest = f"the {_ROWS} largest; " if len(flows) > _ROWS else ""
     since = f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M:%S} UTC"
