@@ -32,15 +32,16 @@ FIELDS = {
 }
 OBSERVE = """
 import gc, json, os, resource, sys
+from collections import Counter
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # this and the next as the command line does
 from testbed.observer import observe
-found = observe(sys.argv[1])
+found = observe(sys.argv[1], keep_streams=False)
 gc.freeze()
-answers = {kind: sorted({s.value for s in found.sightings if s.kind == kind})
+answers = {kind: sorted({s.value for s in found.sightings.of(kind)})
            for kind in ("dns-name", "http-host", "http-url", "tls-name")}
-flows = {protocol: sum(flow.protocol == protocol for flow in found.flows) for protocol in ("tcp", "udp")}
+protocols = Counter(flow.protocol for flow in found.flows)
 print(json.dumps({"frames": found.frames, "octets": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                  **answers, **flows}))
+                  **answers, **{protocol: protocols[protocol] for protocol in ("tcp", "udp")}}))
 """
 OURS, THEIRS = "testbed's observer", "tshark"
 
