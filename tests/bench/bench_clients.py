@@ -78,7 +78,9 @@ def _one_server(crowd: CrowdLab, size: Size) -> Found:
 
 
 def _costs(crowd: CrowdLab, size: Size) -> Found:
-    found: Found = {f"CPU, {title}: µs per packet of {INNER_OCTETS} octets": {} for title in KINDS.values()}
+    found: Found = {
+        f"CPU of the server, packets of {INNER_OCTETS} octets {title}: µs each": {} for title in KINDS.values()
+    }
     resident = {}
     for clients in size.steps:
         crowd.ask("connect", clients=clients)

@@ -256,6 +256,7 @@ class Crowd:
         pings = Pings(light, self._target)
         joined: list[CrowdClient] = []
         ends_at = time.monotonic() + order["seconds"]
+        renewed = _renewals(light[0])
         if order.get("renegotiate"):
             light[0].core.request_renegotiation(time.monotonic())
             light[0].send()
@@ -270,7 +271,7 @@ class Crowd:
                 joined.append(self._begin())
             for client in joined[-1:]:
                 client.receive()
-            if renewed_after is None and light and any(isinstance(event, Renegotiated) for event in light[0].events):
+            if renewed_after is None and _renewals(light[0]) > renewed:
                 renewed_after = now - began_at
             if turns is None:
                 select.select([client.sock for client in (*light, *joined[-1:])], [], [], PING_EVERY / 2)
@@ -344,6 +345,10 @@ class Pings:
         while self._under_way and time.monotonic() < ends_at:
             select.select([client.sock for client in self._clients], [], [], 0.02)
             self.serve(time.monotonic())
+
+
+def _renewals(client: CrowdClient) -> int:
+    return sum(isinstance(event, Renegotiated) for event in client.events)
 
 
 def _in_turns(several: Sequence[Any]) -> Iterator[Any]:
