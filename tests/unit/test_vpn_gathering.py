@@ -7,8 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from vpn.dataplane.train import LEAST_TRAIN
-from vpn.driver.gathering import GATHERING_OCTETS, Run, gathered
+from vpn.driver.gathering import GATHERING_OCTETS, LEAST_GATHERED, Run, gathered
 from vpn.settings import Address
 
 ROOM_AT = 300_000
@@ -45,7 +44,7 @@ def test_datagrams_of_two_senders_in_turns_become_one_run_of_each() -> None:
 
 
 def test_what_is_too_little_for_a_train_stays_where_it_is() -> None:
-    came = [(sender(number % 20), bytes([number]) * 1400) for number in range(20 * (LEAST_TRAIN - 1))]
+    came = [(sender(number % 10), bytes([number]) * 1400) for number in range(10 * (LEAST_GATHERED - 1))]
     runs, buffer = laid_out(came)
     found = gathered(runs, buffer, ROOM_AT)
     assert sorted(run.at for run in found) == [run.at for run in runs]
@@ -55,9 +54,9 @@ def test_a_shorter_datagram_is_the_last_of_its_train() -> None:
     came = [(sender(number % 2), bytes([number]) * 1400) for number in range(20)]
     runs, buffer = laid_out(came)
     cut = Run(sender(0), 50_000, 3 * 1400 + 100, 1400)
-    found = gathered([*runs, cut, *[Run(sender(0), 60_000, 1400, 1400)] * LEAST_TRAIN], buffer, ROOM_AT)
+    found = gathered([*runs, cut, *[Run(sender(0), 60_000, 1400, 1400)] * LEAST_GATHERED], buffer, ROOM_AT)
     own = [run.octets for run in found if run.address == sender(0)]
-    assert own == [10 * 1400 + 3 * 1400 + 100, LEAST_TRAIN * 1400]
+    assert own == [10 * 1400 + 3 * 1400 + 100, LEAST_GATHERED * 1400]
 
 
 def test_runs_of_several_datagrams_are_put_together_whole() -> None:

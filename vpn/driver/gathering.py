@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vpn.dataplane.train import LARGE_OCTETS, LEAST_TRAIN, LONGEST_TRAIN
+from vpn.dataplane.train import LARGE_OCTETS, LONGEST_TRAIN
 from vpn.settings import Address
 
+LEAST_GATHERED = 12  # twice what makes a train of what lies together: putting together costs, and one alone is quick
 _PLACE_OCTETS = 32768
 GATHERING_OCTETS = 8 * _PLACE_OCTETS
 
@@ -40,7 +41,7 @@ def gathered(runs: list[Run], buffer: memoryview, room_at: int) -> list[Run]:
     for own in by_sender.values():
         for like in _alike(own):
             octets, size = sum(run.octets for run in like), like[0].size
-            is_worth = len(like) > 1 and octets >= LEAST_TRAIN * size
+            is_worth = len(like) > 1 and octets >= LEAST_GATHERED * size
             if is_worth and octets <= min(_PLACE_OCTETS, LONGEST_TRAIN * size) and room_at < ends_at:
                 found.append(_joined(like, buffer, room_at, octets))
                 room_at += _PLACE_OCTETS

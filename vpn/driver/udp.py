@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from vpn.config.model import Family, SocketSettings
 from vpn.dataplane.train import LARGE_OCTETS, LEAST_TRAIN, LONGEST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
-from vpn.driver.gathering import GATHERING_OCTETS, Run, gathered
+from vpn.driver.gathering import GATHERING_OCTETS, LEAST_GATHERED, Run, gathered
 from vpn.driver.multihome import MultihomeSocket
 from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
 from vpn.settings import Address
@@ -34,7 +34,6 @@ _BERTH_OCTETS = 65536  # a receive call needs this much room: what does not fit 
 _BERTHS = 5
 _LONGEST_TRAIN_OCTETS = 40_000  # and one more call: larger ones no longer fit into the processor's cache
 _CONTROL_OCTETS = 64
-_WORTH_GATHERING = 4  # runs of each sender, on average: fewer hardly make a train
 _SENT_SEGMENT, _RECEIVED_SEGMENT = struct.Struct("=H"), struct.Struct("=i")
 # What the sockets hold when nothing was asked for, doubled by the kernel: some trains, whose datagrams count with all
 # that the kernel needs for each. More would only make packets wait.
@@ -263,7 +262,7 @@ class _Arrivals:
     def taken(self) -> list[Arrived]:
         self._close_run()
         runs = self._runs
-        if len(self._senders) > 1 and len(runs) >= _WORTH_GATHERING * len(self._senders):
+        if len(self._senders) > 1 and len(runs) >= LEAST_GATHERED * len(self._senders):
             runs = gathered(runs, self._buffer, _BERTHS * _BERTH_OCTETS)
         groups: list[Arrived] = []
         last: list[bytes] | None = None  # the datagrams of the sender that was last, if they are a list
