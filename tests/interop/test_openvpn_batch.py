@@ -213,5 +213,5 @@ def test_what_finds_no_room_is_dropped_and_counted_and_the_rest_goes_on(keys: Pa
     assert answered
     name, count = dropped.replace(",", "").split()[:2]
     assert name == "QUEUE_FULL"
-    # 100 superpackets of 40 datagrams came at once; 20 are held
-    assert 0 < int(count) <= 80 * 40
+    # 100 superpackets of 40 datagrams came at once; some ten are held
+    assert 0 < int(count) < 100 * 40
