@@ -12,12 +12,13 @@ from testbed.observer.findings import Findings, Place
 from testbed.observer.flows import FlowState, Side
 from testbed.observer.sights.dtls import dissect_dtls, looks_like_dtls_handshake
 from testbed.observer.sights.hosts import DATAGRAM_PORTS, dissect_stun, looks_like_stun
-from testbed.observer.sights.http1 import dissect_http
+from testbed.observer.sights.http1 import dissect_http, is_http_behind_hole
 from testbed.observer.sights.http2 import dissect_http2
 from testbed.observer.sights.names import DNS_PORTS, dissect_name_streams, dissect_names
 from testbed.observer.sights.quic import dissect_quic, recognise_migrated
 from testbed.observer.sights.text import is_text, sight_datagram_text, sight_stream_text
 from testbed.observer.sights.tls import dissect_tls, dissect_tls_behind
+from testbed.observer.streams import Run
 from testbed.observer.tunnels.detect import detect_in_datagram, detect_in_streams
 from testbed.observer.wire.http2 import has_preface
 from testbed.observer.wire.quic import looks_like_long_header
@@ -79,15 +80,22 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
     elif any(http.looks_like_request(run.data) for run in client_runs) or any(
         http.looks_like_response(run.data) for run in server_runs
     ):
-        flow.application = "http"
-        dissect_http(flow, client_runs, server_runs, findings)
+        _dissect_http(flow, client_runs, server_runs, findings)
         return
     elif any(tls.looks_like_tls(run.data) for run in (*client_runs, *server_runs)):
         flow.application = "tls"
         dissect_tls(flow, client_runs, server_runs, findings)
+        return
+    elif is_http_behind_hole(client_runs, server_runs, flow):
+        _dissect_http(flow, client_runs, server_runs, findings)
         return
     elif detect_in_streams(flow, findings) or dissect_tls_behind(flow, findings):
         return
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():
             sight_stream_text(side, run, findings)
+
+
+def _dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
+    flow.application = "http"
+    dissect_http(flow, client_runs, server_runs, findings)

@@ -41,7 +41,8 @@ def skim(flow: FlowState, side: Side) -> None:
 def _is_read_whole(flow: FlowState) -> bool:
     if DNS_PORT in (flow.client.endpoint.port, flow.server.endpoint.port):
         return True
-    return any(_speaks_http(head) for side, _ in flow.sides for head in _heads(side.recorder))
+    heads = (numbered for side, _ in flow.sides for numbered in enumerate(_heads(side.recorder)))
+    return any(_speaks_http(head) or (number and _has_http(head)) for number, head in heads)
 
 
 def _is_readable(recorder: Recorder) -> bool:
@@ -59,3 +60,8 @@ def _speaks_http(head: bytes) -> bool:
     if http2.has_preface(head) or http2.looks_like_server(head):
         return True
     return http.looks_like_request(head) or http.looks_like_response(head)
+
+
+def _has_http(head: bytes) -> bool:
+    """Whether a message begins in what goes on behind a hole. Which segment began there is not asked here."""
+    return http.find_request(head) >= 0 or http.find_response(head) >= 0

@@ -12,6 +12,7 @@ Source: RFC 9112, RFC 9110
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -89,23 +90,28 @@ def looks_like_response(data: bytes) -> bool:
     return STATUS_START.match(data, 0, LONGEST_HEAD_OCTETS) is not None
 
 
-def find_request(data: bytes) -> int:
-    """Where the first request line begins, or -1."""
-    return _find(REQUEST_START, data)
+def find_request(data: bytes, segments: Sequence[int] = ()) -> int:
+    """Where the first request line begins, or -1. Shape: `segments` as for `find_response`."""
+    return _find(REQUEST_START, data, segments)
 
 
-def find_response(data: bytes) -> int:
-    """Where the first status line begins, or -1."""
-    return _find(STATUS_START, data)
+def find_response(data: bytes, segments: Sequence[int] = ()) -> int:
+    """Where the first status line begins, or -1: behind another line, or at one of `segments`, which are in order."""
+    return _find(STATUS_START, data, segments)
 
 
-def _find(pattern: re.Pattern[bytes], data: bytes) -> int:
+def _find(pattern: re.Pattern[bytes], data: bytes, segments: Sequence[int]) -> int:
     """Where the first line that the pattern matches begins: looked for by what all such lines contain."""
+    tried = -1
     at = data.find(VERSION)
     while at >= 0:
-        line = data.rfind(b"\n", max(at - LONGEST_HEAD_OCTETS, 0), at) + 1
-        if pattern.match(data, line):
-            return line
+        begin = max(at - LONGEST_HEAD_OCTETS, tried + 1)
+        line = data.rfind(b"\n", max(begin - 1, 0), at) + 1
+        near = segments[bisect_left(segments, begin) : bisect_right(segments, at)]
+        for start in sorted({*near, *((line,) if line >= begin else ())}):
+            if pattern.match(data, start, at + LONGEST_HEAD_OCTETS):
+                return start
+        tried = at
         at = data.find(VERSION, at + 1)
     return -1
 

@@ -214,6 +214,12 @@ class Recorder:
         edges = [0, *(gap for gap in self.gaps if 0 < gap < len(data)), len(data)]
         return [Run(a, data[a:b]) for a, b in pairwise(edges) if b > a]
 
+    def segments_of(self, run: Run) -> list[int]:
+        """Where in the run's octets its pieces begin."""
+        first = bisect_left(self.offsets, run.start)
+        behind = bisect_left(self.offsets, run.start + len(run.data))
+        return [offset - run.start for offset in self.offsets[first:behind]]
+
     def completed(self, end: int) -> tuple[int, int]:
         """The frame at which all octets before `end` had arrived, and its time in nanoseconds."""
         if not self.frames:

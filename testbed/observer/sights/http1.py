@@ -30,14 +30,14 @@ def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run]
     requests: list[tuple[http.HttpMessage, int]] = []
     rests: dict[bool, list[Run]] = {True: [], False: []}
     for run in client_runs:
-        run = _from_first(flow.client, run, http.find_request(run.data), findings)
+        run = _from_first(flow.client, run, http.find_request, findings)
         found = http.parse_requests(run.data, limit)
         for message in found:
             place = _sight_message(flow, flow.client, run, message, findings)
             requests.append((message, place.frame))
         rests[True] += _rest(run, found)
     for number, run in enumerate(server_runs):
-        run = _from_first(flow.server, run, http.find_response(run.data), findings)
+        run = _from_first(flow.server, run, http.find_response, findings)
         waiting = requests if not number else _asked_before(requests, flow.server.recorder.carrier(run.start))
         responses = http.parse_responses(run.data, [request for request, _ in waiting], limit)
         for message in responses:
@@ -47,8 +47,26 @@ def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run]
     _dissect_rests(flow, rests[True], rests[False], findings)
 
 
-def _from_first(side: Side, run: Run, at: int, findings: Findings) -> Run:
+def is_http_behind_hole(client_runs: list[Run], server_runs: list[Run], flow: FlowState) -> bool:
+    """Whether messages begin behind octets that are missing, in the middle of what is left of others."""
+    return any(
+        find(run.data, side.recorder.segments_of(run)) >= 0
+        for side, runs, find in (
+            (flow.client, client_runs, http.find_request),
+            (flow.server, server_runs, http.find_response),
+        )
+        for run in runs
+        if run.start in side.recorder.gaps
+    )
+
+
+def _from_first(side: Side, run: Run, find: Callable[[bytes, Sequence[int]], int], findings: Findings) -> Run:
     """The run from its first message on: one that begins behind a hole begins in the middle of another."""
+    behind_hole = run.start in side.recorder.gaps
+    if behind_hole:
+        missing = "octets of an HTTP conversation are not in the capture"
+        findings.warn(missing, side.recorder.carrier(run.start))
+    at = find(run.data, side.recorder.segments_of(run) if behind_hole else ())
     if at <= 0:
         return run
     sight_stream_text(side, Run(run.start, run.data[:at]), findings)
