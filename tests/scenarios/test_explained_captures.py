@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import stat
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,11 +126,15 @@ def test_each_link_fits_the_sizes_and_times_that_tshark_reads(ran: Ran, variant:
         for number, time, octets in fields(ran.out / variant / "client-tun.pcapng", "frame", *NUMBER_TIME, "frame.len")
     }
     linked = [row for row in links(ran, variant) if row["inner_frame"] and row["outer_frame"]]
-    assert len(linked) == len(inner)
+    carriers = Counter(row["inner_frame"] for row in linked)
+    assert len(carriers) == len(inner)
     for row in linked:
         inner_time, octets = inner[int(row["inner_frame"])]
         outer_time, udp_octets = outer[int(row["outer_frame"])]
-        assert udp_octets == octets + 8 + 24  # UDP's header, then opcode and peer id, packet id, tag
+        if carriers[row["inner_frame"]] == 1:
+            assert udp_octets == octets + 8 + 24  # UDP's header, then opcode and peer id, packet id, tag
+        else:  # a segment larger than the MTU, as a ClientHello with a post-quantum key share is: the tunnel cuts it
+            assert udp_octets < octets
         first, last = (inner_time, outer_time) if row["direction"] == "up" else (outer_time, inner_time)
         assert first <= last
 
@@ -152,7 +157,9 @@ def test_names_comments_and_interfaces_are_shown(ran: Ran) -> None:
     file = merged(ran, "annotated")
     asked = fields(file, "dns.flags.response == 0 && ip", "_ws.col.Source", "_ws.col.Destination")
     assert ["client", "isp"] in asked
-    assert "www.example.com" in {row[0] for row in fields(file, "ip.dst == 93.184.216.34", "_ws.col.Destination")}
+    # An address has the name of its node and that of its site; which one is shown differs between tshark 4.0 and 4.4.
+    shown = {row[0] for row in fields(file, "ip.dst == 93.184.216.34", "_ws.col.Destination")}
+    assert shown in ({"www.example.com"}, {"web"})
     interfaces = {row[0] for row in fields(file, "frame", "frame.interface_name")}
     assert interfaces == {"isp:client-isp in", "isp:client-isp out", "client:tun0 in", "client:tun0 out"}
     learned = fields(file, 'frame.comment contains "isp learns here"', "frame.comment")
