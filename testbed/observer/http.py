@@ -108,7 +108,8 @@ def _find(pattern: re.Pattern[bytes], data: bytes, segments: Sequence[int]) -> i
         begin = max(at - LONGEST_HEAD_OCTETS, tried + 1)
         line = data.rfind(b"\n", max(begin - 1, 0), at) + 1
         near = segments[bisect_left(segments, begin) : bisect_right(segments, at)]
-        for start in sorted({*near, *((line,) if line >= begin else ())}):
+        starts: set[int] = {line, *near} if line >= begin else {*near}
+        for start in sorted(starts):
             if pattern.match(data, start, at + LONGEST_HEAD_OCTETS):
                 return start
         tried = at

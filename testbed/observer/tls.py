@@ -23,6 +23,14 @@ EXTENSION_GROUPS, EXTENSION_POINT_FORMATS, EXTENSION_SIGNATURES = 10, 11, 13
 EXTENSION_ENCRYPTED_CLIENT_HELLO = 0xFE0D
 LONGEST_PRELUDE_OCTETS = 4096
 RECORD_OF_HELLO = re.compile(rb"\x16\x03[\x00-\x04]..[\x01\x02]\x00..\x03", re.DOTALL)
+# The same in records of one to eight octets, which are allowed: the next one begins right behind.
+TINY_RECORDS = re.compile(
+    rb"\x16\x03[\x00-\x04]\x00(?:%s)\x16\x03[\x00-\x04]\x00"
+    % b"|".join(
+        b"\\x%02x[\\x01\\x02]%s" % (size, b"\\x00"[: 4 * (size > 1)] + b"." * (size - 2)) for size in range(1, 9)
+    ),
+    re.DOTALL,
+)
 LARGEST_RECORD_OCTETS = (1 << 14) + 2048
 LARGEST_MESSAGE_OCTETS = 1 << 18
 MOST_CERTIFICATES = 32
@@ -100,19 +108,22 @@ def looks_like_tls(data: bytes) -> bool:
         and data[2] <= 4
         and data[5] in (CLIENT_HELLO, SERVER_HELLO)
         and 4 <= int.from_bytes(data[3:5], "big") <= LARGEST_RECORD_OCTETS
-    )
+    ) or TINY_RECORDS.match(data) is not None
 
 
 def find_tls(data: bytes) -> int:
     """Where TLS begins behind a few octets of another protocol (STARTTLS, SOCKS), or -1."""
     found = RECORD_OF_HELLO.search(data, 0, LONGEST_PRELUDE_OCTETS)
-    return found.start() if found and looks_like_tls(data[found.start() : found.start() + 6]) else -1
+    if found and looks_like_tls(data[found.start() : found.start() + 6]):
+        return found.start()
+    tiny = TINY_RECORDS.search(data, 0, LONGEST_PRELUDE_OCTETS)
+    return tiny.start() if tiny else -1
 
 
 def parse_handshakes(data: bytes) -> list[Handshake]:
     """The handshake messages in clear at the beginning of one direction's octets."""
     messages: list[Handshake] = []
-    pending = b""
+    pending = bytearray()
     at = 0
     changed = False
     while at + 5 <= len(data) and data[at] in (RECORD_HANDSHAKE, RECORD_CHANGE_CIPHER_SPEC):
@@ -133,8 +144,8 @@ def parse_handshakes(data: bytes) -> list[Handshake]:
                 return messages
             if size > len(pending):
                 break
-            messages.append(Handshake(pending[0], pending[4:size], end))
-            pending = pending[size:]
+            messages.append(Handshake(pending[0], bytes(pending[4:size]), end))
+            del pending[:size]
         at = end
     return messages
 
@@ -147,13 +158,13 @@ def _is_hello(fragment: bytes) -> bool:
 
 def unfinished_client_hello(data: bytes) -> bytes:
     """The body of a ClientHello that begins `data` and does not end in it, as far as it goes; else nothing."""
-    body, at = b"", 0
+    body, at = bytearray(), 0
     while at + 5 <= len(data) and data[at] == RECORD_HANDSHAKE and len(body) < LARGEST_MESSAGE_OCTETS:
         length = int.from_bytes(data[at + 3 : at + 5], "big")
         body += data[at + 5 : at + 5 + length]
         at += 5 + length
     size = 4 + int.from_bytes(body[1:4], "big")
-    return body[4:] if body[:1] == b"\1" and len(body) < size else b""
+    return bytes(body[4:]) if body[:1] == b"\1" and len(body) < size else b""
 
 
 def parse_client_hello(body: bytes, *, cookie: bool = False, cut_off: bool = False) -> ClientHello | None:

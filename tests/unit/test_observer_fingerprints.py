@@ -124,6 +124,19 @@ def test_tls_is_found_behind_another_protocols_agreement() -> None:
     assert tls.find_tls(b"\x16\3\1" * 2000) == -1
 
 
+@pytest.mark.parametrize("octets", [1, 2, 3, 4, 8])
+def test_a_hello_in_records_of_a_few_octets_is_read_and_found_behind_other_octets(octets: int) -> None:
+    message = client_hello(b"tiny.example")[5:]
+    pieces = [message[at : at + octets] for at in range(0, len(message), octets)]
+    records = b"".join(b"\x16\3\1" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+    assert tls.looks_like_tls(records)
+    assert tls.find_tls(b"250 STARTTLS\r\n" + records) == 14
+    hello = tls.parse_client_hello(tls.parse_handshakes(records)[0].body)
+    assert hello is not None
+    assert hello.server_name == b"tiny.example"
+    assert not tls.looks_like_tls(b"\x16\3\1\0\1\1\x17\3\3\0")
+
+
 def test_the_name_in_a_hello_that_is_cut_off_is_still_read() -> None:
     whole = client_hello(b"cut.example")
     for cut in range(5, len(whole)):
