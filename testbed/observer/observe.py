@@ -33,7 +33,7 @@ from testbed.observer.flows import (
 )
 from testbed.observer.glance import limit_dissection
 from testbed.observer.ip import Packet, Reassembler, parse_ip
-from testbed.observer.link import KNOWN_LINK_TYPES, network_offset
+from testbed.observer.link import KNOWN_LINK_TYPES, network_offset, unread_ethertype
 from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
 from testbed.observer.quick import QuickPath
 from testbed.observer.sights.network import sight_arp, sight_quoted, sight_syn
@@ -147,6 +147,8 @@ class _Pass:
                 self.findings.limit(f"frames of link type {link_type} cannot be read", number)
             else:
                 sight_arp(link_type, data, Place(number, time_ns), self.findings)
+                if kind := unread_ethertype(link_type, data):
+                    self.findings.warn(f"frames of Ethertype {kind} are not read", number)
             return
         self._network(packet, data, Place(number, time_ns), (number,), octets, ())
 

@@ -15,7 +15,7 @@ from scapy.packet import Raw
 
 from testbed.capture import pcapng
 from testbed.observer import observe
-from testbed.observer.link import PPP_HDLC, PPP_WITH_DIRECTION, network_offset
+from testbed.observer.link import PPP_HDLC, PPP_WITH_DIRECTION, PPPOE, network_offset
 
 TEXT = b"a datagram with token-5150"
 PACKETS = {
@@ -24,6 +24,10 @@ PACKETS = {
 }
 PPP_PROTOCOL = {4: b"\x00\x21", 6: b"\x00\x57"}
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
+
+
+def snap(version: int, packet: bytes) -> bytes:
+    return (8 + len(packet)).to_bytes(2, "big") + b"\xaa\xaa\x03\0\0\0" + ETHERTYPE[version] + packet
 
 
 def framed(kind: str, version: int) -> tuple[int, bytes]:
@@ -35,6 +39,17 @@ def framed(kind: str, version: int) -> tuple[int, bytes]:
         "pppoe in a VLAN": (pcapng.LINKTYPE_ETHERNET, bytes(Ether() / Dot1Q(vlan=7) / session)),
         "ppp": (pcapng.LINKTYPE_PPP, b"\xff\x03" + ppp),
         "ppp, compressed": (pcapng.LINKTYPE_PPP, ppp),
+        "ppp, compressed twice": (pcapng.LINKTYPE_PPP, ppp[1:]),
+        "pppoe without Ethernet": (PPPOE, bytes(session)),
+        "802.2 SNAP": (pcapng.LINKTYPE_ETHERNET, bytes(12) + snap(version, packet)),
+        "802.2 SNAP in a VLAN": (
+            pcapng.LINKTYPE_ETHERNET,
+            bytes(12) + b"\x81\x00\x00\x07" + snap(version, packet),
+        ),
+        "MPLS": (
+            pcapng.LINKTYPE_ETHERNET,
+            bytes(12) + b"\x88\x47\x00\x01\x00\x40\x00\x01\x11\x40" + packet,
+        ),
         "ppp, hdlc": (PPP_HDLC, b"\xff\x03" + ppp),
         "ppp with direction": (PPP_WITH_DIRECTION, b"\x01\xff\x03" + ppp),
         "cooked 2 in a VLAN": (
@@ -49,6 +64,7 @@ def framed(kind: str, version: int) -> tuple[int, bytes]:
 
 KINDS = (
     *("pppoe", "pppoe in a VLAN", "ppp", "ppp, compressed", "ppp, hdlc", "ppp with direction", "cooked 2 in a VLAN"),
+    *("ppp, compressed twice", "pppoe without Ethernet", "802.2 SNAP", "802.2 SNAP in a VLAN", "MPLS"),
     *("loopback of OpenBSD", "loopback, big endian"),
 )
 
@@ -74,3 +90,15 @@ def test_a_frame_cut_anywhere_in_its_link_layer_is_survived(kind: str) -> None:
     link_type, frame = framed(kind, 4)
     for end in range(len(frame)):
         assert network_offset(link_type, frame[:end]) <= len(frame)
+
+
+def test_frames_of_other_kinds_are_counted_by_kind_but_for_those_of_the_link_itself(tmp_path: Path) -> None:
+    head = pcapng.build_section_header("x") + pcapng.build_interface("x", pcapng.LINKTYPE_ETHERNET)
+    kinds = (b"\x88\xe5", b"\x88\xe5", b"\x81\0\0\7\x89\x15", b"\x08\x06", b"\x88\xcc", b"\x88\x8e", b"\x00\x26")
+    frames = [bytes(12) + kind + bytes(60) for kind in kinds]
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(head + b"".join(pcapng.build_packet(0, 1, frame, len(frame)) for frame in frames))
+    found = observe(path)
+    warnings = ("frames of Ethertype 0x88e5 are not read (frame 1 and 1 more)",)
+    assert found.warnings == (*warnings, "frames of Ethertype 0x8915 are not read (frame 3)")
+    assert found == observe(path, in_columns=True)

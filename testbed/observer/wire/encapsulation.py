@@ -11,7 +11,7 @@ Source: RFC 2003, RFC 4213, RFC 2784, RFC 2890, RFC 2637
 from __future__ import annotations
 
 from testbed.observer.ip import Packet
-from testbed.observer.link import after_ethertype
+from testbed.observer.link import after_ethertype, behind_ppp
 
 IPIP, SIX_IN_FOUR, GRE = 4, 41, 47
 ENCAPSULATIONS = frozenset((IPIP, SIX_IN_FOUR, GRE))
@@ -19,7 +19,6 @@ MOST_LAYERS = 8
 GRE_CHECKSUM, GRE_ROUTING, GRE_KEY, GRE_SEQUENCE, GRE_ACKNOWLEDGEMENT = 0x8000, 0x4000, 0x2000, 0x1000, 0x0080
 GRE_IP_TYPES = frozenset((0x0800, 0x86DD))
 GRE_ETHERNET, GRE_PPP = 0x6558, 0x880B
-PPP_PROTOCOLS = {b"\x00\x21", b"\x00\x57"}
 
 
 def inner_offset(packet: Packet, data: bytes) -> int:
@@ -45,9 +44,4 @@ def _behind_gre(data: bytes, start: int, end: int) -> int:
         return at
     if kind == GRE_ETHERNET:
         return after_ethertype(data, at + 12)
-    return _behind_ppp(data, at) if kind == GRE_PPP else -1
-
-
-def _behind_ppp(data: bytes, at: int) -> int:
-    at += 2 if data[at : at + 2] == b"\xff\x03" else 0
-    return at + 2 if data[at : at + 2] in PPP_PROTOCOLS else -1
+    return behind_ppp(data, at) if kind == GRE_PPP else -1
