@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from struct import Struct, error
+from sys import byteorder
 from typing import NamedTuple
 
 from testbed.observer.findings import Place
@@ -34,6 +35,7 @@ _HEAD = Struct("<HHHIIIIQQQQIIqqI")
 _STREAM = Struct("<BQIqIqII")
 _POSITION, _BEGAN, _FIN = (1 << bit for bit in range(3))
 _SIDES = _HEAD.size
+NO_FRAMES = bytes(4)  # as the head ends
 
 
 class OddStream(NamedTuple):
@@ -138,6 +140,14 @@ def key_of(row: bytes) -> bytes:
 def keys_of(row: bytes) -> tuple[bytes, bytes]:
     key = key_of(row)
     return key, reversed_key(key, bool(row[0] & SIX), bool(row[0] & PORTS))
+
+
+def beginning_of(row: bytes) -> tuple[int, bool]:
+    """The first of the frames, 0 if there is none, and whether the ends are shared: of a summary what all are asked."""
+    at = _SIDES + int.from_bytes(row[2:4], "little")
+    has_frames = row[_SIDES - 4 : _SIDES] != NO_FRAMES
+    first = int.from_bytes(row[at : at + 4], byteorder) if has_frames else 0
+    return first, bool((row[0] | row[1] << 8) & (FORGOTTEN | REUSES))
 
 
 def is_forgotten(row: bytes) -> bool:

@@ -20,7 +20,7 @@ from testbed.observer.findings import Findings
 from testbed.observer.flows import FlowState, is_unicast
 from testbed.observer.lazy import Lazy
 from testbed.observer.model import Flow, Volume
-from testbed.observer.rows import Summary, Words, summarise, summary_of
+from testbed.observer.rows import Summary, Words, beginning_of, summarise, summary_of
 from testbed.observer.table import FlowTable
 
 MOST_TIMES_AS_MANY = 8
@@ -37,6 +37,13 @@ class Rows:
     def summary(self, index: int) -> Summary:
         row = self.rows[index]
         return summary_of(row) if isinstance(row, FlowState) else summarise(row, self.words)
+
+    def beginning(self, index: int) -> tuple[int, bool]:
+        """Its first frame, 0 if none was noted, and whether another conversation has the same ends."""
+        row = self.rows[index]
+        if isinstance(row, bytes):
+            return beginning_of(row)
+        return row.frames[0] if row.frames else 0, row.forgotten or row.reuses
 
     def flow(self, index: int) -> Flow:
         told = self.summary(index)
@@ -116,16 +123,17 @@ class Telling:
         room = self.findings.room()
         codes, firsts, equals = array("Q"), array("Q"), _Equals(self.rows, self.most)
         for index in range(len(self.rows.rows)):
-            told = self.rows.summary(index)
-            for code in (2 * index, 2 * index + 1) if told.frames else ():
-                if (told.shares_ends or table.has_layers) and equals.joins(code, told, room > 0):
+            first, shares_ends = self.rows.beginning(index)
+            for code in (2 * index, 2 * index + 1) if first else ():
+                compares = shares_ends or table.has_layers
+                if compares and equals.joins(code, self.rows.summary(index), room > 0):
                     continue
                 if room <= 0:
-                    self.findings.limit("more sightings than the limit", told.frames[0])
+                    self.findings.limit("more sightings than the limit", first)
                     continue
                 room -= 1
                 codes.append(code)
-                firsts.append(told.frames[0])
+                firsts.append(first)
         return self._in_order(self.findings.sightings(), codes, firsts, equals.merged)
 
     def _in_order(
