@@ -74,3 +74,12 @@ def test_words_in_the_middle_of_a_segment_are_no_request() -> None:
     assert find_request(b"zzz" + FIRST, (0,)) < 0
     assert find_request(b"zzz" + FIRST, (0, 3)) == 3
     assert find_request(b"HTTP/1.1 HTTP/1.1 \n" + FIRST, ()) == 19
+
+
+@pytest.mark.parametrize("authority", [b"abs.example", b"user:word@ABS.example:8080"])
+def test_the_host_in_a_target_in_absolute_form_is_told_beside_the_header(tmp_path: Path, authority: bytes) -> None:
+    asked = b"GET http://" + authority + b"/four?u=http://no.example/ HTTP/1.1\r\nHost: other.example\r\n\r\n"
+    observation = seen(tmp_path, [(0, asked)])
+    assert [name.name for name in observation.names] == ["abs.example", "other.example"]
+    hosts = [s.value for s in observation.sightings if s.kind is Kind.HTTP_HOST]
+    assert sorted(hosts) == ["abs.example", "other.example"]

@@ -6,6 +6,7 @@ completed it. A message the capture does not hold to its end has no such frame; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from testbed.observer.wire import http2
 
 TAIL_OCTETS = 200
 SHORT_OCTETS = 256
+ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#@]+)")
 
 
 def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
@@ -158,6 +160,7 @@ class HttpSighter(NamedTuple):
             self.findings.name(
                 name, "http", self.place.frame, self.elsewhere(b"") if self.elsewhere else display_filter
             )
+        self._authority(message.target, host)
         if message.target.startswith(b"/") and host:
             url = b"http://" + host + message.target
             self._sight(Kind.HTTP_URL, as_text(url), _text_filter("http.request.full_uri", url))
@@ -166,6 +169,16 @@ class HttpSighter(NamedTuple):
         else:
             value = f"http://{as_text(host)}{as_text(message.target)}"
             self._sight(Kind.HTTP_URL, value, _text_filter("http.request.uri", message.target))
+
+    def _authority(self, target: bytes, host: bytes) -> None:
+        """The host that a target in absolute form names, as to a proxy: it counts more than the header."""
+        found = ABSOLUTE.match(target)
+        if found is None or found.group(1).lower() == host.lower():
+            return
+        name = without_port(as_text(found.group(1))).lower()
+        display_filter = _text_filter("http.request.uri", target)
+        self._sight(Kind.HTTP_HOST, name, display_filter)
+        self.findings.name(name, "http", self.place.frame, self.elsewhere(b"") if self.elsewhere else display_filter)
 
     def _body_filter(self, message: http.HttpMessage) -> str:
         if len(message.codings) > 1 or (message.codings and not message.decoded):
