@@ -131,7 +131,12 @@ def test_of_a_long_download_that_nobody_can_read_the_same_is_told_where_it_is_no
 
 def test_members_of_a_lazy_sequence_are_made_when_they_are_asked_for() -> None:
     made = []
-    squares = Lazy(5, lambda at: made.append(at) or at * at)
+
+    def square(at: int) -> int:
+        made.append(at)
+        return at * at
+
+    squares = Lazy(5, square)
     assert (len(squares), made) == (5, [])
     assert (squares[2], squares[-1], squares[1:3], list(squares)) == (4, 16, (1, 4), [0, 1, 4, 9, 16])
     assert squares == (0, 1, 4, 9, 16)
