@@ -42,6 +42,7 @@ class BulkPath:
         self._add = add
         self.octets = 0
         self.captured_octets = 0
+        self.cut_packets = 0
         self.last_time_ns = 0
 
     def take_all(self, reader: CaptureReader) -> None:
@@ -50,11 +51,13 @@ class BulkPath:
             if isinstance(batch, Frame):
                 self.octets += batch.octets
                 self.captured_octets += len(batch.data)
+                self.cut_packets += batch.octets > len(batch.data)
                 self.last_time_ns = batch.time_ns
                 self._one(batch, reader.position)
             else:
                 self.octets += int(batch.octets.sum())
                 self.captured_octets += int(batch.captured.sum())
+                self.cut_packets += int((batch.octets > batch.captured).sum())
                 self.last_time_ns = int(batch.times_ns[-1])
                 self._batch(batch)
 

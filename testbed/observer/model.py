@@ -191,7 +191,8 @@ class Observation:
     captured_octets: int = 0
     dropped: int = 0  # by the tap, as the file's own statistics say
     hints: tuple[Hint, ...] = ()
-    complete: bool = True  # False: a limit or damage kept the observer from seeing or keeping everything
+    complete: bool = True  # False: a limit, damage or cut packets kept the observer from seeing or keeping everything
+    damaged: bool = False  # the same, but for packets that were cut, as a tap for load does: which ones shows in each
     addresses: dict[str, tuple[int, ...]] = field(
         default_factory=dict
     )  # every address in an IP header: its first frames

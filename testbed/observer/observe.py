@@ -96,6 +96,7 @@ class _Pass:
     frames: int = 0
     octets: int = 0
     captured_octets: int = 0
+    cut_packets: int = 0  # of which the file does not have all octets
     last_frame: int = 0
     last_time_ns: int = 0
     findings: Findings = field(init=False)
@@ -121,21 +122,25 @@ class _Pass:
             bulk = BulkPath(self.table, self.limits, quick, self.add)
             bulk.take_all(reader)
             self.octets, self.captured_octets, self.last_time_ns = bulk.octets, bulk.captured_octets, bulk.last_time_ns
+            self.cut_packets = bulk.cut_packets
         else:
             self._add_each(reader, quick.take)
         self.frames = reader.frames
 
     def _add_each(self, reader: CaptureReader, take_quickly: Callable[[Frame, int], bool]) -> None:
-        total_octets = captured_octets = 0
+        total_octets = missing_octets = 0
         frame = None
         for frame in reader:
-            total_octets += frame[4]
-            captured_octets += len(frame[3])
+            octets = frame[4]
+            total_octets += octets
+            if octets != len(frame[3]):
+                missing_octets += octets - len(frame[3])
+                self.cut_packets += octets > len(frame[3])
             if not take_quickly(frame, reader.position):
                 self.add(frame, reader.position)
         if frame is not None:
             self.last_time_ns = frame.time_ns
-        self.octets, self.captured_octets = total_octets, captured_octets
+        self.octets, self.captured_octets = total_octets, total_octets - missing_octets
 
     def add(self, frame: Frame, position: int) -> None:
         """Shape: `position` is where the frame's octets stand in the file."""
@@ -334,6 +339,9 @@ class _Pass:
         if self.is_cut:
             findings.limit("streams longer than the limit were cut", self.frames)
         streams = self._streams()
+        cut = self.cut_packets
+        cuts = (f"{cut} packet{' is' if cut == 1 else 's are'} cut: the capture has not all of their octets",)
+        damaged = bool(reader.warnings) or not findings.complete
         return Observation(
             sightings=sightings,
             names=findings.names(),
@@ -342,12 +350,13 @@ class _Pass:
             hints=findings.hints(),
             tunnels=tuple(findings.tunnels),
             cleartext=clear_text(sightings.of(*CLEAR_KINDS)),
-            warnings=(*reader.warnings, *findings.warnings()),
+            warnings=(*reader.warnings, *(cuts if cut else ()), *findings.warnings()),
             frames=self.frames,
             octets=self.octets,
             captured_octets=self.captured_octets,
             dropped=reader.dropped,
-            complete=findings.complete and not reader.warnings,
+            complete=not damaged and not cut,
+            damaged=damaged,
             addresses=telling.addresses,
         )
 

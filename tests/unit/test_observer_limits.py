@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.capture import pcapng
 from testbed.observer import Limits, observe
 from testbed.observer.streams import SEGMENT_COST_OCTETS, Budget, Reassembly, Recorder
 from tests.unit.test_observer_quick_in_columns import capture, ethernet
@@ -48,7 +49,7 @@ def test_a_stream_may_be_as_long_as_its_limit_and_no_longer(
     (stream,) = found.streams
     assert len(stream.data) == kept * 100
     assert stream.truncated == (kept < 40)
-    assert found.complete == (kept == 40)
+    assert found.damaged == (kept < 40)
 
 
 @pytest.mark.parametrize("in_columns", [False, True])
@@ -105,3 +106,20 @@ def test_of_a_long_download_all_octets_are_handed_out_and_readable_text_is_shown
     assert [stream.data for stream in found.streams] == [octets]
     shown = [sighting.value for sighting in found.sightings if sighting.kind == "payload"]
     assert shown == ([octets[: 1 << 20].decode()] if text else [])
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+def test_packets_that_were_cut_are_counted_and_make_the_answer_incomplete_but_not_damaged(
+    tmp_path: Path, in_columns: bool
+) -> None:
+    blocks = [pcapng.build_section_header("x"), pcapng.build_interface("x", pcapng.LINKTYPE_ETHERNET)]
+    frame = bytes(12) + b"\x08\x06" + bytes(46)
+    blocks += [pcapng.build_packet(0, n, frame[:kept], 60) for n, kept in enumerate((60, 14, 60, 20))]
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(b"".join(blocks))
+    observation = observe(path, in_columns=in_columns)
+    assert observation.warnings == ("2 packets are cut: the capture has not all of their octets",)
+    assert (observation.octets, observation.captured_octets) == (240, 154)
+    assert (observation.complete, observation.damaged) == (False, False)
+    path.write_bytes(b"".join((*blocks[:3], blocks[4])))
+    assert observe(path, in_columns=in_columns).complete
