@@ -356,8 +356,13 @@ def _check_capture(capture: Path) -> None:
     """Refuse what is no capture at all; a damaged one is read as far as it goes."""
     from testbed.capture.reader import begins_capture
 
-    with capture.open("rb") as file:
-        first = file.read(4)
+    try:
+        with capture.open("rb") as file:
+            first = file.read(4)
+    except PermissionError:
+        raise
+    except OSError as error:
+        fail(Exit.BAD_INPUT, f"{capture}: cannot be read: {error.strerror or error}; give a capture")
     if not begins_capture(first):
         what = "neither pcapng nor pcap" if first else "the file is empty"
         fail(Exit.BAD_INPUT, f"{capture}: {what}; give a capture")
