@@ -37,6 +37,7 @@ from testbed.observer.link import KNOWN_LINK_TYPES, network_offset, unread_ether
 from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
 from testbed.observer.quick import QuickPath
 from testbed.observer.sights.network import sight_arp, sight_quoted, sight_syn
+from testbed.observer.sights.quic import sight_unfinished_quic
 from testbed.observer.sights.text import sight_datagram_text
 from testbed.observer.streams import Budget, Recorded, Recorder
 from testbed.observer.table import FlowTable
@@ -367,6 +368,8 @@ class _Pass:
         for flow in table.states():
             if flow.protocol == "tcp":
                 self._finish_tcp(flow)
+            elif flow.dissector is not None:
+                sight_unfinished_quic(flow, self.findings)
             related.note(flow)
             self.is_cut = self.is_cut or any(self._is_cut(side) for side, _ in flow.sides)
             if self.keep_streams or flow.suspicion is not None or related.is_in_question(flow):

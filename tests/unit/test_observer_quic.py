@@ -7,6 +7,7 @@ import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
@@ -16,8 +17,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
-from testbed.observer import tls
+from testbed.capture import pcapng
+from testbed.observer import observe, tls
 from testbed.observer.wire import quic
 from testbed.observer.wire.assembler import Assembler
 from testbed.observer.wire.quic_handshake import MOST_FAILURES, HandshakeMessage, QuicHandshake
@@ -148,6 +153,26 @@ def test_a_hello_that_lacks_a_piece_is_not_made_up() -> None:
     first = in_pieces(Conversation(protocols=[f"protocol-{number:0200}" for number in range(12)]).hold())
     _, messages = read([first[0], first[2]])
     assert messages == []
+
+
+@pytest.mark.parametrize("version", [quic.VERSION_1, quic.VERSION_2])
+def test_the_name_in_a_hello_whose_end_was_lost_is_told_with_a_warning(version: int, tmp_path: Path) -> None:
+    conversation = Conversation([version], protocols=[f"protocol-{number:0200}" for number in range(12)])
+    ends = IP(src="10.1.0.1", dst="10.2.0.2") / UDP(sport=4000, dport=443)
+    frames = [bytes(Ether() / ends / Raw(data)) for _, data in in_pieces(conversation.hold())]
+    blocks = [pcapng.build_section_header("test"), pcapng.build_interface("x", pcapng.LINKTYPE_ETHERNET)]
+    blocks += [pcapng.build_packet(0, n, frame, len(frame)) for n, frame in enumerate(frames)]
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(b"".join(blocks[:-1]))
+    cut = observe(path)
+    assert [(name.name, name.via, name.frame) for name in cut.names] == [("quic.example", "quic", 2)]
+    assert cut.warnings == ("a QUIC ClientHello is not in the capture to its end (frame 2)",)
+    path.write_bytes(b"".join((*blocks[:3], blocks[4])))
+    assert [(name.name, name.frame) for name in observe(path).names] == [("quic.example", 1)]
+    path.write_bytes(b"".join(blocks))
+    whole = observe(path)
+    assert [name.name for name in whole.names] == ["quic.example"]
+    assert not whole.warnings
 
 
 def test_whoever_is_taken_for_the_client_it_is_told_by_what_opens() -> None:

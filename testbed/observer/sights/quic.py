@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from testbed.observer import filters
-from testbed.observer.findings import Findings, Place
+from testbed.facts import Kind
+from testbed.observer import filters, tls
+from testbed.observer.findings import Findings, Place, as_text
 from testbed.observer.flows import FlowState, Side
 from testbed.observer.sights.tls import OVER_QUIC, sight_handshake
 from testbed.observer.wire.quic import VERSIONS
 from testbed.observer.wire.quic_handshake import QuicHandshake
 
 LONG_HEADER, FIXED_BIT = 0x80, 0x40
+TAIL_OCTETS = 48  # encrypted, and so in no other datagram
 SHORTEST_TELLING_ID_OCTETS = 8  # shorter ones occur by chance
 
 
@@ -25,12 +27,15 @@ def dissect_quic(flow: FlowState, side: Side, data: bytes, place: Place, finding
         if not handshake.begins_anew(data):
             return
         handshake = flow.dissector = QuicHandshake(former=handshake.former + 1)
+    had = len(handshake.unfinished_hello) if not handshake.hellos else 0
     versions, retried, offered = set(handshake.versions), handshake.retried, handshake.offered
     messages = handshake.add(data, side.is_client)
     flow.application = flow.application or "quic"
     if handshake.client_side is False:
         flow.swap_roles()
         handshake.client_side = True
+    if not handshake.hellos and len(handshake.unfinished_hello) > had:
+        handshake.grown_with = (*place, data[-TAIL_OCTETS:])
     _hint_headers(flow, handshake, (versions, retried, offered), place, findings)
     for message in messages:
         detail = {"quic_version": VERSIONS[message.version]}
@@ -42,6 +47,22 @@ def dissect_quic(flow: FlowState, side: Side, data: bytes, place: Place, finding
     for connection_id in handshake.ids:
         if len(connection_id) >= SHORTEST_TELLING_ID_OCTETS:
             findings.know_connection(connection_id, flow.index)
+
+
+def sight_unfinished_quic(flow: FlowState, findings: Findings) -> None:
+    """A ClientHello whose last packets the capture does not have; the name may be in the first ones."""
+    handshake = flow.dissector
+    body = handshake.unfinished_hello if isinstance(handshake, QuicHandshake) else b""
+    hello = tls.parse_client_hello(body, cut_off=True) if body else None
+    if not isinstance(handshake, QuicHandshake) or hello is None or not hello.server_name:
+        return
+    frame, time_ns, tail = handshake.grown_with
+    place = Place(frame, time_ns)
+    findings.warn("a QUIC ClientHello is not in the capture to its end", place.frame)
+    name = as_text(hello.server_name).lower()
+    display_filter = f"udp.payload contains {filters.octets(tail)}"  # Wireshark shows no name
+    findings.sight(Kind.QUIC_NAME, name, place.frame, place.time_ns, display_filter, "quic")
+    findings.name(name, "quic", place.frame, display_filter)
 
 
 def _hint_headers(

@@ -64,6 +64,8 @@ class QuicHandshake:
     client_side: bool | None = None
     hellos: set[int] = field(default_factory=set)
     former: int = 0  # connections before this one between the same ports
+    # Frame, time and last octets of the datagram with which the client's unfinished hello grew last.
+    grown_with: tuple[int, int, bytes] = (0, 0, b"")
 
     @property
     def over(self) -> bool:
@@ -122,6 +124,18 @@ class QuicHandshake:
             at = end
         keys.parsed[by_client] = at
         return messages
+
+    @property
+    def unfinished_hello(self) -> bytes:
+        """The body of a client's hello of which the end is missing, as far as it goes without a hole."""
+        if 1 in self.hellos:
+            return b""
+        for keys in self.keys:
+            stream = keys.streams.get(True)
+            begun = bytes(stream.data[keys.parsed.get(True, 0) :]) if stream is not None else b""
+            if begun[:1] == b"\1":
+                return begun[4:]
+        return b""
 
     def _open(self, datagram: bytes, packet: LongPacket, from_client: bool) -> tuple[_Keys, bool, bytes] | None:
         """The keys that open it, whether they are the client's, and what it holds."""
