@@ -76,7 +76,7 @@ class Lanes:
         octets = octets_of(packet)
         lane.credit -= octets
         self._note(lane, -1, -octets)
-        if not lane.packets and self._new and self._new[0] == key:
+        if not lane.packets and self._new and self._new[0] is key:
             # as an old one it waits for its turn once more: else a trickle would always come first
             self._old.append(self._new.popleft())
         return packet
