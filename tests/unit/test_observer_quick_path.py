@@ -77,7 +77,13 @@ def write(path: Path, link_type: int, packets: list[Packet]) -> Path:
 def both_ways(directory: Path, packets: list[Packet]) -> tuple[Observation, Observation]:
     quick = observe(write(directory / "ethernet.pcap", ETHERNET, packets))
     thorough = observe(write(directory / "raw.pcap", RAW_IP, packets))
-    return replace(quick, captured_octets=0), replace(thorough, captured_octets=0)
+    return _without_cuts(quick), _without_cuts(thorough)
+
+
+def _without_cuts(seen: Observation) -> Observation:
+    """Without the missing link layer, which the second file says to have been cut off."""
+    warnings = tuple(warning for warning in seen.warnings if "cut: the capture" not in warning)
+    return replace(seen, captured_octets=0, warnings=warnings, complete=not seen.damaged)
 
 
 @pytest.mark.parametrize("version", [4, 6])
