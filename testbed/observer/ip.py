@@ -96,6 +96,7 @@ class _Datagram:
     end: int | None = None  # known once the last fragment is there
     frames: list[int] = field(default_factory=list)
     frame_octets: int = 0
+    contradicts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Reassembler:
 
     limit_octets: int
     abandoned: int = 0
+    contradiction: int = 0  # the frame that completed the first datagram whose fragments overlap and differ
     held_octets: int = 0
     _datagrams: dict[tuple[bytes, bytes, int, int], _Datagram] = field(default_factory=dict)
 
@@ -140,7 +142,12 @@ class Reassembler:
             datagram.pieces[offset] = piece
             datagram.octets += len(piece)
             self.held_octets += len(piece)
+        elif offset in datagram.pieces:
+            known = datagram.pieces[offset]
+            datagram.contradicts |= not (known.startswith(piece) or piece.startswith(known))
         whole = self._finish(datagram)
+        if datagram.contradicts and not self.contradiction:
+            self.contradiction = frame
         if whole is not None:
             self.held_octets -= datagram.octets
             del self._datagrams[key]
@@ -155,7 +162,9 @@ class Reassembler:
         for offset in sorted(datagram.pieces):
             if offset > len(out):
                 return None
-            out += datagram.pieces[offset][len(out) - offset :]
+            piece, known = datagram.pieces[offset], out[offset:]
+            datagram.contradicts |= not (piece.startswith(known) or known.startswith(piece))
+            out += piece[len(known) :]
         return bytes(out[: datagram.end]) if len(out) >= datagram.end else None
 
     def _make_room(self) -> None:

@@ -332,6 +332,11 @@ class _Pass:
         findings, table, rows = self.findings, self.table, Rows(self.table.flows, self.table.words)
         if self.fragments.unfinished:
             findings.warn(f"{self.fragments.unfinished} fragmented IP datagrams are incomplete", self.frames)
+        if self.fragments.contradiction:
+            findings.warn("IP fragments contradict each other", self.fragments.contradiction)
+        for frame, times in table.budget.contradictions.items():
+            for _ in range(times):
+                findings.warn("TCP segments contradict each other", frame)
         if self.fragments.abandoned:
             findings.limit("fragments beyond the limit were given up", self.frames)
         telling = Telling(rows, findings, self.limits.frames_per_sighting)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -35,6 +36,7 @@ class Budget:
     octets: int
     store: Store = field(default_factory=Store)
     waiting_octets: int = 64 << 20  # of segments behind holes
+    contradictions: Counter[int] = field(default_factory=Counter)  # how many segments, by the first one's frame
 
     def holds(self, position: int) -> bool:
         """Whether octets at this position of the file have to be held, because they cannot be read again."""
@@ -181,6 +183,21 @@ class Recorder:
         """Everything in order, afresh."""
         return self._pieces(0, len(self.offsets))
 
+    def contradicts(self, data: bytes, behind: int) -> bool:
+        """Whether octets that came again, the last of them `behind` octets before the end, were others at first.
+
+        False where it cannot be told: of what lies before a hole, or was not kept.
+        """
+        end = self.size - behind
+        start = end - len(data)
+        floor = self.gaps[-1] if self.gaps else 0
+        if self.truncated or self.skips or self.passed or start < floor or not data:
+            return False
+        first = bisect_right(self.offsets, start) - 1
+        known = self._pieces(first, bisect_left(self.offsets, end))
+        start -= self.offsets[first]
+        return known[start : start + len(data)] != data
+
     def head(self, start: int, octets: int) -> bytes:
         """At least so many octets from `start` on, where a piece begins, as whole pieces; less at the end."""
         return self._pieces(bisect_left(self.offsets, start), bisect_left(self.offsets, start + octets))
@@ -288,6 +305,8 @@ class Reassembly:
         """Shape: `position` is where the octets stand in the capture file."""
         start = self._unwrap(sequence)
         expected = self.position or 0
+        if start < expected:
+            self._compare(data[: expected - start], max(expected - start - len(data), 0), frame)
         if start <= expected:
             if start + len(data) > expected:  # else all of it has been seen
                 self._take(Segment(start, frame, len(data), position, data, time_ns), expected - start, frame, time_ns)
@@ -301,6 +320,12 @@ class Reassembly:
         budget.waiting_octets -= len(kept) + SEGMENT_COST_OCTETS
         if self.waiting_octets > self.limit_octets or budget.waiting_octets < 0:
             self._skip_hole()
+
+    def _compare(self, again: bytes, behind: int, frame: int) -> None:
+        """Note it if octets that are there already come again and are others. One octet alone may be a keep-alive."""
+        budget = self.recorder.budget
+        if len(again) > 1 and self.recorder.contradicts(again, behind):
+            budget.contradictions[min(budget.contradictions, default=frame)] += 1
 
     def extend(self, sequence: int, data: bytes, start: int, end: int, frame: int, time_ns: int, position: int) -> bool:
         """Take `data[start:end]` if it is exactly what comes next and nothing waits; as `add`, only quicker.

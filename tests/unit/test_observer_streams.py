@@ -64,6 +64,37 @@ def test_where_segments_overlap_what_came_first_stays() -> None:
     assert stream.recorder.data() == b"aaaabb"
 
 
+@pytest.mark.parametrize(
+    ("segments", "contradicts"),
+    [
+        ([(0, b"abcd"), (0, b"abcd"), (2, b"cdef")], 0),
+        ([(0, b"abcd"), (0, b"abXd")], 1),
+        ([(0, b"ab"), (2, b"cd"), (1, b"bX"), (1, b"Xcde")], 2),
+        ([(0, b"ab"), (4, b"ef"), (2, b"cdXf")], 0),
+        ([(0, b"abcd"), (3, b"X")], 0),
+    ],
+    ids=["the same again", "others", "over several", "what waits", "a keep-alive"],
+)
+def test_segments_that_come_again_with_other_octets_are_noted(
+    segments: list[tuple[int, bytes]], contradicts: int
+) -> None:
+    stream = reassembly()
+    stream.syn(999)
+    for number, (at, data) in enumerate(segments, 1):
+        stream.add(1000 + at, data, number, number)
+    assert sum(stream.recorder.budget.contradictions.values()) == contradicts
+    assert set(stream.recorder.budget.contradictions) <= {2, 3}
+
+
+def test_fragments_that_overlap_and_differ_are_noted() -> None:
+    same, other = fragments(b"x" * 24, [16, 8]), fragments(b"y" * 24, [16, 8])
+    for second, contradicts in ((same[0], 0), (other[0], 2)):
+        reassembler = Reassembler(1 << 20)
+        for frame, (packet, data) in enumerate((same[0], second, same[1]), 1):
+            reassembler.add(packet, data, frame, len(data))
+        assert reassembler.contradiction == contradicts
+
+
 def test_a_lost_segment_leaves_a_gap_and_the_rest_is_kept() -> None:
     stream = feed(reassembly(), 1, (0, 10), (20, 30), (40, 50))
     assert stream.recorder.data() == TEXT[0:10] + TEXT[20:30] + TEXT[40:50]
