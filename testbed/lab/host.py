@@ -46,7 +46,11 @@ def require_tun() -> None:
     try:
         os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        raise HostCannot(f"there is no {TUN}", "load the driver: sudo modprobe tun") from None
+        raise HostCannot(
+            f"there is no {TUN}",
+            "load the driver: sudo modprobe tun; where that does not make it, as in a container: "
+            f"sudo mkdir -p {os.path.dirname(TUN)} && sudo mknod -m 0666 {TUN} c 10 200",
+        ) from None
     except PermissionError:
         raise HostCannot(
             f"{TUN} may not be opened by this user", f"{_AS_ROOT}; or allow it: sudo chmod 0666 {TUN}"

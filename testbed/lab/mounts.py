@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from testbed.lab.namespaces import (
+    CLONE_NEWNS,
     MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
@@ -28,6 +29,8 @@ from testbed.lab.namespaces import (
     MS_REC,
     MS_REMOUNT,
     mount,
+    open_namespace,
+    setns,
 )
 
 NODE_FILES = ("resolv.conf", "hosts")  # nsswitch.conf is the bubble's in every node
@@ -43,6 +46,7 @@ NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetwor
 
 def furnish_bubble() -> None:
     """Set up the mounts of a fresh mount and PID namespace, as its PID 1."""
+    _make_this_the_root()
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _protect_kernel_settings()
@@ -59,6 +63,35 @@ def furnish_bubble() -> None:
     _replace_etc()
     write_node_files("/etc", HOSTNAME, (), ())
     Path("/etc/nsswitch.conf").write_text(NSSWITCH)
+
+
+def _make_this_the_root() -> None:
+    """In a chroot, make its root the mount namespace's: whoever enters a mount namespace comes out at that one.
+
+    Nothing changes where the two are the same already.
+    """
+    here, home, folder = os.open("/", os.O_PATH), open_namespace("mnt"), os.open(".", os.O_PATH)
+    path = os.getcwd()
+    setns(home, CLONE_NEWNS)
+    there = os.open("/", os.O_PATH)
+    if _mount_of(here) == _mount_of(there):
+        os.fchdir(folder)
+    else:
+        mount("none", "/", None, MS_REC | MS_PRIVATE)
+        os.fchdir(here)
+        mount(".", "/", None, MS_BIND | MS_REC)
+        os.chdir("/..")  # unlike "/", this passes on to what has been mounted there
+        os.chroot(".")
+        os.chdir(path)
+    for descriptor in (here, home, folder, there):
+        os.close(descriptor)
+
+
+def _mount_of(descriptor: int) -> tuple[str, int, int]:
+    """Return which mount a directory lies in, and which directory it is."""
+    told = Path(f"/proc/thread-self/fdinfo/{descriptor}").read_text()
+    status = os.fstat(descriptor)
+    return told.partition("mnt_id:")[2].split()[0], status.st_dev, status.st_ino
 
 
 def write_node_files(folder: str, hostname: str, resolvers: Iterable[str], hosts: Sequence[tuple[str, str]]) -> None:

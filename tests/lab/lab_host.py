@@ -27,16 +27,29 @@ CHECKS = Path(__file__).with_name("lab_checks.py")
 PATIENCE_SECONDS = 900.0  # two hundred labs take 10 s where nothing else runs
 
 
-def run_on_own_host(check: str, *arguments: str, as_user: int | None = None, checks: Path = CHECKS) -> Any:
+# Changed roots: a directory that is no mount, as debootstrap makes it, and the same `/` mounted at another place.
+CHANGED_ROOTS = {
+    "a directory": "mkdir /run/root && for e in /*; do if [ -L $e ]; then cp -P $e /run/root; elif [ $e = /run ]; then "
+    "mkdir /run/root/run; elif [ -d $e ]; then mkdir /run/root$e && mount --rbind $e /run/root$e; fi; done",
+    "a mount": "mkdir /run/root && mount --rbind / /run/root",
+}
+
+
+def run_on_own_host(
+    check: str, *arguments: str, as_user: int | None = None, checks: Path = CHECKS, root: str | None = None
+) -> Any:
     """Run a function of `lab_checks`, or of a file like it, on a host of its own; returns what it returned.
 
-    `as_user` runs it as that user, with a /dev/net/tun that everybody may open.
+    `as_user` runs it as that user, with a /dev/net/tun that everybody may open; `root` names one of CHANGED_ROOTS.
     """
     steps = ["mount -t sysfs sysfs /sys", "ip link set lo up"]
     user = ""
     if as_user is not None:
         steps += ["mkdir /run/dev", "mknod -m 666 /run/dev/tun c 10 200", "mount --bind /run/dev/tun /dev/net/tun"]
         user = f"setpriv --reuid {as_user} --regid {as_user} --clear-groups"
+    if root is not None:
+        steps += [CHANGED_ROOTS[root]]
+        user = "chroot /run/root"
     # The shell is PID 1 there: it collects whatever a killed lab leaves to it.
     script = " && ".join(steps) + f' && {user} "$@"; code=$?; exit $code'
     done = run_script_on_own_host(script, sys.executable, str(checks), check, *arguments)

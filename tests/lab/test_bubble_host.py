@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.lab_host import run_on_own_host
+from tests.lab.lab_host import CHANGED_ROOTS, run_on_own_host
 
 pytestmark = pytest.mark.root
 
@@ -75,3 +75,9 @@ def test_an_ordinary_user_runs_and_enters_a_lab() -> None:
     assert seen["tun"] == ""
     assert seen["entered"] == [128 + 9]  # it had been in the lab, and died with it
     assert seen["left"] == []
+
+
+@pytest.mark.parametrize("root", CHANGED_ROOTS)
+def test_a_lab_runs_in_a_changed_root_directory(root: str) -> None:
+    assert run_on_own_host("one_lab", root=root) is True
+    assert run_on_own_host("attached", root=root)["checks"] == [0, 0, 0, 0, 7, 127]
