@@ -1,4 +1,7 @@
-"""The observer against Wireshark on the shipped scenario's captures: all variants, at the ISP and in the tunnel."""
+"""Each finding's filter against Wireshark on the shipped scenario's captures, at the ISP and in the tunnel.
+
+What the observer reads in the captures of every scenario is compared by `tests/scenarios/truth.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.facts import Kind
 from testbed.observer import Observation, observe
 from tests.interop.sharkd import Sharkd
-from tests.interop.test_observer_against_tshark import fields
 from tests.interop.test_observer_protocols_against_tshark import MORE_FOUND, findings
 from tests.scenarios.running import run_testbed
 
@@ -36,25 +37,3 @@ def test_every_filter_finds_the_frames_that_the_finding_names(observations: dict
                 if not agrees or not found:
                     wrong.append(f"{path}: {what} {value[:60]!r}: {frames} not {found} by {display_filter}")
     assert wrong == []
-
-
-FIELDS = {
-    "dns.qry.name": Kind.DNS_NAME,
-    "dns.a": Kind.DNS_ANSWER,
-    "dns.aaaa": Kind.DNS_ANSWER,
-    "http.request.full_uri": Kind.HTTP_URL,
-    "tls.handshake.extensions_server_name": Kind.TLS_NAME,
-}
-
-
-def test_names_and_addresses_are_wiresharks_in_every_capture(observations: dict[Path, Observation]) -> None:
-    for path, observation in observations.items():
-        theirs: dict[Kind, set[str]] = {kind: set() for kind in FIELDS.values()}
-        for row in fields(path, "dns || http || tls", *FIELDS):
-            for kind, values in zip(FIELDS.values(), row, strict=True):
-                theirs[kind] |= set(values.lower().split("|")) - {""}
-        ours = {kind: {s.value.lower() for s in observation.sightings if s.kind == kind} for kind in theirs}
-        assert ours[Kind.DNS_NAME] >= theirs.pop(Kind.DNS_NAME)  # ours has those in answers as well
-        assert {kind: ours[kind] for kind in theirs} == theirs
-        assert observation.complete
-        assert observation.warnings == ()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.truth import assert_tshark_agrees
+
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 SITES = {"93.184.216.34:443", "203.0.113.80:443"}
@@ -43,3 +45,4 @@ def test_both_sides_together_know_who_talked_to_whom_with_the_packets(tmp_path: 
             assert all(1 <= item[name]["frame"] <= packets[name] for name in (one["near"], one["far"]))
     assert "192.168.0.13 talked to 93.184.216.34:443" in " ".join(done.stdout.split())
     assert (tmp_path / "run/report.html").read_text().count("Both sides of the server:") == 2
+    assert_tshark_agrees(tmp_path / "run")

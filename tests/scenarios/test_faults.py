@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from testbed.capture.reader import CaptureReader
 from tests.scenarios.running import ROOT, Ran, run_testbed, run_text
+from tests.scenarios.truth import assert_tshark_agrees
 
 pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.slow]
 
@@ -19,13 +23,26 @@ taps: [isp]
 """
 
 
-def test_a_dead_client_leaks_and_a_kill_switch_holds(tmp_path: Path) -> None:
-    chosen = ("without", "client-dies-persist-tun", "client-dies-kill-switch")
+FAILING = (
+    ("without", "client-dies-persist-tun", "client-dies-kill-switch"),
+    ("server-dies", "server-dies-persist-tun", "server-returns-persist-tun", "server-dies-kill-switch"),
+)
+
+
+def run_failing(folder: Path, chosen: Sequence[str]) -> Ran:
     variants = [word for name in chosen for word in ("--variant", name)]
-    ran = run_testbed("run", ROOT / "scenarios/when-the-vpn-fails.yaml", *variants, cwd=tmp_path, out=tmp_path / "out")
+    ran = run_testbed("run", ROOT / "scenarios/when-the-vpn-fails.yaml", *variants, cwd=folder, out=folder / chosen[0])
     assert ran.code == 0, ran.stdout + ran.stderr
+    return ran
+
+
+def test_a_dead_client_leaks_and_a_kill_switch_holds(tmp_path: Path) -> None:
+    clients, servers = FAILING
+    with ThreadPoolExecutor(2) as pool:  # both mostly wait
+        ran, other = pool.map(functools.partial(run_failing, tmp_path), FAILING)
     told = ran.result["variants"]
-    leaks = {name: told[name]["leaks"] for name in chosen}
+    leaks = {name: told[name]["leaks"] for name in clients}
+    assert list(other.result["variants"]) == list(servers)
     assert leaks["client-dies-kill-switch"] == []
     killed = next(event for event in told["client-dies-persist-tun"]["events"] if "SIGKILL" in event["words"])
     first = min(proof["time"] for leak in leaks["client-dies-persist-tun"] for proof in leak["evidence"])
@@ -33,6 +50,7 @@ def test_a_dead_client_leaks_and_a_kill_switch_holds(tmp_path: Path) -> None:
     assert killed["time"] < first
     assert "vpn-client gets SIGKILL" in ran.stdout
     assert "ended by itself" not in " ".join(ran.result["warnings"]), "what was killed on purpose is no complaint"
+    assert_tshark_agrees(tmp_path)
 
 
 LINKS = f"""
@@ -140,6 +158,7 @@ def test_the_shipped_scenario_of_wireguard_holds_and_both_ends_end_well(tmp_path
     devices = {one["name"]: one["mtu"] for one in ran.result["variants"]["wireguard"]["interfaces"]}
     assert devices["wg0"] == 1420
     assert not list((tmp_path / "out").rglob("*private*"))
+    assert_tshark_agrees(tmp_path / "out")
 
 
 OWN = f"""

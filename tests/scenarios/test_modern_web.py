@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.running import Ran, run_testbed
+from tests.scenarios.truth import assert_tshark_agrees
 
 pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.slow]
 
@@ -33,6 +34,10 @@ def test_every_expectation_holds(ran: Ran) -> None:
     assert ran.code == 0, ran.stdout + ran.stderr
     assert len(ran.result["expectations"]) > 60
     assert {row["variant"] for row in ran.result["expectations"]} == {"plain", "dot", "doh", "vpn", "vpn-doh"}
+
+
+def test_tshark_reads_what_the_observer_reads_in_every_capture(ran: Ran) -> None:
+    assert_tshark_agrees(ran.out)
 
 
 def test_every_action_did_what_it_was_asked_for(ran: Ran) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios.running import Ran, run_testbed
+from tests.scenarios.truth import assert_tshark_agrees
 
 pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.slow]
 
@@ -58,6 +59,10 @@ def test_tshark_finds_the_named_frames_with_the_named_filters(ran: Ran) -> None:
         found = pool.map(lambda key: frames_matching(ran.out / key[0], key[1]), named)
         for (file, display_filter), frames, matched in zip(named, named.values(), found, strict=True):
             assert frames <= matched, f"{file}: {display_filter} gives {sorted(matched)}, not {sorted(frames)}"
+
+
+def test_tshark_reads_what_the_observer_reads_in_every_capture(ran: Ran) -> None:
+    assert_tshark_agrees(ran.out)
 
 
 def test_a_filter_for_what_the_tunnel_hides_matches_nothing_in_its_capture(ran: Ran) -> None:
