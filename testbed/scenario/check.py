@@ -58,6 +58,16 @@ class Known:
         every = (*actions, TUNNEL_ACTION, SESSION_ACTION)
         return cls(tuple(sites), served, tuple(names), every, plain.get("tunnel") is not None)
 
+    @classmethod
+    def of_any(cls, variants: Iterable[Known]) -> Known:
+        """What at least one of the variants defines: for an expectation that does not say which it means."""
+        every = list(variants)
+        sites, served, taps, actions = (
+            tuple(dict.fromkeys(name for known in every for name in getattr(known, kind)))
+            for kind in ("sites", "served", "taps", "actions")
+        )
+        return cls(sites, served, taps, actions, any(known.tunnel for known in every))
+
 
 def _pairs(value: object) -> bool:
     return isinstance(value, dict) and bool(value)
@@ -276,8 +286,7 @@ def check_expectations(
         if item.variant not in variants:
             text = f"value {shown(item.variant)}: no such variant; {one_of(variants)}{nearest(item.variant, variants)}"
             yield place.at("variant").mistake(text)
-            continue
-        known = variants[item.variant]
+        known = variants.get(item.variant) or Known.of_any(variants.values())
         observers = (*known.taps, *(f"{SERVER_OBSERVER}{site}" for site in known.served))
         if item.observer not in observers:
             text = f"no such observer; {one_of(observers)}{nearest(item.observer, observers)}"

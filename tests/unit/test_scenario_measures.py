@@ -82,13 +82,35 @@ def test_what_cannot_be_asked_is_refused_at_its_place(says: str, observer: str, 
 
 
 @pytest.mark.parametrize(
-    "says", ["leaks: some", "first_leak_after: soon", "tunnel_detected_at_packet: x", "volume: x", "sees: [{kind: x}]"]
+    "says",
+    [
+        "leaks: some",
+        "leaks: nonee",
+        "first_leak_after: soon",
+        "tunnel_detected_at_packet: x",
+        "volume: x",
+        "sees: [{kind: x}]",
+    ],
 )
 def test_a_wrong_value_is_one_mistake(says: str) -> None:
     """What is cut out as wrong must not be missed afterwards."""
     with pytest.raises(ScenarioErrors) as refused:
         load(says)
     assert len(refused.value.mistakes) == 1, str(refused.value)
+
+
+def test_what_else_is_wrong_with_an_expectation_of_an_unknown_variant_is_told_too() -> None:
+    with pytest.raises(ScenarioErrors) as refused:
+        load("leaks: nonee, sees: [{kind: dns-name, action: 7-dns, site: www.example.org}]", "isq", "wit")
+    told = [mistake.path for mistake in refused.value.mistakes]
+    wrong = ("variant", "observer", "leaks", "sees[0].site", "sees[0].action")
+    assert sorted(told) == sorted(f"expect[0].{key}" for key in wrong), str(refused.value)
+
+
+def test_what_any_variant_has_is_right_where_the_variant_is_unknown() -> None:
+    with pytest.raises(ScenarioErrors) as refused:
+        load("leaks: none, sees: [{kind: dns-name, action: 1-dns, site: www.example.com}]", variant="wit")
+    assert [mistake.path for mistake in refused.value.mistakes] == ["expect[0].variant"]
 
 
 def test_the_schema_knows_every_key() -> None:
