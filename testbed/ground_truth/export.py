@@ -2,7 +2,8 @@
 
 `inner-outer.csv` has one line for each inner packet and outer frame that carried it, one for each inner packet that
 nothing carried (`outer_frame` empty), and one for each outer frame that carried none (`inner_frame` empty): every frame
-of the tunnel is labelled by what it carries, and every data packet by flow and action. Frame numbers are those of the
+of the tunnel is labelled by what it carries, and every data packet by flow and action, and by whether that flow stays
+apart from outside. Frame numbers are those of the
 two captures. Nothing in it is a key or a payload.
 """
 
@@ -34,6 +35,8 @@ COLUMNS = (
     "overhead_octets",
     "key_id",
     "packet_id",
+    "flow_alone",
+    "flow_packets_of_own_size",
 )
 MOST_FLOWS = 200  # in the summary; the CSV has all
 
@@ -43,7 +46,8 @@ def to_csv(variant_map: VariantMap) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    rows = [row for link in variant_map.links for row in _rows_of_link(link)]
+    shapes = {shape.flow: shape for shape in variant_map.flows}
+    rows = [row for link in variant_map.links for row in _rows_of_link(link, shapes.get(link.flow))]
     linked = {id(carrier) for link in variant_map.links for carrier in link.packet.carriers}
     rows += [row for c in variant_map.carriers if id(c) not in linked for row in _rows_of_carrier(c)]
     writer.writerows(row for _, row in sorted(rows, key=lambda row: row[0]))
@@ -53,20 +57,26 @@ def to_csv(variant_map: VariantMap) -> str:
 _Row = tuple[float, tuple[Any, ...]]
 
 
-def _rows_of_link(link: Link) -> Iterator[_Row]:
+def _rows_of_link(link: Link, shape: FlowShape | None) -> Iterator[_Row]:
     packet = link.packet
     way = "up" if link.up else "down"
     inner = f"{packet.time:.6f}"
     if not packet.carriers:
         row = (packet.frame, "", way, "nothing", link.flow, link.action, inner, "", "", len(packet.packet), "", "")
-        yield packet.time, (*row, "", "")
+        yield packet.time, (*row, "", "", *_separable(shape))
     for carrier in packet.carriers:
         outer = carrier.outer
         delay = outer.time - packet.time if link.up else packet.time - outer.time
         head = (way, carrier.carries.value, link.flow, link.action, inner, f"{outer.time:.6f}", f"{delay:.6f}")
         sizes = (len(packet.packet), f"{outer.octets:.0f}", f"{outer.octets - len(carrier.payload):.0f}")
         for frame in outer.frames:
-            yield packet.time, (packet.frame, frame, *head, *sizes, carrier.key_id, carrier.packet_id)
+            ids = (carrier.key_id, carrier.packet_id)
+            yield packet.time, (packet.frame, frame, *head, *sizes, *ids, *_separable(shape))
+
+
+def _separable(shape: FlowShape | None) -> tuple[Any, ...]:
+    """The last two columns. Shape: `shape` is None where nothing carried a packet of the flow, or there is none"""
+    return ("", "") if shape is None else ("yes" if shape.alone else "no", shape.own_sizes)
 
 
 def _rows_of_carrier(carrier: Carrier) -> Iterator[_Row]:
@@ -89,7 +99,7 @@ def _rows_of_carrier(carrier: Carrier) -> Iterator[_Row]:
             f"{outer.octets:.0f}",
             "",
         )
-        yield outer.time, (*row, *ids)
+        yield outer.time, (*row, *ids, *_separable(None))
 
 
 def summary(found: VariantMap | NotMapped, file: str) -> dict[str, Any]:

@@ -212,6 +212,27 @@ def test_the_csv_has_every_link_and_labels_every_packet_of_the_tunnel() -> None:
     assert rows[1]["delay_seconds"] == "0.050000"
 
 
+def test_the_csv_says_on_each_line_of_a_flow_whether_it_stays_apart() -> None:
+    def asking(port: int, octets: int) -> bytes:
+        return udp(INNER_CLIENT, SITE, (port, 53), bytes(octets))
+
+    sizes = ((1000, 10), (1000, 20), (2000, 30), (3000, 30), (2000, 40), (3000, 50), (3000, 60))
+    inner = [(float(at), asking(*size)) for at, size in enumerate(sizes, 1)]
+    outer = [(at + 0.5, datagram(packet, number)) for number, (at, packet) in enumerate(inner, 1)]
+    control = ETHERNET + udp(CLIENT, VPN, (40000, PORT), b"\x28" + bytes(30))
+    found = mapped([(0.5, control), *outer], [*inner, (9.0, asking(4000, 5))])
+    assert isinstance(found, VariantMap)
+    rows = list(csv.DictReader(StringIO(export.to_csv(found))))
+    told = [(row["flow_alone"], row["flow_packets_of_own_size"]) for row in rows]
+    first, second, third = ("yes", "2"), ("no", "1"), ("no", "2")
+    assert told == [("", ""), first, first, second, third, second, third, third, ("", "")]
+    assert {(flow["alone"], flow["packets_of_own_size"]) for flow in export.summary(found, "")["flows"]} == {
+        (True, 2),
+        (False, 1),
+        (False, 2),
+    }
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_tcp_packets_are_found_however_the_stream_is_cut_doubled_and_reordered(data: st.DataObject) -> None:
