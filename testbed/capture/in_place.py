@@ -138,12 +138,11 @@ class InPlace:
     def _count_equal(self, at: int, step: int, most: int) -> int:
         """How many packets from the word `at` on are followed by the next at the same distance."""
         words = step >> 2
-        tried = min(FIRST_TRIED, most)
         # The distances as one large number: to compare those of a train so takes a third of what arrays take.
-        distances = int.from_bytes(self._following[at : at + tried * words : words].tobytes(), "little")
-        if different := distances ^ (ONES >> 32 * (FIRST_TRIED - tried)) * step:
+        tried = self._following[at : at + min(FIRST_TRIED, most) * words : words].tobytes()
+        if different := int.from_bytes(tried, "little") ^ ONES * step:  # also where fewer were tried
             return (different & -different).bit_length() - 1 >> 5
-        return tried if tried == most else tried + self._count_many_equal(at + tried * words, step, most - tried)
+        return FIRST_TRIED + self._count_many_equal(at + FIRST_TRIED * words, step, most - FIRST_TRIED)
 
     def _count_many_equal(self, at: int, step: int, most: int) -> int:
         tried, counted, wanted = 4 * FIRST_TRIED, 0, np.uint32(step)

@@ -88,7 +88,7 @@ def test_every_packet_of_a_block_is_in_the_file_as_the_kernel_gave_it(seed: int,
     assert done.unfinished_checksums == sum(bool(packet[3] & CHECKSUM_NOT_READY) for packet in packets)
 
 
-@pytest.mark.parametrize("equal", [1, 2, 31, 32, 33, 256, 300])
+@pytest.mark.parametrize("equal", [1, 2, 47, 48, 49, 256, 300])
 @pytest.mark.parametrize("others", [0, 1, 40])
 def test_packets_of_one_size_are_all_found_and_so_are_those_behind_them(equal: int, others: int) -> None:
     packets = [(number, bytes([number & 255]) * 96, 1514, 1, HOST) for number in range(1, equal + 1)]
@@ -97,6 +97,19 @@ def test_packets_of_one_size_are_all_found_and_so_are_those_behind_them(equal: i
     done = InPlace(ring).rewrite(FIRST, len(packets))
     assert done is not None
     assert [frame.data for frame in frames_of(written(ring, done, 1))] == [packet[1] for packet in packets]
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_trains_of_any_length_with_answers_between_them_are_followed_packet_by_packet(last: int) -> None:
+    packets = []
+    for train in (45, 1, 3, 2, 47, 48, 49, 4, 1, 97, 250, 5, last):
+        packets += [(len(packets) + number, bytes([number & 255]) * 1000, 1514, 1, HOST) for number in range(train)]
+        packets += [(len(packets) + number, b"answer", 6, 1, OUTGOING) for number in range(1 + train % 2)]
+    ring = ring_of(packets, 14)
+    done = InPlace(ring).rewrite(FIRST, len(packets))
+    assert done is not None
+    frames = frames_of(written(ring, done, 1))
+    assert [(frame.time_ns, frame.data, frame.octets) for frame in frames] == [packet[:3] for packet in packets]
 
 
 def test_directions_stand_in_the_flags_and_nothing_of_the_ring_is_left(tmp_path: Path) -> None:
@@ -132,8 +145,9 @@ def test_a_block_with_a_vlan_tag_that_the_kernel_took_out_is_left_alone(where: i
     assert ring[:] == before
 
 
-def test_more_packets_than_are_rewritten_at_once_go_on_where_the_first_ones_end() -> None:
-    packets = [(number, b"small", 5, 1, HOST) for number in range(MOST_AT_ONCE + 7)]
+@pytest.mark.parametrize("every", [1, 46])
+def test_more_packets_than_are_rewritten_at_once_go_on_where_the_first_ones_end(every: int) -> None:
+    packets = [(number, bytes(90 if number % every else 5), 90, 1, HOST) for number in range(MOST_AT_ONCE + 7)]
     ring = ring_of(packets, 14)
     rewriting = InPlace(ring)
     first = rewriting.rewrite(FIRST, len(packets))
