@@ -98,7 +98,8 @@ class BulkPath:
             *(column.tolist() for column in header_columns[3:]),
             strict=True,
         )
-        buffer, base, enter, add, new = batch.buffer, batch.position, self._quick.enter, self._add, tuple.__new__
+        buffer, base, enter, new = batch.buffer, batch.position, self._quick.enter, tuple.__new__
+        take, add = self._quick.take, self._add
         for (
             number,
             segment,
@@ -119,7 +120,9 @@ class BulkPath:
             ):
                 continue
             data = buffer[at : at + captured]
-            add(new(Frame, (number, time_ns, link, data, octets, interface)), base + at)
+            frame = new(Frame, (number, time_ns, link, data, octets, interface))
+            if not take(frame, base + at):
+                add(frame, base + at)
 
     def _stretch(self, batch: Columns, headers: Headers, start: int, end: int) -> None:
         """Frames among which none is unusual: runs of ordinary ones where their first one stands, the rest between."""

@@ -6,7 +6,7 @@ Everything is bounded by the limits; what does not fit is counted and said, neve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from testbed.observer.wire.codings import Allowance
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
 SPELLINGS_KEPT = 10_000
+GROUPS_KEPT = 256
 NO_DETAIL: dict[str, str | int | float] = {}  # of all sightings that have none; nobody adds to it
 FILTERS_IN_HINT = 16  # one for each conversation; what further ones show is the same again
 
@@ -71,6 +72,7 @@ class Findings:
     spellings: dict[tuple[tuple[bytes, ...], str, str], tuple[str, str]] = field(default_factory=dict)
     decoding: Allowance = field(init=False)  # of coded bodies, all together
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
+    _groups: dict[Hashable, tuple[_Found, ...]] = field(default_factory=dict)
     _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     _hints: dict[tuple[str, str, str], _Hinted] = field(default_factory=dict)
     _warnings: Counter[str] = field(default_factory=Counter)
@@ -110,6 +112,29 @@ class Findings:
         frames = found.frames if isinstance(found.frames, dict) else found.own_frames()
         if len(frames) < self.limits.frames_per_sighting:
             frames[frame] = None
+
+    def sight_group_again(self, key: Hashable, place: Place) -> bool:
+        """Whether the values of this key are known, and have now been read here as well."""
+        group = self._groups.get(key)
+        if group is None:
+            return False
+        frame, time_ns = place
+        most = self.limits.frames_per_sighting
+        for found in group:
+            if time_ns < found.time_ns:
+                found.time_ns = time_ns
+            frames = found.frames if isinstance(found.frames, dict) else found.own_frames()
+            if len(frames) < most:
+                frames[frame] = None
+        return True
+
+    def know_group(self, key: Hashable, group: Sequence[tuple[Kind, str, str]]) -> None:
+        """Values that stand together, with their filters, and were just sighted; the same may come again."""
+        if len(self._groups) < GROUPS_KEPT:
+            found = [self._found.get(each) for each in group]
+            known = tuple(each for each in found if each is not None)
+            if len(known) == len(found):  # else some were cut, or left out, by a limit: that is said each time
+                self._groups[key] = known
 
     def sight_in_all(
         self, kind: Kind, value: str, frames: Sequence[int], time_ns: int, display_filter: str, via: str
@@ -206,6 +231,7 @@ class Findings:
         """All of them; they are handed over, and are here no more: there may be many."""
         waiting = list(self._found.values())
         self._found.clear()
+        self._groups.clear()
         waiting.reverse()
         made: list[Sighting] = []
         frames: tuple[int, ...] = ()

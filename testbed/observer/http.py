@@ -102,6 +102,8 @@ def find_response(data: bytes, segments: Sequence[int] = ()) -> int:
 
 def _find(pattern: re.Pattern[bytes], data: bytes, segments: Sequence[int]) -> int:
     """Where the first line that the pattern matches begins: looked for by what all such lines contain."""
+    if pattern.match(data, 0, LONGEST_HEAD_OCTETS):
+        return 0
     tried = -1
     at = data.find(VERSION)
     while at >= 0:

@@ -53,7 +53,7 @@ RAW_LINK_TYPES = frozenset((pcapng.LINKTYPE_RAW, 12, 14, pcapng.LINKTYPE_IPV4, p
 
 def network_offset(link_type: int, data: bytes) -> int:
     if link_type == pcapng.LINKTYPE_ETHERNET:
-        return after_ethertype(data, 12)
+        return 14 if data[12:14] in IP_ETHERTYPES else after_ethertype(data, 12)
     if link_type in RAW_LINK_TYPES:
         return 0
     if link_type == pcapng.LINKTYPE_LINUX_SLL:

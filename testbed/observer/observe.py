@@ -156,7 +156,11 @@ class _Pass:
                 if kind := unread_ethertype(link_type, data):
                     self.findings.warn(f"frames of Ethertype {kind} are not read", number)
             return
-        self._network(packet, data, Place(number, time_ns), (number,), octets, ())
+        if packet.protocol == TCP and packet.fragment_offset is None and packet.end - packet.start >= 20:
+            self.layers = ()
+            self._tcp(packet, data, Place(number, time_ns), (number,), octets)
+        else:
+            self._network(packet, data, Place(number, time_ns), (number,), octets, ())
 
     def _network(
         self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int, layers: tuple[str, ...]
@@ -370,7 +374,10 @@ class _Pass:
         """Dissect every TCP conversation in turn, and let all rest of which no more than a summary will be asked."""
         table, related = self.table, Related(self.findings.saw_dtls)
         held: list[FlowState] = []
-        for flow in table.states():
+        for index in range(len(table.flows)):
+            if not related.tinc and table.fold_datagrams(index):
+                continue
+            flow = table.state(index)
             if flow.protocol == "tcp":
                 self._finish_tcp(flow)
             elif flow.dissector is not None:

@@ -1,6 +1,6 @@
 """The quick way for the packets that most of a capture consists of: TCP in a known flow, nothing unusual about it.
 
-    Ethernet · IPv4 without options or fragments, or IPv6 without extensions · TCP without SYN, FIN or RST ·
+    Ethernet · IPv4 without options or fragments, or IPv6 without extensions · TCP that opens nothing ·
     its octets, if any, the very next of the stream
 
 `take` does with such a packet what `observe` does, in one function, and leaves every other one untouched: it returns
@@ -15,12 +15,13 @@ from testbed.capture import pcapng
 from testbed.capture.reader import Frame
 from testbed.observer.flows import BURST_PAUSE_NS
 from testbed.observer.model import Limits
+from testbed.observer.streams import SEQUENCE_MASK
 from testbed.observer.table import FlowTable
 
 _IPV4_PLAIN, _IPV6 = b"\x08\x00\x45", b"\x86\xdd"  # with the octet that says: version 4, no options
 _TCP, _TAIL = 6, b"\x06"
 _FRAGMENTED = 0x3FFF
-_FIN_SYN_RST = 7
+_FIN, _SYN, _RST, _FIN_SYN_RST, _ACK = 1, 2, 4, 7, 16
 # From the length on: fragment, protocol, addresses with ports, sequence, length of the TCP header, flags.
 _IPV4_AT, _IPV4_TCP_AT = 16, 34
 _IPV4_TCP = Struct("!H2xHxB2x12sI4xBB")
@@ -52,12 +53,12 @@ class QuickPath:
             return False
         if data[12:15] == _IPV4_PLAIN:
             length, fragment, protocol, key, sequence, offset, flags = self._read_ipv4(data, _IPV4_AT)
-            if protocol != _TCP or fragment & _FRAGMENTED or flags & _FIN_SYN_RST or not length:
+            if protocol != _TCP or fragment & _FRAGMENTED or not length:
                 return False
             start, end = _IPV4_TCP_AT, _IPV4_AT - 2 + length
         elif data[12:14] == _IPV6 and len(data) >= _LEAST_OCTETS and data[14] >> 4 == 6:
             length, protocol, key, sequence, offset, flags = self._read_ipv6(data, _IPV6_AT)
-            if protocol != _TCP or flags & _FIN_SYN_RST or not length:
+            if protocol != _TCP or not length:
                 return False
             start, end = _IPV6_TCP_AT, _IPV6_TCP_AT + length
         else:
@@ -66,7 +67,29 @@ class QuickPath:
         payload_at = start + (offset >> 4) * 4
         if not start + 20 <= payload_at <= end:
             return False
-        return self.enter(key + _TAIL, sequence, data, payload_at, end, number, time_ns, octets, position)
+        key += _TAIL
+        edge = flags & _FIN_SYN_RST
+        if edge & _SYN and (flags & _ACK == 0 or edge != _SYN or payload_at < end):
+            return False
+        if not self.enter(key, sequence, data, payload_at, end, number, time_ns, octets, position):
+            return False
+        if edge:
+            self._edge(key, edge, sequence, end - payload_at, number, time_ns)
+        return True
+
+    def _edge(self, key: bytes, edge: int, sequence: int, octets: int, number: int, time_ns: int) -> None:
+        """The answer to a SYN, or an end, of which everything else is entered. Shape: `edge` has flags of TCP"""
+        side = self._find(key)
+        if side is None or side.reassembly is None:
+            return
+        if edge & _SYN:
+            side.reassembly.syn(sequence)
+        if edge & _FIN:
+            side.reassembly.fin((sequence + octets) & SEQUENCE_MASK, number, time_ns)
+            if side.peer.reassembly is not None and side.peer.reassembly.fin_position is not None:
+                side.flow.closed = True
+        if edge & _RST:
+            side.flow.closed = True
 
     def enter(
         self,

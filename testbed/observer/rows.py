@@ -33,7 +33,10 @@ ODD, INDEXED, REUSES = (1 << bit for bit in range(8, 11))
 _HEAD = Struct("<HHHIIIIQQQQIIqqI")
 # marks, position, SYN, FIN from the position, its frame and time, octets, pieces
 _STREAM = Struct("<BQIqIqII")
-_POSITION, _BEGAN, _FIN = (1 << bit for bit in range(3))
+_POSITION, _BEGAN, _FIN, _EMPTY = (1 << bit for bit in range(4))
+_NOTHING_SAID = bytes((_EMPTY,))  # instead of a stream: of datagrams that nobody recorded
+_BEGINNING = Struct("<HH58xq8xI")  # of the head: marks, octets of the key, begin, number of frames
+_PAYLOADS = Struct("<38xQQ")  # of the head: payload octets of the client and of the server
 _SIDES = _HEAD.size
 NO_FRAMES = bytes(4)  # as the head ends
 
@@ -150,6 +153,40 @@ def beginning_of(row: bytes) -> tuple[int, bool]:
     return first, bool((row[0] | row[1] << 8) & (FORGOTTEN | REUSES))
 
 
+def ends_of(row: bytes) -> tuple[str, str, bool, int, int]:
+    """The client's address and the server's, whether they are such, the begin, and the first frame, 0 if none."""
+    marks, key_octets, started_ns, many = _BEGINNING.unpack_from(row)
+    octets, at = 16 if marks & SIX else 4, _SIDES + key_octets
+    middle = _SIDES + octets
+    one, other = address_text(row[_SIDES:middle]), address_text(row[middle : middle + octets])
+    first = int.from_bytes(row[at : at + 4], byteorder) if many else 0
+    if marks & CLIENT_FIRST:
+        return one, other, bool(marks & ROLES), started_ns, first
+    return other, one, bool(marks & ROLES), started_ns, first
+
+
+def frames_of(row: bytes) -> array[int]:
+    _, key_octets, _, many = _BEGINNING.unpack_from(row)
+    at = _SIDES + key_octets
+    return array("I", row[at : at + 4 * many])
+
+
+def without_streams(row: bytes) -> bytes:
+    _, key_octets, _, many = _BEGINNING.unpack_from(row)
+    return row[: _SIDES + key_octets + 4 * many]
+
+
+def most_datagram_octets(row: bytes) -> int:
+    """How much payload the side of more has, of a conversation of datagrams with nothing odd about it; else -1."""
+    marks = row[0] | row[1] << 8
+    protocol_at = _SIDES + (36 if marks & SIX else 12)
+    return -1 if marks & ODD or not marks & PORTS or row[protocol_at] != UDP else max(_PAYLOADS.unpack_from(row))
+
+
+def application_of(row: bytes, words: Words) -> str:
+    return words.known[int.from_bytes(row[4:6], "little")]
+
+
 def is_forgotten(row: bytes) -> bool:
     return bool(row[0] & FORGOTTEN)
 
@@ -220,6 +257,8 @@ def _odd_stream(side: Side) -> OddStream | None:
 
 def _pack_stream(side: Side, started_ns: int) -> bytes:
     reassembly, recorder = side.reassembly, side.recorder
+    if reassembly is None and not recorder.size:
+        return _NOTHING_SAID
     marks = position = began = fin = fin_frame = fin_time_ns = 0
     if reassembly is not None:
         position, began = reassembly.position or 0, reassembly.began_at or 0
@@ -353,6 +392,8 @@ def unpack_flow(
 
 def _unpack_stream(row: bytes, at: int, side: Side, started_ns: int) -> int:
     """Fill a new side's stream; returns where what follows begins."""
+    if row[at] == _EMPTY:
+        return at + 1
     marks, position, began, fin, fin_frame, fin_time_ns, size, pieces = _STREAM.unpack_from(row, at)
     at += _STREAM.size
     reassembly = side.reassembly

@@ -20,6 +20,7 @@ from testbed.observer.rows import Odd, Summary, Words
 from testbed.observer.streams import NEVER_ASKED, Budget, Reassembly, Recorder
 
 EMPTY, FEWEST_SLOTS = 0, 1024
+COMPARED = frozenset(("tinc", "dtls"))  # with other conversations, in the end
 
 
 @dataclass(slots=True)
@@ -215,6 +216,17 @@ class FlowTable:
             row = flow
         self.flows[flow.index] = row
         flow.dissolve()
+
+    def fold_datagrams(self, index: int) -> bool:
+        """Fold without waking it what rests and of which nothing is left to ask; nothing done if it may not be so."""
+        row = self.flows[index]
+        if self.keeps_streams or not isinstance(row, bytes):
+            return False
+        octets = rows.most_datagram_octets(row)
+        if not 0 <= octets <= self.limits.stream_octets or rows.application_of(row, self.words) in COMPARED:
+            return False
+        self.flows[index] = rows.without_streams(row)
+        return True
 
     def close(self) -> None:
         """No packet comes any more: nothing needs to be found, and the capture file not be held open."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,10 +19,11 @@ from testbed.observer.findings import Findings
 from testbed.observer.flows import FlowState, is_unicast
 from testbed.observer.lazy import Lazy
 from testbed.observer.model import Flow, Volume
-from testbed.observer.rows import Summary, Words, beginning_of, summarise, summary_of
+from testbed.observer.rows import Summary, Words, beginning_of, ends_of, frames_of, summarise, summary_of
 from testbed.observer.table import FlowTable
 
-MOST_TIMES_AS_MANY = 8
+MOST_TIMES_AS_MANY = 2
+LAST_FRAME = 1 << 64
 KINDS = (Kind.VOLUME, Kind.TIMING)
 
 
@@ -44,6 +44,18 @@ class Rows:
         if isinstance(row, bytes):
             return beginning_of(row)
         return row.frames[0] if row.frames else 0, row.forgotten or row.reuses
+
+    def ends(self, index: int) -> tuple[str, str, bool, int, int]:
+        """The client's address and the server's, whether they are such, the begin, and the first frame, 0 if none."""
+        row = self.rows[index]
+        if isinstance(row, bytes):
+            return ends_of(row)
+        first = row.frames[0] if row.frames else 0
+        return row.client.endpoint.address, row.server.endpoint.address, row.roles, row.started_ns, first
+
+    def frames(self, index: int) -> Sequence[int]:
+        row = self.rows[index]
+        return frames_of(row) if isinstance(row, bytes) else row.frames
 
     def flow(self, index: int) -> Flow:
         told = self.summary(index)
@@ -82,6 +94,24 @@ class Sightings(Lazy[Sighting]):
 
 
 @dataclass(slots=True)
+class _FirstFrames:
+    """The first of an address's frames; of a server of many no more than are handed out, or a few times as many."""
+
+    most: int
+    found: set[int] = field(default_factory=set)
+    last: int = LAST_FRAME  # none behind it is among the first
+
+    def add(self, frames: Iterable[int]) -> None:
+        self.found.update(frames)
+        if len(self.found) > MOST_TIMES_AS_MANY * self.most:
+            kept = self.in_order()
+            self.found, self.last = set(kept), kept[-1] if kept else 0
+
+    def in_order(self) -> tuple[int, ...]:
+        return tuple(sorted(self.found)[: self.most])
+
+
+@dataclass(slots=True)
 class Telling:
     """One pass over all conversations, in their order."""
 
@@ -93,30 +123,25 @@ class Telling:
 
     def sight_addresses(self, table: FlowTable, noted_frames: dict[str, list[int]]) -> None:
         """Every address with its first frames, and as whose it is known."""
-        frames: dict[str, set[int]] = defaultdict(set)
+        frames: dict[str, _FirstFrames] = {}
         for index in range(len(table.flows)):
-            told = self.rows.summary(index)
-            for kind, endpoint in ((Kind.CLIENT_ADDRESS, told.client), (Kind.SERVER_ADDRESS, told.server)):
-                address = endpoint.address
-                self._add_frames(frames, address, told.frames, table.fragments(index))
-                if told.roles and (kind, address) not in self._seen:
-                    self._seen[kind, address] = told.started_ns
+            client, server, roles, started_ns, first = self.rows.ends(index)
+            fragments = table.fragments(index)
+            for kind, address in ((Kind.CLIENT_ADDRESS, client), (Kind.SERVER_ADDRESS, server)):
+                shown = frames.get(address)
+                if shown is None:
+                    shown = frames[address] = _FirstFrames(self.most)
+                if first <= shown.last or fragments:
+                    shown.add((*self.rows.frames(index), *fragments))
+                if roles and (kind, address) not in self._seen:
+                    self._seen[kind, address] = started_ns
         for address, pieces in noted_frames.items():
-            frames[address].update(pieces)
-        self.addresses = {address: tuple(sorted(found)[: self.most]) for address, found in frames.items()}
+            frames.setdefault(address, _FirstFrames(self.most)).add(pieces)
+        self.addresses = {address: shown.in_order() for address, shown in frames.items()}
         for (kind, address), started_ns in self._seen.items():
             if is_unicast(address):
                 display_filter = filters.address(address)
                 self.findings.sight_in_all(kind, address, self.addresses[address], started_ns, display_filter, "ip")
-
-    def _add_frames(
-        self, frames: dict[str, set[int]], address: str, some: Sequence[int], fragments: Sequence[int]
-    ) -> None:
-        found = frames[address]
-        found.update(some)
-        found.update(fragments)
-        if len(found) > MOST_TIMES_AS_MANY * self.most:  # of a server of many only the first are handed out
-            frames[address] = set(sorted(found)[: self.most])
 
     def sightings(self, table: FlowTable) -> Sightings:
         """What the dissectors found, and two for each conversation with frames; what a limit leaves out is said."""

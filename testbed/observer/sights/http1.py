@@ -137,14 +137,25 @@ class HttpSighter(NamedTuple):
     def message(self, message: http.HttpMessage) -> None:
         if not message.status:
             self._request(message)
-        field = "http.response.line" if message.status else "http.request.line"
-        for header in message.headers:
-            line = header.line
-            self._sight(Kind.HTTP_HEADER, *(_short_shown if len(line) <= SHORT_OCTETS else _shown)(line, field))
+        self._headers(message.headers, "http.response.line" if message.status else "http.request.line")
         for header in message.trailers:
             self._sight(Kind.HTTP_HEADER, as_text(header.line), _octet_filter(header.line))
         if message.body:
             self._sight(Kind.HTTP_BODY, as_text(message.body), self._body_filter(message))
+
+    def _headers(self, headers: tuple[http.Header, ...], field: str) -> None:
+        """Most heads come again as they are, and have been described then."""
+        key = field, headers
+        if self.elsewhere is None and self.findings.sight_group_again(key, self.place):
+            return
+        group = []
+        for header in headers:
+            line = header.line
+            value, display_filter = (_short_shown if len(line) <= SHORT_OCTETS else _shown)(line, field)
+            group.append((Kind.HTTP_HEADER, value, display_filter))
+            self._sight(Kind.HTTP_HEADER, value, display_filter)
+        if self.elsewhere is None and sum(len(header.line) for header in headers) <= http.SHORT_HEAD_OCTETS:
+            self.findings.know_group(key, group)
 
     def _sight(self, kind: Kind, value: str, display_filter: str) -> None:
         if self.elsewhere is not None:
@@ -154,8 +165,7 @@ class HttpSighter(NamedTuple):
     def _request(self, message: http.HttpMessage) -> None:
         host = message.header(b"host") or b""
         if host:
-            name = without_port(as_text(host)).lower()
-            display_filter = _text_filter("http.host", host)
+            name, display_filter = (_short_host if len(host) <= SHORT_OCTETS else _host)(host)
             self._sight(Kind.HTTP_HOST, name, display_filter)
             self.findings.name(
                 name, "http", self.place.frame, self.elsewhere(b"") if self.elsewhere else display_filter
@@ -163,7 +173,7 @@ class HttpSighter(NamedTuple):
         self._authority(message.target, host)
         if message.target.startswith(b"/") and host:
             url = b"http://" + host + message.target
-            self._sight(Kind.HTTP_URL, as_text(url), _text_filter("http.request.full_uri", url))
+            self._sight(Kind.HTTP_URL, *(_short_url if len(url) <= SHORT_OCTETS else _url)(url))
         elif b"://" in message.target:
             self._sight(Kind.HTTP_URL, as_text(message.target), _text_filter("http.request.uri", message.target))
         else:
@@ -172,7 +182,7 @@ class HttpSighter(NamedTuple):
 
     def _authority(self, target: bytes, host: bytes) -> None:
         """The host that a target in absolute form names, as to a proxy: it counts more than the header."""
-        found = ABSOLUTE.match(target)
+        found = ABSOLUTE.match(target) if target[:1] != b"/" else None
         if found is None or found.group(1).lower() == host.lower():
             return
         name = without_port(as_text(found.group(1))).lower()
@@ -194,7 +204,17 @@ def _shown(line: bytes, field: str) -> tuple[str, str]:
     return as_text(line), filters.equals(field, line + b"\r\n") if line.isascii() else _octet_filter(line)
 
 
-_short_shown = lru_cache(maxsize=2048)(_shown)  # most header lines come again
+def _host(host: bytes) -> tuple[str, str]:
+    return without_port(as_text(host)).lower(), _text_filter("http.host", host)
+
+
+def _url(url: bytes) -> tuple[str, str]:
+    return as_text(url), _text_filter("http.request.full_uri", url)
+
+
+_short_shown = lru_cache(maxsize=2048)(_shown)  # most header lines come again, and hosts, and pages
+_short_host = lru_cache(maxsize=256)(_host)
+_short_url = lru_cache(maxsize=2048)(_url)
 
 
 def _text_filter(field: str, value: bytes) -> str:
