@@ -14,6 +14,7 @@ import pytest
 from testbed.lesson.text import LETTERS
 from testbed.scenario.shipped import list_scenarios
 from tests.scenarios.truth import assert_tshark_agrees
+from tests.unit.test_report_html import unnamed_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = [entry.name.partition("/")[2] for entry in list_scenarios() if entry.name.startswith("lessons/")]
@@ -44,7 +45,9 @@ def test_every_step_has_one_right_answer_and_shows_what_it_names(name: str, tmp_
     done = lesson(name, "--out", "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((tmp_path / "run/result.json").read_text())
-    assert "<h2" in (tmp_path / "run/lesson.html").read_text()
+    page = (tmp_path / "run/lesson.html").read_text()
+    assert "<h2" in page
+    assert unnamed_tables(page) == []
     assert result["ok"], [entry["reason"] for entry in result["expectations"] if not entry["holds"]]
     right = re.findall(r"\n-  It is ([a-z])\)", done.stdout)  # nobody answers: standard input is empty
     assert len(right) >= 3

@@ -61,6 +61,18 @@ def full() -> str:
     return render_html(sample_result(), sample_packets(), sample_packet_lists())
 
 
+def unnamed_tables(document: str) -> list[str]:
+    """What a screen reader could not tell apart: tables without a name, names that stand twice or nowhere."""
+    outline = Outline(document)
+    there = {attributes.get("id") for _, attributes in outline.elements}
+    names = [table.get("aria-labelledby") or "" for table in outline.of("table")]
+    captions = len(re.findall(r"<table[^>]*>\s*<caption", document))
+    wrong = [f"{len(names)} tables, {captions} captions, names {names}"] if names.count("") != captions else []
+    named = [name for name in names if name]
+    wrong += [name for name in set(named) if named.count(name) > 1]
+    return wrong + [part for name in named for part in name.split() if part not in there]
+
+
 def test_the_answer_stands_in_big_letters() -> None:
     assert (
         '<p class="answer">With the tunnel, your ISP sees 1 of 18 facts; without it, 17 of the same 18.</p>' in full()
@@ -75,7 +87,7 @@ def test_the_document_nests_its_ids_are_unique_and_every_reference_has_its_targe
     assert len(ids) == len(set(ids))
     for _, attributes in outline.elements:
         for key in ("aria-controls", "aria-labelledby", "data-packet"):
-            assert key not in attributes or attributes[key] in ids
+            assert set((attributes.get(key) or "").split()) <= set(ids)
         assert not str(attributes.get("href", "")).startswith("#") or str(attributes["href"])[1:] in ids
 
 
@@ -203,6 +215,17 @@ def test_the_table_has_headers_with_scope() -> None:
     outline = Outline(full())
     assert all("scope" in attributes for attributes in outline.of("th"))
     assert len(outline.of("caption")) >= 2
+
+
+def test_every_table_has_a_name_of_its_own_for_those_who_hear_the_page() -> None:
+    sample = sample_result()
+    event = {"at": 2.0, "after": 2.0, "time": 1e9, "words": "vpn-server gets SIGKILL", "ok": True, "error": ""}
+    variants = {name: replace(variant, events=(event,)) for name, variant in sample.variants.items()}
+    document = render_html(replace(sample, variants=variants), sample_packets(), sample_packet_lists())
+    assert unnamed_tables(document) == []
+    names = {table.get("aria-labelledby") for table in Outline(document).of("table")}
+    parts = {"leaks-title", "did-title", "meanwhile-2", "expectations-title failing-title", "client-1 client-1-routes"}
+    assert parts <= names
 
 
 def test_an_empty_result_renders() -> None:
