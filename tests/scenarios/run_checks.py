@@ -55,9 +55,12 @@ MODULES = {
 }
 
 
+FOLDERS = contextlib.ExitStack()  # removed when the check has ended
+
+
 def place(text: str) -> Path:
     """A new directory with the scenario in it."""
-    directory = Path(tempfile.mkdtemp(prefix="testbed-check-"))
+    directory = Path(FOLDERS.enter_context(tempfile.TemporaryDirectory(prefix="testbed-check-")))
     directory.chmod(0o755)
     (directory / "scenario.yaml").write_text(text)
     return directory
@@ -226,4 +229,5 @@ def interrupted() -> Any:
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
+    with FOLDERS:
+        print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,17 @@ from tests.lab.lab_host import run_on_own_host
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 CHECKS = Path(__file__).with_name("run_checks.py")
 NOBODY = 65534
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the checks put their directories, which every user can reach: all are removed in the end."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o1777)
+        monkeypatch.setenv("TMPDIR", made)
+        yield folder
+        assert [path.name for path in folder.iterdir() if path.name.startswith("testbed-check-")] == []
 
 
 def check(name: str, *arguments: str, as_user: int | None = None) -> Any:
