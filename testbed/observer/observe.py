@@ -210,7 +210,13 @@ class _Pass:
         return None, -1
 
     def _side(
-        self, packet: Packet, ports: bytes, sender_is_client: bool, place: Place, fresh: bool = False
+        self,
+        packet: Packet,
+        ports: bytes,
+        sender_is_client: bool,
+        place: Place,
+        fresh: bool = False,
+        opens: bool = False,
     ) -> Side | None:
         """The sender's side of the packet's flow, opened if it is new; None where the limit on flows is reached."""
         tail = TAILS[packet.protocol]
@@ -223,6 +229,8 @@ class _Pass:
         reverse = packet.destination + packet.source + ports[2:] + ports[:2] + tail
         if fresh:
             self.table.forget((key, reverse))
+        elif opens and self.table.forget_closed((key, reverse)):
+            fresh = True
         else:
             side = self.table.wake((key, reverse))
             if side is not None:
@@ -258,7 +266,7 @@ class _Pass:
         ports = data[start : start + 4]
         opens = flags & (SYN | ACK) == SYN
         client = opens or (not flags & SYN and _client_by_ports(ports))
-        side = self._side(packet, ports, client, place)
+        side = self._side(packet, ports, client, place, opens=opens)
         reassembly = side.reassembly if side is not None else None
         if side is not None and opens and (side.flow.closed or (reassembly and reassembly.is_over(sequence))):
             side = self._side(packet, ports, True, place, fresh=True)

@@ -39,6 +39,7 @@ _BEGINNING = Struct("<HH58xq8xI")  # of the head: marks, octets of the key, begi
 _PAYLOADS = Struct("<38xQQ")  # of the head: payload octets of the client and of the server
 _SIDES = _HEAD.size
 NO_FRAMES = bytes(4)  # as the head ends
+_new = tuple.__new__  # of a named tuple, a third of the time that its class takes
 
 
 class OddStream(NamedTuple):
@@ -125,7 +126,7 @@ def split_key(key: bytes, six: bool, has_ports: bool) -> Ends:
         ports = b""
     layers = tuple(tail[1:].decode().split("/")) if len(tail) > 1 else ()
     source_port, destination_port = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
-    return Ends(key[:octets], key[octets:at], source_port, destination_port, tail[0], layers)
+    return _new(Ends, (key[:octets], key[octets:at], source_port, destination_port, tail[0], layers))
 
 
 def reversed_key(key: bytes, six: bool, has_ports: bool) -> bytes:
@@ -187,6 +188,15 @@ def application_of(row: bytes, words: Words) -> str:
     return words.known[int.from_bytes(row[4:6], "little")]
 
 
+def is_closed(row: bytes) -> bool:
+    return bool(row[0] & CLOSED)
+
+
+def forgotten(row: bytes) -> bytes:
+    """The same when another conversation has its ports."""
+    return bytes((row[0] | FORGOTTEN,)) + row[1:]
+
+
 def is_forgotten(row: bytes) -> bool:
     return bool(row[0] & FORGOTTEN)
 
@@ -195,11 +205,9 @@ def pack_flow(flow: FlowState, words: Words, odd: dict[int, Odd], *, with_stream
     """Errors: one of `CannotPack`, and nothing has changed"""
     client, server, key = flow.client, flow.server, flow.keys[0]
     one = client if client.sent_first else server
-    streams = (_odd_stream(one), _odd_stream(one.peer)) if with_streams else (None, None)
-    rare = Odd(
-        flow.fragments, flow.tunnel, flow.detectors or None, flow.suspicion, flow.carries, flow.dissector, streams
-    )
-    marks = _marks(flow) | (ODD if rare != NOTHING_ODD else 0)
+    streams = (_odd_stream(one), _odd_stream(one.peer)) if with_streams else NOTHING_ODD.streams
+    rare = _odd_parts(flow, streams)
+    marks = _marks(flow) | (ODD if rare is not None else 0)
     frames = flow.frames
     packed = _HEAD.pack(
         marks,
@@ -222,9 +230,15 @@ def pack_flow(flow: FlowState, words: Words, odd: dict[int, Odd], *, with_stream
     packed += key + array("I", frames).tobytes()
     if with_streams:
         packed += _pack_stream(one, flow.started_ns) + _pack_stream(one.peer, flow.started_ns)
-    if rare != NOTHING_ODD:
+    if rare is not None:
         odd[flow.index] = rare
     return packed
+
+
+def _odd_parts(flow: FlowState, streams: tuple[OddStream | None, OddStream | None]) -> Odd | None:
+    """None where there are none."""
+    rare = (flow.fragments, flow.tunnel, flow.detectors or None, flow.suspicion, flow.carries, flow.dissector, streams)
+    return Odd(*rare) if rare != NOTHING_ODD else None
 
 
 def _marks(flow: FlowState) -> int:

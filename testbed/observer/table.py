@@ -119,6 +119,15 @@ class FlowTable:
             if side is not None:
                 side.flow.forgotten = True
 
+    def forget_closed(self, keys: tuple[bytes, bytes]) -> bool:
+        """Whether one that is over rested there: it need not wake to learn that its ports are used again."""
+        index = self._index.find(keys) if self._index.used else -1
+        row = self.flows[index] if index >= 0 else None
+        if not isinstance(row, bytes) or not rows.is_closed(row):
+            return False
+        self.flows[index] = rows.forgotten(row)
+        return True
+
     @property
     def full(self) -> bool:
         return len(self.flows) >= self.limits.flows

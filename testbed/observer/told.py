@@ -149,9 +149,9 @@ class Telling:
         codes, firsts, equals = array("Q"), array("Q"), _Equals(self.rows, self.most)
         for index in range(len(self.rows.rows)):
             first, shares_ends = self.rows.beginning(index)
+            told = self.rows.summary(index) if first and (shares_ends or table.has_layers) else None
             for code in (2 * index, 2 * index + 1) if first else ():
-                compares = shares_ends or table.has_layers
-                if compares and equals.joins(code, self.rows.summary(index), room > 0):
+                if told is not None and equals.joins(code, told, room > 0):
                     continue
                 if room <= 0:
                     self.findings.limit("more sightings than the limit", first)
@@ -169,19 +169,19 @@ class Telling:
             by_frame = sorted(range(len(codes)), key=firsts.__getitem__)
             codes = array("Q", [codes[at] for at in by_frame])
             firsts = array("Q", [firsts[at] for at in by_frame])
-        count, rows, most = len(found), self.rows, self.most
+        rows, most, behind = self.rows, self.most, 2 * len(self.rows.rows)  # the codes: there begin those of `found`
         order, upto = array("Q"), 0
         for at, sighting in enumerate(found):
             end = bisect_left(firsts, sighting.frames[0] if sighting.frames else 0, upto)
-            order.extend(array("Q", [code + count for code in codes[upto:end]]))
-            order.append(at)
+            order.extend(codes[upto:end])
+            order.append(behind + at)
             upto = end
-        order.extend(array("Q", [code + count for code in codes[upto:]]))
+        order.extend(codes[upto:])
 
         def make(at: int) -> Sighting:
-            code = order[at] - count
-            if code < 0:
-                return found[code + count]
+            code = order[at]
+            if code >= behind:
+                return found[code - behind]
             return merged.get(code) or sight_volume(rows.summary(code >> 1), code & 1, most)
 
         return Sightings(len(order), make, found)
