@@ -196,6 +196,31 @@ def test_the_tunnels_own_tls_can_be_read_where_wireshark_can_undo_the_wrapping_a
     assert octets.count("PUSH_REPLY") == 3 + 1  # of each TLS tunnel, `unset` included
 
 
+CONTROLS = ("none", "tls-auth", "tls-crypt", "tls-crypt-v2")
+HANDSHAKES = f"""
+title: Where does the tunnel's handshake open?
+tunnel: {{}}
+workload: [run: ["true"]]
+variants: {{{", ".join(f"{control}: {{tunnel: {{control: {control}}}}}" for control in CONTROLS)}}}
+"""
+
+
+def test_the_tunnels_handshake_opens_in_the_unwrapped_capture_in_every_form(
+    tmp_path: Path,
+) -> None:
+    """In the annotated one it stands as it was on the wire, where Wireshark joins no hello that takes two packets."""
+    ran = run_text(HANDSHAKES, tmp_path)
+    assert ran.code == 0, ran.stdout + ran.stderr
+    where = "frame.interface_description"
+    shown = fields(merged(ran, "unwrapped"), "openvpn && tls.handshake", where, "tls.handshake.type")
+    for control in CONTROLS:
+        types = {
+            number for place, text in shown if place.startswith(f"variant {control},") for number in text.split(",")
+        }
+        # Client Hello, Server Hello, and decrypted: session ticket, extensions, certificate, its proof, Finished
+        assert types >= {"1", "2", "4", "8", "11", "15", "20"}, (control, types)
+
+
 def test_an_observers_view_has_its_packets_and_nothing_that_only_the_lab_knows(ran: Ran) -> None:
     view = merged(ran, "isp-view")
     assert {row[0] for row in fields(view, "frame", "frame.interface_name")} == {
