@@ -101,7 +101,7 @@ def test_packets_of_one_size_are_all_found_and_so_are_those_behind_them(equal: i
 
 @pytest.mark.parametrize("last", [0, 1])
 def test_trains_of_any_length_with_answers_between_them_are_followed_packet_by_packet(last: int) -> None:
-    packets = []
+    packets: list[Packet] = []
     for train in (45, 1, 3, 2, 47, 48, 49, 4, 1, 97, 250, 5, last):
         packets += [(len(packets) + number, bytes([number & 255]) * 1000, 1514, 1, HOST) for number in range(train)]
         packets += [(len(packets) + number, b"answer", 6, 1, OUTGOING) for number in range(1 + train % 2)]
