@@ -15,6 +15,7 @@ from testbed.observer.sights.hosts import DATAGRAM_PORTS, dissect_stun, looks_li
 from testbed.observer.sights.http1 import dissect_http, is_http_behind_hole
 from testbed.observer.sights.http2 import dissect_http2
 from testbed.observer.sights.names import DNS_PORTS, dissect_name_streams, dissect_names
+from testbed.observer.sights.openvpn import dissect_openvpn_datagram, dissect_openvpn_streams
 from testbed.observer.sights.quic import dissect_quic, recognise_migrated
 from testbed.observer.sights.text import is_text, sight_datagram_text, sight_stream_text
 from testbed.observer.sights.tls import dissect_tls, dissect_tls_behind
@@ -34,6 +35,7 @@ def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, fin
     if looks_like_dtls_handshake(data):  # before the tunnels have their say: what is in clear is read all the same
         dissect_dtls(flow, side.is_client, data, place, findings)
     if flow.tunnel is not None:
+        dissect_openvpn_datagram(flow, side.is_client, data, place, findings)
         return
     if isinstance(flow.dissector, QuicHandshake):
         dissect_quic(flow, side, data, place, findings)
@@ -89,7 +91,10 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
     elif is_http_behind_hole(client_runs, server_runs, flow):
         _dissect_http(flow, client_runs, server_runs, findings)
         return
-    elif detect_in_streams(flow, findings) or dissect_tls_behind(flow, findings):
+    elif detect_in_streams(flow, findings):
+        dissect_openvpn_streams(flow, findings)
+        return
+    elif dissect_tls_behind(flow, findings):
         return
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():

@@ -43,6 +43,7 @@ from testbed.observer.streams import Budget, Recorded, Recorder
 from testbed.observer.table import FlowTable
 from testbed.observer.told import Rows, Telling
 from testbed.observer.tunnels.detect import conclude, detect_in_packet, layers_within
+from testbed.observer.tunnels.openvpn_control import ControlChannel
 from testbed.observer.tunnels.related import Related
 
 MOST_LAYERS = 32  # headers around a packet: eight tunnels one in another
@@ -306,7 +307,8 @@ class _Pass:
                 at = self._position(start + 8)
                 side.own_recorder().append(payload, place.frame, place.frame, place.time_ns, at)
         if side.flow.carries is None:
-            side.flow.settled |= side.flow.tunnel is not None
+            reads_on = isinstance(side.flow.dissector, ControlChannel)
+            side.flow.settled |= side.flow.tunnel is not None and not reads_on
             return None, -1
         inner_at = side.flow.carries(payload)
         return side.flow, start + 8 + inner_at if inner_at >= 0 else -1

@@ -12,7 +12,7 @@ Source: RFC 8446 section 4.1 and D.4, RFC 5246 section 7.4, RFC 6066 section 3, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from testbed.observer.wire.ech import outer_config_id
 
@@ -39,11 +39,13 @@ MOST_EXTENSIONS = 512
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """One handshake message. Shape: `end` is the offset in the stream behind the record that completed it."""
+    """One handshake message. Shape: offsets in the stream, `start` of the record in which it begins, `end` behind the
+    one that completed it."""
 
     type: int
     body: bytes
     end: int
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,32 +124,64 @@ def find_tls(data: bytes) -> int:
 
 def parse_handshakes(data: bytes) -> list[Handshake]:
     """The handshake messages in clear at the beginning of one direction's octets."""
-    messages: list[Handshake] = []
-    pending = bytearray()
-    at = 0
-    changed = False
-    while at + 5 <= len(data) and data[at] in (RECORD_HANDSHAKE, RECORD_CHANGE_CIPHER_SPEC):
-        length = int.from_bytes(data[at + 3 : at + 5], "big")
-        end = at + 5 + length
-        if length > LARGEST_RECORD_OCTETS or end > len(data):
-            break
-        fragment = data[at + 5 : end]
-        if data[at] == RECORD_CHANGE_CIPHER_SPEC:
-            changed = True
-        elif changed and not _is_hello(fragment):
-            break
-        else:
-            pending += fragment
-        while len(pending) >= 4:
-            size = 4 + int.from_bytes(pending[1:4], "big")
-            if size > LARGEST_MESSAGE_OCTETS:
-                return messages
-            if size > len(pending):
+    return HandshakeReader().add(data)
+
+
+@dataclass(slots=True)
+class HandshakeReader:
+    """One direction's octets in order, piece by piece; every record is looked at once.
+
+    Shape: `over` says that nothing in clear can follow; `offset` is that of the first octet not yet read
+    """
+
+    over: bool = False
+    offset: int = 0
+    _left: bytes = b""  # a record that is not whole
+    _pending: bytearray = field(default_factory=bytearray)  # a message that is not whole
+    _start: int = 0  # where it begins
+    _changed: bool = False
+
+    def add(self, data: bytes) -> list[Handshake]:
+        """The messages that these octets complete."""
+        messages: list[Handshake] = []
+        data = self._left + data if self._left else data
+        at = 0
+        while not self.over and at + 5 <= len(data):
+            length = int.from_bytes(data[at + 3 : at + 5], "big")
+            end = at + 5 + length
+            if data[at] not in (RECORD_HANDSHAKE, RECORD_CHANGE_CIPHER_SPEC) or length > LARGEST_RECORD_OCTETS:
+                self.over = True
+            elif end > len(data):
                 break
-            messages.append(Handshake(pending[0], bytes(pending[4:size]), end))
-            del pending[:size]
-        at = end
-    return messages
+            else:
+                self._record(data[at], data[at + 5 : end], self.offset + at, self.offset + end, messages)
+                at = end
+        self.offset += at
+        self._left = b"" if self.over else data[at:]
+        return messages
+
+    def _record(self, kind: int, fragment: bytes, start: int, end: int, messages: list[Handshake]) -> None:
+        pending = self._pending
+        if kind == RECORD_CHANGE_CIPHER_SPEC:
+            self._changed = True
+            return
+        if self._changed and not _is_hello(fragment):
+            self.over = True
+            return
+        self._start = self._start if pending else start
+        pending += fragment
+        at = 0
+        while len(pending) - at >= 4:
+            size = 4 + int.from_bytes(pending[at + 1 : at + 4], "big")
+            if size > LARGEST_MESSAGE_OCTETS:
+                self.over = True
+                return
+            if size > len(pending) - at:
+                break
+            messages.append(Handshake(pending[at], bytes(pending[at + 4 : at + size]), end, self._start))
+            self._start = start
+            at += size
+        del pending[:at]
 
 
 def _is_hello(fragment: bytes) -> bool:

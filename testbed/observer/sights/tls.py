@@ -32,6 +32,8 @@ class Carrier(NamedTuple):
     field: str  # Wireshark's protocol, whose fields hold the handshake
     also: str
     instead: str = ""  # a filter for where Wireshark does not show the handshake
+    within: str = ""  # the tunnel whose own handshake this is
+    rule: str = ""  # of hints: the same in words
 
 
 OVER_TCP = Carrier(Kind.TLS_NAME, "tls", "t", "tls", " && !quic")
@@ -99,14 +101,15 @@ def sight_client_hello(
     hello_filter = f"{carrier.field}.handshake.type == 1 && {ends}"
     hello_filter = carrier.instead or hello_filter
     display_filter = carrier.instead or f'{carrier.field}.handshake.ja3 == "{prints["ja3"]}" && {source}'
-    findings.hint("ja3", prints["ja3"], client, place, display_filter)
-    findings.hint("ja4", prints["ja4"], client, place, hello_filter)
+    findings.hint("ja3", prints["ja3"], client, place, display_filter, carrier.rule)
+    findings.hint("ja4", prints["ja4"], client, place, hello_filter, carrier.rule)
     if hello.encrypted_client_hello:
         display_filter = f"{carrier.field}.handshake.extension.type == {tls.EXTENSION_ENCRYPTED_CLIENT_HELLO}"
         display_filter = carrier.instead or f"{display_filter} && {source}"
         value, rule = _judge_ech(hello, findings)
         findings.hint("ech", value, client, place, display_filter, rule)
-    sight_resolver(flow, hello, hello_filter, place, findings)
+    if not carrier.within:
+        sight_resolver(flow, hello, hello_filter, place, findings)
     if hello.server_name:
         name = as_text(hello.server_name)
         field = f"{carrier.field}.handshake.extensions_server_name"
@@ -153,12 +156,14 @@ def _hint_server_hello(
     server = str(flow.server.endpoint)
     ends = filters.between(flow.protocol, flow.client.endpoint, flow.server.endpoint)
     ja3s = fingerprints.ja3s(chosen)
-    findings.hint("ja3s", ja3s, server, place, f'{carrier.field}.handshake.ja3s == "{ja3s}" && {ends}')
+    display_filter = carrier.instead or f'{carrier.field}.handshake.ja3s == "{ja3s}" && {ends}'
+    findings.hint("ja3s", ja3s, server, place, display_filter, carrier.rule)
     version = VERSION_NAMES.get(chosen.version, f"0x{chosen.version:04x}")
     words = f"{version}, cipher suite 0x{chosen.cipher_suite:04x}"
     if chosen.alpn:
         words += f", {as_text(chosen.alpn)}"
-    findings.hint("tls", words, server, place, f"{carrier.field}.handshake.type == 2 && {ends}")
+    display_filter = carrier.instead or f"{carrier.field}.handshake.type == 2 && {ends}"
+    findings.hint("tls", words, server, place, display_filter, carrier.rule)
 
 
 def _sight_certificates(body: bytes, carrier: Carrier, place: Place, findings: Findings) -> None:
@@ -166,6 +171,7 @@ def _sight_certificates(body: bytes, carrier: Carrier, place: Place, findings: F
     for der in tls.parse_certificates(body)[:1]:
         for found in x509.certificate_names(der):
             name = as_text(found.name).lower()
-            display_filter = filters.equals(found.field, found.name) + f" && {carrier.field}"
+            display_filter = carrier.instead or filters.equals(found.field, found.name) + f" && {carrier.field}"
             findings.sight(Kind.TLS_CERTIFICATE, name, place.frame, place.time_ns, display_filter, carrier.via)
-            findings.name(name, "certificate", place.frame, display_filter)
+            via = f"certificate in {carrier.within}" if carrier.within else "certificate"
+            findings.name(name, via, place.frame, display_filter)

@@ -18,6 +18,7 @@ from testbed.observer.model import Certainty, Tunnel
 from testbed.observer.tunnels import envelopes, segments
 from testbed.observer.tunnels.candidates import datagram_detectors
 from testbed.observer.tunnels.dtls import record_types
+from testbed.observer.tunnels.openvpn_control import ControlChannel
 from testbed.observer.tunnels.recognised import Recognised
 from testbed.observer.tunnels.related import Related
 
@@ -103,6 +104,8 @@ def enter(flow: FlowState, recognised: Recognised, place: Place, findings: Findi
     protocol, transport = recognised.protocol, flow.protocol if flow.protocol in ("tcp", "udp") else "ip"
     flow.application = protocol
     flow.detectors = []
+    if recognised.control is not None:
+        flow.dissector = ControlChannel(recognised.control)
     flow.carries = envelopes.CARRIERS.get(protocol) if transport == "udp" else None
     number = bisect_right(flow.frames, place.frame)
     flow.tunnel = Tunnel(

@@ -22,7 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from testbed.observer.tunnels.framing import split_frames
-from testbed.observer.tunnels.recognised import Counter, Recognised
+from testbed.observer.tunnels.openvpn_control import clear_body_at
+from testbed.observer.tunnels.recognised import ClearControl, Counter, Recognised
 
 RESET_CLIENT_V2, RESET_SERVER_V2, RESET_CLIENT_V3 = 7, 8, 10
 SOFT_RESET, CONTROL, ACK, CONTROL_WKC = 3, 4, 5, 11
@@ -99,9 +100,11 @@ class OpenVpnDetector:
         self.server_session = session
         if self.client_session not in packet[1 + SESSION_ID_OCTETS :]:
             return None
+        body_at = clear_body_at(packet, self.client_session)
         return self._recognised(
             f"the server's hard reset repeats the session id of the client's hard reset ({self._wrapping_with_echo()})",
             SESSION_COST,
+            ClearControl(body_at, self.client_session, session) if body_at >= 0 else None,
         )
 
     def _control(self, session: bytes, from_client: bool) -> Recognised | None:
@@ -114,8 +117,8 @@ class OpenVpnDetector:
             SESSION_COST,
         )
 
-    def _recognised(self, rule: str, cost: str) -> Recognised:
-        return Recognised("openvpn", rule, cost, client_was_right=self.client_was_right)
+    def _recognised(self, rule: str, cost: str, control: ClearControl | None = None) -> Recognised:
+        return Recognised("openvpn", rule, cost, client_was_right=self.client_was_right, control=control)
 
     def _wrapping_with_echo(self) -> str:
         """The acknowledgement could be read, so the body is not encrypted: what the reset has on top is tls-auth's."""

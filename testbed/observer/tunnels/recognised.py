@@ -14,14 +14,25 @@ from testbed.observer.model import Certainty
 
 
 @dataclass(frozen=True, slots=True)
+class ClearControl:
+    """Of OpenVPN: where in a control packet the body begins, which is not encrypted, and whose session it is."""
+
+    body_at: int
+    client_session: bytes
+    server_session: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Recognised:
-    """Shape: `client_was_right` is whether the end that was fed as the client is the one the protocol calls so."""
+    """Shape: `client_was_right` is whether the end that was fed as the client is the one the protocol calls so;
+    `control` is there where the messages that a tunnel begins with can be read."""
 
     protocol: str
     rule: str
     false_positives: str
     certainty: Certainty = Certainty.CERTAIN
     client_was_right: bool = True
+    control: ClearControl | None = None
 
 
 class Detector(Protocol):

@@ -69,6 +69,16 @@ def _openvpn(flow: FlowState, client: Run, server: Run) -> Found | None:
     return _feed(OpenVpnDetector(), _framed(flow, *packets))
 
 
+def openvpn_packets(flow: FlowState) -> list[tuple[Segment, int, int]]:
+    """A TCP conversation's first OpenVPN packets in order, each with where in its side's octets it begins and ends."""
+    found = [
+        (Segment(_place(side, end), side.is_client, packet), end - len(packet), end)
+        for side in (flow.client, flow.server)
+        for end, packet in _aligned(side, _beginning(side), openvpn.split_tcp)
+    ]
+    return sorted(found, key=lambda framed: framed[0].place)
+
+
 def _static_key(flow: FlowState, client: Run, server: Run) -> Found | None:
     def split(data: bytes) -> Packets:
         return split_frames(data, block_cipher.LEAST_OCTETS, block_cipher.MOST_PACKETS)
