@@ -138,7 +138,7 @@ class InPlace:
     def _count_equal(self, at: int, step: int, most: int) -> int:
         """How many packets from the word `at` on are followed by the next at the same distance."""
         words = step >> 2
-        # The distances as one large number: to compare those of a train so takes a third of what arrays take.
+        # The distances as one large number: for so few, arrays cost more to make than to compare.
         tried = self._following[at : at + min(FIRST_TRIED, most) * words : words].tobytes()
         if different := int.from_bytes(tried, "little") ^ ONES * step:  # also where fewer were tried
             return (different & -different).bit_length() - 1 >> 5
