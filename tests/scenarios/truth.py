@@ -87,7 +87,8 @@ def _seen(*kinds: Kind) -> Callable[[Observation], Iterable[str]]:
 
 
 def _fingerprints(observation: Observation) -> Iterable[str]:
-    return (hint.value for hint in observation.hints if hint.what == "ja3")
+    """Those that Wireshark can be asked for: it joins no hello that OpenVPN cut into several control packets."""
+    return (hint.value for hint in observation.hints if hint.what == "ja3" and "tls" in hint.display_filter)
 
 
 COMPARED: dict[str, tuple[Callable[[Observation], Iterable[str]], tuple[str, ...]]] = {
