@@ -36,6 +36,7 @@ class Router:
 
     def __init__(self, settings: ServerSettings, clientele: Clientele, out: Outlets, drops: Drops) -> None:
         self._client_to_client = settings.client_to_client
+        self._limits_idleness = settings.timers.inactive > 0
         self._can_float = settings.transport is Transport.UDP
         self._takes_usual = self._can_float and not settings.client_to_client
         self._clientele = clientele
@@ -48,8 +49,9 @@ class Router:
         datagram = None if peer is None else peer.session.seal_one(packet, now)
         if peer is None or datagram is None:
             return None
-        data = peer.session.data
-        peer.limits.note(data.octets_in + data.octets_out, now)
+        if self._limits_idleness:
+            data = peer.session.data
+            peer.limits.note(data.octets_in + data.octets_out, now)
         return datagram, peer.address
 
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
@@ -61,7 +63,7 @@ class Router:
             return None
         session = peer.session
         packet = session.open_one(untrusted, peer.inner_sources, now)
-        if packet is not None:
+        if packet is not None and self._limits_idleness:
             peer.limits.note(session.data.octets_in + session.data.octets_out, now)
         return packet
 

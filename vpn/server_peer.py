@@ -30,6 +30,7 @@ class Peer:
     number: int
     address: Address
     session: Session
+    inner_sources: frozenset[bytes] = frozenset()  # its own virtual addresses, as octets
     stage: Stage = Stage.HANDSHAKE
     common_name: str = ""
     subject: str = ""
@@ -38,7 +39,6 @@ class Peer:
     agreement: Agreement | None = None
     lease: Lease | None = None
     peer_id: PeerId | None = None
-    inner_sources: frozenset[bytes] = frozenset()  # its own virtual addresses, as octets
     replies: list[str] = field(default_factory=list, repr=False)  # the PUSH_REPLY messages; may hold a token
     replied_at: float | None = None
     asked_for_push: bool = False

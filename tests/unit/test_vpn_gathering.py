@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from vpn.driver.gathering import GATHERING_OCTETS, LEAST_GATHERED, Run, gathered
+from vpn.driver.gathering import GATHERING_OCTETS, LEAST_GATHERED, Run, are_worth_gathering, gathered
 from vpn.settings import Address
 
 ROOM_AT = 300_000
@@ -78,3 +78,12 @@ def test_every_sender_has_the_same_octets_in_the_same_order_as_before(seed: int)
     found = gathered(runs, buffer, ROOM_AT)
     assert by_sender(found, buffer) == before
     assert all(run.at + run.octets <= len(buffer) for run in found)
+
+
+@pytest.mark.parametrize(
+    ("senders", "datagrams", "worth"),
+    [(1, 64, False), (2, 64, True), (2, 2 * LEAST_GATHERED - 1, False), (5, 64, True), (6, 64, False), (64, 64, False)],
+)
+def test_it_is_worth_gathering_when_several_have_sent_a_dozen_each(senders: int, datagrams: int, worth: bool) -> None:
+    runs, _ = laid_out([(sender(number % senders), bytes(100)) for number in range(datagrams)])
+    assert are_worth_gathering(runs) is worth

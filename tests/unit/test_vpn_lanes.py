@@ -116,3 +116,20 @@ def test_what_is_no_ip_packet_waits_in_a_lane_of_its_own() -> None:
     lanes.push(b"\x00\x01")
     lanes.push(packet_to(BOB))
     assert set(singles(all_of(lanes))) == {b"\x00\x01", packet_to(BOB)}
+
+
+def test_a_lane_that_serves_again_for_another_destination_begins_with_a_whole_turn() -> None:
+    lanes = Lanes()
+    lanes.push(superpacket_to(ALICE))
+    lanes.pop()
+    lanes.push(packet_to(ALICE))
+    all_of(lanes)
+    with pytest.raises(IndexError):
+        lanes.pop()  # nothing waits: what was Alice's is put by, with most of its turn used up
+    for number in range(60):
+        lanes.push(packet_to(BOB, number))
+        lanes.push(packet_to(CAROL, number))
+    turns = [packet[19] for packet in singles(all_of(lanes))]
+    first_turn = turns.index(turns[-1])
+    assert first_turn == -(-TURN_OCTETS // len(packet_to(BOB)))
+    assert sorted(turns) == [3] * 60 + [4] * 60

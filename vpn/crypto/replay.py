@@ -20,7 +20,18 @@ class ReplayWindow:
     limit says, since arrival times are remembered by the second.
     """
 
-    __slots__ = ("_floor", "_full", "_history", "_seen", "_time_limit", "_width", "highest")
+    # What each packet touches stands first: with many clients its cost is the memory that has to be fetched.
+    __slots__ = (  # noqa: RUF023 -- in the order of use
+        "highest",
+        "_seen",
+        "_first_at",
+        "_last_at",
+        "_full",
+        "_width",
+        "_floor",
+        "_history",
+        "_time_limit",
+    )
 
     def __init__(self, width: int = 64, time_limit: float = 15.0) -> None:
         self.highest = 0
@@ -29,15 +40,18 @@ class ReplayWindow:
         self._full = (1 << width) - 1
         self._time_limit = time_limit
         self._floor = 0  # ids up to here came too long ago to have predecessors still under way
-        self._history: deque[tuple[float, float, int]] = deque()  # (first time, last time, highest id)
+        self._first_at = self._last_at = float("-inf")  # when ids came in the present second; `highest` is the last
+        self._history: deque[tuple[float, int]] = deque()  # of the seconds before: (last time, highest id)
 
     def accept(self, packet_id: int, now: float) -> bool:
         """Whether the id is good; if so it is used up."""
         highest = self.highest
         if packet_id > highest:
+            if now - self._first_at >= _HISTORY_STEP:
+                self._begin_second(now)
+            self._last_at = now
             self._seen = (self._seen << min(packet_id - highest, self._width) | 1) & self._full
             self.highest = packet_id
-            self._remember(now, packet_id)
             return True
         behind = highest - packet_id
         if packet_id <= 0 or behind >= self._width or self._seen >> behind & 1:
@@ -53,23 +67,26 @@ class ReplayWindow:
         highest, last = self.highest, first + count - 1
         if first <= highest:
             return False
+        if now - self._first_at >= _HISTORY_STEP:
+            self._begin_second(now)
+        self._last_at = now
         self._seen = (self._seen << min(last - highest, self._width) | (1 << count) - 1) & self._full
         self.highest = last
-        self._remember(now, last)
         return True
 
-    def _remember(self, now: float, packet_id: int) -> None:
-        history = self._history
-        if history and now - history[-1][0] < _HISTORY_STEP:
-            history[-1] = (history[-1][0], now, packet_id)
-            return
+    def _begin_second(self, now: float) -> None:
+        """Before `highest` changes: what it is belongs to the second that is over."""
         self._expire(now)
-        history.append((now, now, packet_id))
+        if self.highest > self._floor:
+            self._history.append((self._last_at, self.highest))
+        self._first_at = now
 
     def _expire(self, now: float) -> None:
         history = self._history
-        while history and now - history[0][1] > self._time_limit:
-            self._floor = history.popleft()[2]
+        while history and now - history[0][0] > self._time_limit:
+            self._floor = history.popleft()[1]
+        if now - self._last_at > self._time_limit:
+            self._floor, self._first_at = self.highest, float("-inf")
 
 
 class StampWindow:

@@ -16,14 +16,11 @@ beside what does the same for many.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from functools import cache
 
 from cryptography.exceptions import InvalidTag
 
 from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID, TAG_OCTETS, AeadOpener, AeadSealer
-
-if TYPE_CHECKING:
-    from vpn.dataplane.channel import DataKey
 
 _USUAL_IPV4, _USUAL_IPV6 = 0x45, 0x60
 _TCP, _SYN = 6, 0x02
@@ -38,26 +35,24 @@ class Lane:
     Shape: of a key whose sealer and opener are AEAD's; `header` as the sealer's.
     """
 
-    __slots__ = (
-        "_body",
-        "_clamps",
-        "_clear",
-        "_decrypt",
-        "_encrypt",
-        "_first_octet",
-        "_header",
-        "_id",
-        "_implicit_in",
-        "_implicit_out",
-        "_key",
+    __slots__ = (  # noqa: RUF023 -- in the order of use
         "_sealer",
-        "_tag",
-        "_window",
+        "_clamps",
+        "_header",
+        "_implicit_out",
+        "_encrypt",
         "_with_header",
+        "_first_octet",
+        "_id",
+        "_window",
+        "_decrypt",
+        "_implicit_in",
+        "_body",
+        "_tag",
+        "_clear",
     )
 
-    def __init__(self, key: DataKey, sealer: AeadSealer, opener: AeadOpener, *, clamps: bool) -> None:
-        self._key = key
+    def __init__(self, sealer: AeadSealer, opener: AeadOpener, *, clamps: bool) -> None:
         self._sealer = sealer
         self._encrypt, self._implicit_out = sealer.encrypt, sealer.implicit_iv
         self._decrypt, self._implicit_in = opener.decrypt, opener.implicit_iv
@@ -65,8 +60,7 @@ class Lane:
         self._with_header = len(sealer.header) > 1
         self._first_octet = sealer.header[0]
         end = len(sealer.header) + 4
-        self._id, self._clear = slice(end - 4, end), slice(0, end) if self._with_header else slice(end - 4, end)
-        self._tag, self._body = slice(end, end + TAG_OCTETS), slice(end + TAG_OCTETS, None)
+        self._id, self._clear, self._tag, self._body = _parts(end, self._with_header)
         self._window = opener.window
         self._clamps = clamps
 
@@ -80,11 +74,7 @@ class Lane:
         packet_id = _packed(number)
         clear = self._header + packet_id
         sealed = self._encrypt(packet_id + self._implicit_out, packet, clear if self._with_header else packet_id)
-        datagram = clear + sealed[_LAST_TAG] + sealed[_BEFORE_TAG]
-        key = self._key
-        key.packets += 1
-        key.octets += len(datagram)
-        return datagram
+        return clear + sealed[_LAST_TAG] + sealed[_BEFORE_TAG]
 
     def open(self, untrusted: bytes, sources: frozenset[bytes] | None, now: float) -> bytes | None:
         """The usual packet in a datagram; None, and nothing has happened, if it has to go the way of all others.
@@ -108,10 +98,19 @@ class Lane:
         if sources is not None and (packet[12:16] if packet[0] == _USUAL_IPV4 else packet[8:24]) not in sources:
             return None
         window.accept(number, now)
-        key = self._key
-        key.packets += 1
-        key.octets += len(packet)
         return packet
+
+
+@cache
+def _parts(end: int, with_header: bool) -> tuple[slice, slice, slice, slice]:
+    """Packet id, what is authentic besides the packet, tag, packet: one for all clients, so that it stays cached."""
+    packet_id = slice(end - 4, end)
+    return (
+        packet_id,
+        slice(0, end) if with_header else packet_id,
+        slice(end, end + TAG_OCTETS),
+        slice(end + TAG_OCTETS, None),
+    )
 
 
 def is_usual(packet: bytes, clamps: bool) -> bool:

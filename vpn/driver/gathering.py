@@ -50,6 +50,18 @@ def gathered(runs: list[Run], buffer: memoryview, room_at: int) -> list[Run]:
     return found
 
 
+def are_worth_gathering(runs: list[Run]) -> bool:
+    """Whether there are several senders, and enough of each on the average; of very many it looks at a few."""
+    most, senders = len(runs) // LEAST_GATHERED, set()
+    if most < 2:
+        return False
+    for run in runs:
+        senders.add(run.address)
+        if len(senders) > most:
+            return False
+    return len(senders) > 1
+
+
 def _alike(runs: list[Run]) -> list[list[Run]]:
     """One sender's runs in order, cut where they cannot be one train: another size, or behind a shorter last one."""
     found: list[list[Run]] = []

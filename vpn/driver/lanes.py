@@ -20,6 +20,7 @@ from vpn.dataplane.inner import destination
 from vpn.dataplane.offload import TCP, Superpacket
 
 Waiting: TypeAlias = bytes | Superpacket
+_MOST_SPARE = 64
 _MOST_SHARES = 16  # however many lanes there are, no more waits than would in so many
 TURN_OCTETS = 65536  # of a lane at a time: the largest superpacket, so that each turn moves one at least
 
@@ -38,6 +39,7 @@ class Lanes:
         self.octets = 0
         self._packets = 0
         self._lanes: dict[bytes, _Lane] = {}
+        self._spare: list[_Lane] = []
         self._new: deque[bytes] = deque()  # lanes that were empty, and have not used up their first turn
         self._old: deque[bytes] = deque()
 
@@ -45,16 +47,19 @@ class Lanes:
         return self._packets
 
     def push(self, packet: Waiting) -> None:
-        octets = packet if isinstance(packet, bytes) else packet.octets
-        key = destination(octets) or b""
-        if key and octets[9 if len(key) == 4 else 6] == TCP:
+        untrusted = packet if isinstance(packet, bytes) else packet.octets
+        key = destination(untrusted) or b""
+        if key and untrusted[9 if len(key) == 4 else 6] == TCP:
             key += b"T"  # a stream's own: a ping to the same client does not wait behind it
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane()
+            lane = self._lanes[key] = self._spare.pop() if self._spare else _Lane()
             self._new.append(key)
         lane.packets.append(packet)
-        self._note(lane, 1, len(octets))
+        octets = len(untrusted)
+        lane.octets += octets
+        self.octets += octets
+        self._packets += 1
 
     def pop(self) -> Waiting:
         """The next one. Errors: IndexError if nothing waits."""
@@ -65,6 +70,7 @@ class Lanes:
             if not lane.packets:
                 turns.popleft()
                 del self._lanes[key]
+                self._put_by(lane)
             elif lane.credit <= 0:
                 lane.credit += TURN_OCTETS
                 self._old.append(turns.popleft())
@@ -75,7 +81,9 @@ class Lanes:
         packet = lane.packets.popleft()
         octets = octets_of(packet)
         lane.credit -= octets
-        self._note(lane, -1, -octets)
+        lane.octets -= octets
+        self.octets -= octets
+        self._packets -= 1
         if not lane.packets and self._new and self._new[0] is key:
             # as an old one it waits for its turn once more: else a trickle would always come first
             self._old.append(self._new.popleft())
@@ -92,14 +100,18 @@ class Lanes:
         while self.octets > octets * lanes or self._packets > packets * lanes:
             lane = max(self._lanes.values(), key=lambda lane: lane.octets)
             packet = lane.packets.pop()
-            self._note(lane, -1, -octets_of(packet))
+            freed = octets_of(packet)
+            lane.octets -= freed
+            self.octets -= freed
+            self._packets -= 1
             taken += 1 if isinstance(packet, bytes) else packet.segments
         return taken
 
-    def _note(self, lane: _Lane, packets: int, octets: int) -> None:
-        lane.octets += octets
-        self.octets += octets
-        self._packets += packets
+    def _put_by(self, lane: _Lane) -> None:
+        """An empty lane serves for another destination: making one takes as long as all else with a lone packet."""
+        if len(self._spare) < _MOST_SPARE:
+            lane.credit = TURN_OCTETS
+            self._spare.append(lane)
 
 
 def octets_of(packet: Waiting) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from vpn.config.model import Family, SocketSettings
 from vpn.dataplane.train import LARGE_OCTETS, LEAST_TRAIN, LONGEST_TRAIN, Outgoing, Train
 from vpn.driver.errors import HostError
-from vpn.driver.gathering import GATHERING_OCTETS, LEAST_GATHERED, Run, gathered
+from vpn.driver.gathering import GATHERING_OCTETS, Run, are_worth_gathering, gathered
 from vpn.driver.multihome import MultihomeSocket
 from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
 from vpn.settings import Address
@@ -226,13 +226,12 @@ class UdpLink:
 class _Arrivals:
     """Datagrams as they come, one behind the other in memory: many of one size and sender are a train."""
 
-    __slots__ = ("_address", "_begin", "_buffer", "_is_cut", "_octets", "_runs", "_senders", "_size", "at")
+    __slots__ = ("_address", "_begin", "_buffer", "_is_cut", "_octets", "_runs", "_size", "at")
 
     def __init__(self, buffer: memoryview) -> None:
         self.at = 0  # where the next one goes
         self._buffer = buffer
         self._runs: list[Run] = []
-        self._senders: set[Address] = set()
         self._begin = self._octets = self._size = 0
         self._is_cut = False  # a shorter datagram has come: it is the last of its train
         self._address: Address = ()
@@ -262,7 +261,7 @@ class _Arrivals:
     def taken(self) -> list[Arrived]:
         self._close_run()
         runs = self._runs
-        if len(self._senders) > 1 and len(runs) >= LEAST_GATHERED * len(self._senders):
+        if are_worth_gathering(runs):
             runs = gathered(runs, self._buffer, _BERTHS * _BERTH_OCTETS)
         groups: list[Arrived] = []
         last: list[bytes] | None = None  # the datagrams of the sender that was last, if they are a list
@@ -289,7 +288,6 @@ class _Arrivals:
     def _close_run(self) -> None:
         if self._octets:
             self._runs.append(Run(self._address, self._begin, self._octets, self._size))
-            self._senders.add(self._address)
         self._octets = self._size = 0
 
 
