@@ -5,6 +5,8 @@ Everything is bounded by the limits; what does not fit is counted and said, neve
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -42,13 +44,17 @@ class _Found:
     display_filter: str
     via: str
     time_ns: int
-    frames: dict[int, None] | Sequence[int]  # a set in order, or somebody else's sequence that has each number once
+    frames: Sequence[int]  # an array, or somebody else's sequence; each number once, in order
     detail: dict[str, str | int | float]
 
-    def own_frames(self) -> dict[int, None]:
-        if not isinstance(self.frames, dict):
-            self.frames = dict.fromkeys(self.frames)
-        return self.frames
+    def add(self, frame: int) -> None:
+        frames = self.frames
+        if not isinstance(frames, array):
+            frames = self.frames = array("Q", frames)
+        if not frames or frame > frames[-1]:
+            frames.append(frame)
+        elif frames[at := bisect_left(frames, frame)] != frame:
+            frames.insert(at, frame)
 
 
 @dataclass(slots=True)
@@ -109,9 +115,8 @@ class Findings:
                 return
         elif time_ns < found.time_ns:
             found.time_ns = time_ns
-        frames = found.frames if isinstance(found.frames, dict) else found.own_frames()
-        if len(frames) < self.limits.frames_per_sighting:
-            frames[frame] = None
+        if len(found.frames) < self.limits.frames_per_sighting:
+            found.add(frame)
 
     def sight_group_again(self, key: Hashable, place: Place) -> bool:
         """Whether the values of this key are known, and have now been read here as well."""
@@ -123,9 +128,8 @@ class Findings:
         for found in group:
             if time_ns < found.time_ns:
                 found.time_ns = time_ns
-            frames = found.frames if isinstance(found.frames, dict) else found.own_frames()
-            if len(frames) < most:
-                frames[frame] = None
+            if len(found.frames) < most:
+                found.add(frame)
         return True
 
     def know_group(self, key: Hashable, group: Sequence[tuple[Kind, str, str]]) -> None:
@@ -149,8 +153,8 @@ class Findings:
             if found is not None:
                 found.frames = frames if len(frames) <= most else frames[:most]
             return
-        own = found.own_frames()
-        own.update(dict.fromkeys(frames[: most - len(own)]))
+        for frame in frames[: most - len(found.frames)]:
+            found.add(frame)
         found.time_ns = min(found.time_ns, time_ns)
 
     def _enter(
@@ -168,7 +172,7 @@ class Findings:
             self.limit("more sightings than the limit", frame)
             return None
         found = self._found[kind, value, display_filter] = _Found(
-            kind, value, display_filter, via, time_ns, {}, detail or NO_DETAIL
+            kind, value, display_filter, via, time_ns, (), detail or NO_DETAIL
         )
         return found
 
@@ -239,7 +243,7 @@ class Findings:
         while waiting:
             found = waiting.pop()
             if found.frames is not last:  # volume and times of a conversation stand in the same frames
-                last, frames = found.frames, tuple(sorted(set(found.frames)))
+                last, frames = found.frames, tuple(found.frames)
             seconds = found.time_ns / 1e9
             sighting = Sighting(found.kind, found.value, frames, seconds, found.display_filter, found.via, found.detail)
             made.append(sighting)

@@ -80,6 +80,22 @@ def test_a_packet_that_comes_late_counts_for_its_conversation_and_a_new_syn_begi
     assert (told, _, streams) == answers(capture(2, frames), limits=WIDE_AWAKE)
 
 
+def test_a_syn_on_the_ports_of_one_that_is_over_and_rests_begins_another() -> None:
+    again = [segment(5001, 7000, SYN), segment(5001, 7001, ACK, b"again")]
+    others = conversation(5003) + conversation(5004)
+    frames = conversation(5001) + conversation(5002) + again + others + [segment(5001, 7006, ACK, b"and again")]
+    told, _, streams = answers(capture(2, frames), limits=SLEEPY)
+    assert [flow["packets_sent"] + flow["packets_received"] for flow in told["flows"]] == [6, 6, 3, 6, 6]
+    assert (told, _, streams) == answers(capture(2, frames), limits=WIDE_AWAKE)
+
+
+def test_of_an_address_in_many_packets_the_first_ones_are_told() -> None:
+    woven = [frame for frames in zip(*map(conversation, range(5001, 5041)), strict=True) for frame in frames]
+    for how in ({"keep_streams": False}, {"keep_streams": True}):
+        few = answers(capture(2, woven), limits=Limits(frames_per_sighting=5), **how)[1]
+        assert few == {address: (1, 2, 3, 4, 5) for address in few}
+
+
 def test_segments_that_wait_behind_a_hole_are_there_when_their_conversation_wakes() -> None:
     first, last = conversation(5001), conversation(5002)
     page = b"GET /page HTTP/1.1\r\nHost: www.example.com\r\n\r\n"

@@ -87,6 +87,21 @@ def _without_cuts(seen: Observation) -> Observation:
 
 
 @pytest.mark.parametrize("version", [4, 6])
+def test_a_page_that_only_the_end_of_its_connection_ends_is_whole_either_way(tmp_path: Path, version: int) -> None:
+    page = b"HTTP/1.0 200 OK\r\n\r\nuntil the end"
+    packets = [
+        (1.0, tcp(version, 0, 9, SYN)),
+        (1.1, tcp(version, 1, 99, SYN | ACK)),
+        (1.2, tcp(version, 0, 10, ACK, b"GET / HTTP/1.0\r\n\r\n")),
+        (1.3, tcp(version, 1, 100, ACK, page)),
+        (1.4, tcp(version, 1, 100 + len(page), FIN | ACK)),
+    ]
+    quick, thorough = both_ways(tmp_path, packets)
+    assert quick == thorough
+    assert not quick.warnings
+
+
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("seed", range(40))
 def test_both_ways_see_the_same_in_a_conversation(tmp_path: Path, version: int, seed: int) -> None:
     quick, thorough = both_ways(tmp_path, conversation(version, seed))
