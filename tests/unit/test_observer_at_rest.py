@@ -93,7 +93,7 @@ def test_of_an_address_in_many_packets_the_first_ones_are_told() -> None:
     woven = [frame for frames in zip(*map(conversation, range(5001, 5041)), strict=True) for frame in frames]
     for how in ({"keep_streams": False}, {"keep_streams": True}):
         few = answers(capture(2, woven), limits=Limits(frames_per_sighting=5), **how)[1]
-        assert few == {address: (1, 2, 3, 4, 5) for address in few}
+        assert few == dict.fromkeys(few, (1, 2, 3, 4, 5))
 
 
 def test_segments_that_wait_behind_a_hole_are_there_when_their_conversation_wakes() -> None:
