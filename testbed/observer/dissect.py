@@ -35,7 +35,8 @@ def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, fin
     if looks_like_dtls_handshake(data):  # before the tunnels have their say: what is in clear is read all the same
         dissect_dtls(flow, side.is_client, data, place, findings)
     if flow.tunnel is not None:
-        dissect_openvpn_datagram(flow, side.is_client, data, place, findings)
+        if flow.dissector is not None:
+            dissect_openvpn_datagram(flow, side.is_client, data, place, findings)
         return
     if isinstance(flow.dissector, QuicHandshake):
         dissect_quic(flow, side, data, place, findings)

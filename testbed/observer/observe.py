@@ -307,8 +307,8 @@ class _Pass:
                 at = self._position(start + 8)
                 side.own_recorder().append(payload, place.frame, place.frame, place.time_ns, at)
         if side.flow.carries is None:
-            reads_on = isinstance(side.flow.dissector, ControlChannel)
-            side.flow.settled |= side.flow.tunnel is not None and not reads_on
+            if side.flow.tunnel is not None and not isinstance(side.flow.dissector, ControlChannel):
+                side.flow.settled = True
             return None, -1
         inner_at = side.flow.carries(payload)
         return side.flow, start + 8 + inner_at if inner_at >= 0 else -1
