@@ -7,12 +7,17 @@ port. The table that the test prints stands in docs/tunnel-detection.md, next to
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
+from testbed.facts import Kind
 from testbed.observer import Observation, observe
 from testbed.observer.model import Direction, Flow, Tunnel
 from testbed.observer.tunnels.framing import split_frames
@@ -23,8 +28,9 @@ from testbed.observer.tunnels.openvpn_patterns import (
     opcodes_run_as_a_handshake,
 )
 from tests.interop import tunnel_programs as programs
+from tests.interop.sharkd import Sharkd
 from tests.interop.tunnel_configs import make_keys
-from tests.interop.tunnel_lab import in_lab
+from tests.interop.tunnel_lab import OPENVPN, in_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.interop]
 
@@ -52,11 +58,17 @@ PAPER = (
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Observation:
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The keys are beside it."""
     folder = tmp_path_factory.mktemp("tunnels")
     keys = make_keys(folder / "keys")
-    capture = folder / "isp.pcap"
-    in_lab(lambda lab: programs.Programs(lab, keys).run_all(capture), folder)
+    recorded = folder / "isp.pcap"
+    in_lab(lambda lab: programs.Programs(lab, keys).run_all(recorded), folder)
+    return recorded
+
+
+@pytest.fixture(scope="module")
+def seen(capture: Path) -> Observation:
     return observe(capture)
 
 
@@ -85,6 +97,69 @@ def _wrapping_words(wrapping: str) -> str:
     sizes = {"SHA1": "160", "SHA256": "256", "SHA512": "512"}
     kind, _, digest = wrapping.partition(" ")
     return {"none": "no control wrapping", "tls-auth": f"tls-auth, {sizes.get(digest)}-bit"}.get(kind, kind)
+
+
+@pytest.fixture(scope="module")
+def handshakes(capture: Path) -> Path:
+    """The control packets of the tunnels whose control channel is in clear, and nothing else: quick to read again."""
+    path = capture.with_name("handshakes.pcap")
+    ports = " or ".join(f"port {programs.openvpn_port(index)}" for index, _ in clear_pairs())
+    subprocess.run(["tcpdump", "-n", "-r", capture, "-w", path, ports], check=True, capture_output=True)
+    return path
+
+
+def clear_pairs() -> list[tuple[int, programs.OpenVpn]]:
+    return [(index, pair) for index, pair in enumerate(programs.OPENVPNS) if pair.has_clear_control]
+
+
+@pytest.mark.parametrize(("index", "pair"), clear_pairs(), ids=[pair.name for _, pair in clear_pairs()])
+def test_certificates_in_a_control_channel_in_clear_are_told_unless_tls_1_3_hides_them(
+    seen: Observation, capture: Path, index: int, pair: programs.OpenVpn
+) -> None:
+    port = f"{pair.transport}.port == {programs.openvpn_port(index)}"
+    told = [s for s in seen.sightings if s.via == "tls in openvpn" and port in s.display_filter]
+    names = [common_name(capture.with_name("keys") / f"{role}.crt") for role in ("server", "client")]
+    assert {(s.kind, s.value) for s in told} == (
+        {(Kind.TLS_CERTIFICATE, name) for name in names} if pair.tls == "1.2" else set()
+    )
+    versions = [h.value for h in seen.hints if h.what == "tls" and h.about.endswith(f":{programs.openvpn_port(index)}")]
+    assert [value.split(",")[0] for value in versions] == [f"TLS {pair.tls}"]
+
+
+def common_name(certificate: Path) -> str:
+    subject = x509.load_pem_x509_certificate(certificate.read_bytes()).subject
+    return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value).lower()
+
+
+def test_what_a_control_channel_in_clear_tells_is_what_tshark_reads_in_it(handshakes: Path) -> None:
+    """tshark takes any HMAC of tls-auth for SHA1's unless told its size: asked once for each wrapping."""
+    ours = {frame: hint.value for hint in observe(handshakes).hints if hint.what == "ja3" for frame in hint.frames}
+    theirs: dict[int, str] = {}
+    for wrapping in sorted({pair.wrapping for _, pair in clear_pairs()}):
+        size = {"none": 0, "tls-auth SHA1": 20, "tls-auth SHA256": 32, "tls-auth SHA512": 64}[wrapping]
+        words = ["-o", "openvpn.tls_auth_detection_override:TRUE", "-o", f"openvpn.tls_auth_hmac_size:{size}"]
+        words += ["-o", f"openvpn.tls_auth:{'TRUE' if size else 'FALSE'}"]
+        pairs = [(index, pair) for index, pair in clear_pairs() if pair.wrapping == wrapping]
+        for index, pair in pairs:
+            words += ["-d", f"{pair.transport}.port=={programs.openvpn_port(index)},openvpn"]
+        words += ["-T", "fields", "-e", "frame.number", "-e", "tls.handshake.ja3", "-Y", "tls.handshake.type == 1"]
+        found = subprocess.run(["tshark", "-n", "-r", handshakes, *words], capture_output=True, text=True, check=True)
+        hellos = dict(line.split("\t") for line in found.stdout.splitlines())
+        # Of a conversation over TCP tshark may show none; the real program's are there in any case.
+        assert len(hellos) >= sum(pair.program == OPENVPN for _, pair in pairs), wrapping
+        theirs |= {int(frame): value for frame, value in hellos.items()}
+    assert theirs.items() <= ours.items()
+    assert len(set(ours)) >= len(clear_pairs())
+
+
+def test_the_filters_of_what_a_control_channel_tells_find_its_packets(handshakes: Path) -> None:
+    found = observe(handshakes)
+    told = [s for s in found.sightings if s.via == "tls in openvpn"]
+    assert len(told) == 2 * sum(pair.tls == "1.2" for _, pair in clear_pairs())
+    with Sharkd(handshakes) as sharkd:
+        for sighting in told:
+            # A packet that was sent again as it was has the same octets.
+            assert set(sighting.frames) <= set(sharkd.frames(sighting.display_filter)), sighting
 
 
 @pytest.mark.parametrize("port", OTHERS, ids=[protocol for protocol, _ in OTHERS.values()])

@@ -40,10 +40,27 @@ class OpenVpn:
     def name(self) -> str:
         return f"{self.program} {self.transport} {self.wrapping}"
 
+    @property
+    def has_clear_control(self) -> bool:
+        return self.wrapping == "none" or self.wrapping.startswith("tls-auth")
+
+    @property
+    def tls(self) -> str:
+        """The version inside of the control channel."""
+        return "1.2" if (self.program, self.transport, self.wrapping) in WITH_TLS_1_2 else "1.3"
+
 
 TLS_WRAPPINGS = ("none", "tls-auth SHA1", "tls-auth SHA256", "tls-auth SHA512", "tls-crypt", "tls-crypt-v2")
 FEWER_WRAPPINGS = ("none", "tls-auth SHA256", "tls-crypt", "tls-crypt-v2")
 STATIC = ("static SHA1", "static SHA256")
+# Each way to have the control channel in clear with the one version of TLS or the other, UDP and TCP with both.
+WITH_TLS_1_2 = frozenset(
+    (
+        *((OPENVPN, "udp", wrapping) for wrapping in ("tls-auth SHA1", "tls-auth SHA512")),
+        (OPENVPN, "tcp", "none"),
+        *((OURS, "udp", wrapping) for wrapping in ("none", "tls-auth SHA256")),
+    )
+)
 OPENVPNS = (
     *(OpenVpn(OPENVPN, "udp", wrapping) for wrapping in (*TLS_WRAPPINGS, *STATIC)),
     *(OpenVpn(OPENVPN, "tcp", wrapping) for wrapping in (*FEWER_WRAPPINGS, *STATIC)),
@@ -152,6 +169,7 @@ class Programs:
         }
         lines += [names[kind]] if kind in names else []
         lines += [f"auth {digest}"] if digest else []
+        lines += ["tls-version-max 1.2"] if pair.tls == "1.2" else []
         return "\n".join(lines) + "\n"
 
     def _page(self, host: str) -> Program:

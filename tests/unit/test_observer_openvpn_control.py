@@ -215,6 +215,9 @@ def test_the_order_on_the_wire_and_what_is_sent_again_change_nothing(tmp_path: P
         found = seen(tmp_path, datagrams([*opening, *again]))
         assert sorted(told(found)) == sorted(HANDSHAKE_OF_1_2)
         assert [len(hints(found)[what]) for what in ("ja3", "ja3s", "tls")] == [1, 1, 2]
+    twice = [one for one in said for _ in range(2)]
+    for in_columns in (False, True):
+        assert told(seen(tmp_path, datagrams(twice), in_columns=in_columns)) == HANDSHAKE_OF_1_2
 
 
 def test_over_tcp_packets_in_several_segments_are_read(tmp_path: Path) -> None:
