@@ -130,7 +130,7 @@ def test_a_client_too_old_to_come_again_is_told_nothing_by_a_full_server(
 ) -> None:
     departures = Departures(Clientele(), AddressPool(POOL, 1), Outlets())
     listener = Listener()
-    peer = Peer(1, ("192.0.2.1", 1), cast("Session", listener), Stage.ADMISSION)
+    peer = Peer(1, ("192.0.2.1", 1), cast("Session", listener), stage=Stage.ADMISSION)
     peer.info = PeerInfo.parse(f"IV_PROTO={int(protocol)}\n")
     departures.refuse(peer, reason, "why", 0.0)
     assert listener.said == said
