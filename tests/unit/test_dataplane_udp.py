@@ -106,6 +106,25 @@ def test_an_empty_datagram_is_given_to_the_core_which_counts_it(ends: tuple[End,
     assert there.taken(6)[0] == [b"one", b"", b"two"]
 
 
+def test_a_burst_of_empty_datagrams_of_several_strangers_is_all_given_to_the_core(ends: tuple[End, End]) -> None:
+    target, count = ends[1], 32
+    strangers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    for _ in range(count):
+        for stranger in strangers:
+            stranger.sendto(b"", target.address)
+    strangers[0].sendto(b"last", target.address)
+    for stranger in strangers:
+        stranger.close()
+    (descriptor,) = target.watched.descriptors
+    came: list[bytes] = []
+    while not came or came[-1] != b"last":
+        assert select.select([descriptor], [], [], PATIENCE_SECONDS)[0]
+        for _, arrived in target.link.receive(descriptor):
+            assert not isinstance(arrived, Train)
+            came += arrived
+    assert came.count(b"") == len(strangers) * count
+
+
 def test_two_senders_are_kept_apart(ends: tuple[End, End]) -> None:
     here, there = ends
     (descriptor,) = there.watched.descriptors

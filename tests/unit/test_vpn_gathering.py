@@ -50,6 +50,12 @@ def test_what_is_too_little_for_a_train_stays_where_it_is() -> None:
     assert sorted(run.at for run in found) == [run.at for run in runs]
 
 
+def test_empty_datagrams_are_in_no_train() -> None:
+    came = [(sender(number % 2), b"") for number in range(4 * LEAST_GATHERED)]
+    runs, buffer = laid_out(came)
+    assert sorted(run.address for run in gathered(runs, buffer, ROOM_AT)) == sorted(run.address for run in runs)
+
+
 def test_a_shorter_datagram_is_the_last_of_its_train() -> None:
     came = [(sender(number % 2), bytes([number]) * 1400) for number in range(20)]
     runs, buffer = laid_out(came)

@@ -63,11 +63,14 @@ def are_worth_gathering(runs: list[Run]) -> bool:
 
 
 def _alike(runs: list[Run]) -> list[list[Run]]:
-    """One sender's runs in order, cut where they cannot be one train: another size, or behind a shorter last one."""
+    """One sender's runs in order, cut where they cannot be one train: another size, or behind a shorter last one.
+
+    An empty datagram is in no train.
+    """
     found: list[list[Run]] = []
     for run in runs:
         before = found[-1][-1] if found else None
-        if before is None or before.size != run.size or before.octets % before.size or run.size >= LARGE_OCTETS:
+        if before is None or before.size != run.size or not 0 < run.size < LARGE_OCTETS or before.octets % run.size:
             found.append([run])
         else:
             found[-1].append(run)
