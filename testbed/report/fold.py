@@ -110,10 +110,10 @@ class FoldedTable:
         if not shared or not others:
             return (Total(f"seen, of what {'each variant' if others else 'the client'} did", self.counts),)
         parts = (("seen, of what all variants did", shared), ("seen, of what only some did", others))
+        columns = range(len(self.variants))
         return tuple(
             Total(words, tuple(count if count.total else None for count in map(partial(counts_of, facts), columns)))
             for words, facts in parts
-            for columns in [range(len(self.variants))]
         )
 
 
