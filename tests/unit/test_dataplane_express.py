@@ -133,9 +133,10 @@ def test_express_traffic_is_traffic_for_every_timer() -> None:
     assert events(client, Closed)[0].reason in (CloseReason.INACTIVE, CloseReason.PEER_EXIT, CloseReason.PING_TIMEOUT)
 
 
-def test_a_renegotiation_after_so_many_packets_is_not_passed_by() -> None:
+@pytest.mark.parametrize("quota", [{"reneg_pkts": 50}, {"reneg_bytes": 4000}])
+def test_a_renegotiation_after_so_much_is_not_passed_by(quota: dict[str, int]) -> None:
     world = World()
-    client, server = connect(world, client_settings(timers=Timers(reneg_pkts=50, reneg_sec=0)))
+    client, server = connect(world, client_settings(timers=Timers(reneg_sec=0, **quota)))
     here, there = quickened(client, server)
     for number in range(400):
         here.receive_packet(ip_packet(HERE, THERE, number), world.now)

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from tests.sim.inner import ip_packet, numbers
-from vpn.dataplane.offload import UDP, Superpacket
+from vpn.dataplane.offload import TCP, UDP, Superpacket
 from vpn.driver.lanes import TURN_OCTETS, Lanes, Waiting
 
 ALICE, BOB, CAROL = "10.8.0.2", "10.8.0.3", "10.8.0.4"
@@ -38,6 +38,18 @@ def test_a_lone_packet_comes_before_all_backlogs_for_others() -> None:
         for other in others:
             lanes.push(packet_to(other, number))
     for _ in range(2 * len(others) * TURN_OCTETS // OCTETS):
+        lanes.pop()
+    lanes.push(packet_to(BOB, 7))
+    assert lanes.pop() == packet_to(BOB, 7)
+
+
+def test_a_ping_to_a_client_comes_before_the_stream_to_it() -> None:
+    lanes = Lanes()
+    stream = bytearray(packet_to(BOB))
+    stream[9] = TCP
+    for _ in range(200):
+        lanes.push(bytes(stream))
+    for _ in range(2 * TURN_OCTETS // OCTETS):
         lanes.pop()
     lanes.push(packet_to(BOB, 7))
     assert lanes.pop() == packet_to(BOB, 7)
