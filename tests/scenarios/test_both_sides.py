@@ -44,5 +44,7 @@ def test_both_sides_together_know_who_talked_to_whom_with_the_packets(tmp_path: 
         for item in one["evidence"]:
             assert all(1 <= item[name]["frame"] <= packets[name] for name in (one["near"], one["far"]))
     assert "192.168.0.13 talked to 93.184.216.34:443" in " ".join(done.stdout.split())
-    assert (tmp_path / "run/report.html").read_text().count("Both sides of the server:") == 2
+    report = (tmp_path / "run/report.html").read_text()
+    assert report.count("Both sides of the server:") == 2
+    assert report.count('<details class="observer other-ladders">') == 3
     assert_tshark_agrees(tmp_path / "run")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from testbed.capture import pcapng
 from testbed.capture.merge import read_tape_frames
 from testbed.capture.reader import CaptureReader
-from testbed.control_tap import append, summed
+from testbed.control_tap import DeviceWatch, append, summed
 
 
 def capture(packets: list[bytes], dropped: int) -> bytes:
@@ -40,3 +43,11 @@ def test_what_the_taps_counted_is_added_up() -> None:
         "octets": 14,
         "dropped": 3,
     }
+
+
+def test_a_device_that_stays_and_one_that_is_not_there_are_no_new_ones() -> None:
+    node: Any = SimpleNamespace(socket=socket.socket)
+    for device in ("lo", "no-such-device"):
+        watch = DeviceWatch(node, device)
+        assert [watch.is_new(), watch.is_new()] == [False, False]
+        watch.close()
