@@ -100,6 +100,15 @@ QUESTIONS = (
     "client-kill x",
     "signal SIGNONE",
     "status 9",
+    "log",
+    "log x",
+    "log 0",
+    "log off",
+    "state x",
+    "state off",
+    "bytecount",
+    "bytecount 0",
+    "verb 99",
 )
 
 

@@ -6,49 +6,23 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.unit.managed import Recorder, call, readable, serve_until
 from vpn.config.errors import ConfigurationError
 from vpn.config.load import load_configuration
 from vpn.config.model import ManagementSettings, OutputSettings
 from vpn.driver.errors import HostError
 from vpn.driver.log import Log
 from vpn.driver.management import WAITING_MAXIMUM_OCTETS, Management
-from vpn.driver.management_commands import GREETING, LINE_MAXIMUM_OCTETS, ConnectedClient, Conversation
+from vpn.driver.management_commands import GREETING, LINE_MAXIMUM_OCTETS, Conversation
 from vpn.pki.commands import run_pki
 
 UNKNOWN = "ERROR: unknown command, enter 'help' for more options"
 TOO_LONG = f"ERROR: a line has at most {LINE_MAXIMUM_OCTETS} octets"
-
-
-class Recorder:
-    """A daemon with three clients that writes down what it is told."""
-
-    process_id = 4711
-    status_version = 1
-
-    def __init__(self, status: str = "") -> None:
-        self.told: list[tuple[int, bool] | signal.Signals] = []
-        self._status = status
-
-    def status(self, version: int) -> str:
-        return self._status or f"version {version}\nEND\n"
-
-    def clients(self) -> Sequence[ConnectedClient]:
-        return [
-            ConnectedClient(0, "alice", "192.0.2.1", 5000),
-            ConnectedClient(7, "alice", "2001:db8::1", 5000),
-            ConnectedClient(8, "bob smith", "192.0.2.1", 5001),
-        ]
-
-    def disconnect(self, number: int, *, restart: bool) -> None:
-        self.told.append((number, restart))
-
-    def throw(self, number: signal.Signals) -> None:
-        self.told.append(number)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +48,17 @@ class Recorder:
         ("status", "version 1\nEND", []),
         ("status 3", "version 3\nEND", []),
         ("status 4", "ERROR: bad status format version number", []),
+        ("load-stats", "SUCCESS: nclients=3,bytesin=1000,bytesout=2000", []),
+        ("verb", "SUCCESS: verb=0", []),
+        ("verb 12", "ERROR: verb level is out of range", []),
+        ("verb x", "ERROR: verb level is out of range", []),
+        ("log", "ERROR: the 'log' command requires at least 1 parameter", []),
+        ("log x", "ERROR: log parameter must be 'on' or 'off' or some number n or 'all'", []),
+        ("log 0", "ERROR: log parameter must be 'on' or 'off' or some number n or 'all'", []),
+        ("state x", "ERROR: state parameter must be 'on' or 'off' or some number n or 'all'", []),
+        ("state all", "END", []),
+        ("bytecount", "ERROR: the 'bytecount' command requires 1 parameter", []),
+        ("bytecount x", "ERROR: the interval of bytecount is a number of seconds, 0 for none", []),
         ("hold release", UNKNOWN, []),
         ("kill 'alice", "ERROR: a quotation mark or a backslash has no counterpart", []),
     ],
@@ -132,111 +117,98 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 
 @pytest.fixture
-def management(tmp_path: Path, log: Log) -> Iterator[Management]:
-    opened = Management(ManagementSettings(path=tmp_path / "m"), log)
+def desk(log: Log) -> Recorder:
+    return Recorder(log)
+
+
+@pytest.fixture
+def management(tmp_path: Path, log: Log, desk: Recorder) -> Iterator[Management]:
+    opened = Management(ManagementSettings(path=tmp_path / "m"), log, desk)
     yield opened
     opened.close()
 
 
-def call(path: Path) -> socket.socket:
-    caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    caller.settimeout(10)
-    caller.connect(str(path))
-    return caller
-
-
-def serve_until(management: Management, daemon: Recorder, done: Callable[[], object]) -> None:
-    while not done():
-        assert select.select([management], [], [], 10)[0]
-        management.serve(daemon)
-
-
-def readable(caller: socket.socket) -> bool:
-    return bool(select.select([caller], [], [], 0)[0])
-
-
 def test_a_second_caller_waits_until_the_first_has_gone(management: Management, tmp_path: Path) -> None:
-    daemon = Recorder()
     with call(tmp_path / "m") as first, call(tmp_path / "m") as second:
-        serve_until(management, daemon, lambda: readable(first))
+        serve_until(management, lambda: readable(first))
         assert first.recv(4096).decode() == f"{GREETING}\r\n"
-        management.serve(daemon)
+        management.serve()
         assert not readable(second)
         first.sendall(b"quit\n")
-        serve_until(management, daemon, lambda: readable(second))
+        serve_until(management, lambda: readable(second))
         assert first.recv(1) == b""
         assert second.recv(4096).decode() == f"{GREETING}\r\n"
 
 
-def test_a_caller_that_does_not_read_is_hung_up_on(management: Management, tmp_path: Path) -> None:
-    daemon = Recorder("x" * (WAITING_MAXIMUM_OCTETS // 2))
+def test_a_caller_that_does_not_read_is_hung_up_on(management: Management, desk: Recorder, tmp_path: Path) -> None:
+    desk.status_text = "x" * (WAITING_MAXIMUM_OCTETS // 2)
     with call(tmp_path / "m") as deaf:
         deaf.sendall(b"status\n" * 20)
         with call(tmp_path / "m") as next_one:
-            serve_until(management, daemon, lambda: readable(next_one))
+            serve_until(management, lambda: readable(next_one))
     assert "it does not take its answers" in (tmp_path / "log").read_text()
 
 
 def test_a_caller_that_stalls_has_a_deadline_until_it_has_taken_everything(
-    management: Management, tmp_path: Path
+    management: Management, desk: Recorder, tmp_path: Path
 ) -> None:
-    daemon = Recorder("x" * (WAITING_MAXIMUM_OCTETS * 4))
+    desk.status_text = "x" * (WAITING_MAXIMUM_OCTETS * 4)
     with call(tmp_path / "m") as slow:
-        serve_until(management, daemon, lambda: readable(slow))
+        serve_until(management, lambda: readable(slow))
         assert management.due_at is None
         slow.sendall(b"status\n")
-        serve_until(management, daemon, lambda: management.due_at is not None)
+        serve_until(management, lambda: management.due_at is not None)
         taken = 0
         while taken < WAITING_MAXIMUM_OCTETS * 4:
-            management.serve(daemon)
+            management.serve()
             taken += len(slow.recv(65536))
-        management.serve(daemon)
+        management.serve()
         assert management.due_at is None
 
 
-def test_a_caller_that_takes_nothing_in_time_is_hung_up_on(log: Log, tmp_path: Path) -> None:
-    impatient = Management(ManagementSettings(path=tmp_path / "impatient"), log, patience=0.05)
-    daemon = Recorder("x" * (WAITING_MAXIMUM_OCTETS * 4))
+def test_a_caller_that_takes_nothing_in_time_is_hung_up_on(log: Log, desk: Recorder, tmp_path: Path) -> None:
+    impatient = Management(ManagementSettings(path=tmp_path / "impatient"), log, desk, patience=0.05)
+    desk.status_text = "x" * (WAITING_MAXIMUM_OCTETS * 4)
     with call(tmp_path / "impatient") as silent, call(tmp_path / "impatient") as next_one:
         silent.sendall(b"status\n")
-        serve_until(impatient, daemon, lambda: impatient.due_at is not None)
+        serve_until(impatient, lambda: impatient.due_at is not None)
         due_at = impatient.due_at
         assert due_at is not None
         while not readable(next_one):
             select.select([impatient], [], [], max(0.0, due_at - time.monotonic()))
-            impatient.serve(daemon)
+            impatient.serve()
             assert time.monotonic() < due_at + 10
     impatient.close()
     assert "it does not take its answers" in (tmp_path / "log").read_text()
 
 
 def test_a_socket_file_is_private_and_goes_away_but_nobody_elses_does(
-    management: Management, log: Log, tmp_path: Path
+    management: Management, log: Log, desk: Recorder, tmp_path: Path
 ) -> None:
     path = tmp_path / "m"
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(HostError, match="another program"):
-        Management(ManagementSettings(path=path), log)
+        Management(ManagementSettings(path=path), log, desk)
     management_of_another = tmp_path / "other"
-    Management(ManagementSettings(path=management_of_another), log).close()
+    Management(ManagementSettings(path=management_of_another), log, desk).close()
     assert not management_of_another.exists()
     path.unlink()
-    successor = Management(ManagementSettings(path=path), log)
+    successor = Management(ManagementSettings(path=path), log, desk)
     management.close()
     assert path.exists()
     successor.close()
     assert not path.exists()
 
 
-def test_a_stale_socket_is_replaced_and_a_file_is_not(log: Log, tmp_path: Path) -> None:
+def test_a_stale_socket_is_replaced_and_a_file_is_not(log: Log, desk: Recorder, tmp_path: Path) -> None:
     stale, file = tmp_path / "stale", tmp_path / "file"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
         left.bind(str(stale))
-    Management(ManagementSettings(path=stale), log).close()
+    Management(ManagementSettings(path=stale), log, desk).close()
     assert not stale.exists()
     file.write_text("precious")
     with pytest.raises(HostError, match="File exists"):
-        Management(ManagementSettings(path=file), log)
+        Management(ManagementSettings(path=file), log, desk)
     assert file.read_text() == "precious"
 
 
@@ -253,6 +225,13 @@ def load(keys: Path, tmp_path: Path, line: str) -> ManagementSettings | None:
     files = "".join(f"{option} {keys}/{name}\n" for option, name in names.items())
     path.write_text(f"server 10.8.0.0 255.255.255.0\ndh none\n{files}{line}\n")
     return load_configuration(path).driver.management
+
+
+def test_a_client_may_have_one_too(keys: Path, tmp_path: Path) -> None:
+    path = tmp_path / "client.conf"
+    files = f"ca {keys}/ca.crt\ncert {keys}/client.crt\nkey {keys}/client.key\n"
+    path.write_text(f"client\nremote 192.0.2.1\n{files}management 127.0.0.1 7505\n")
+    assert load_configuration(path).driver.management == ManagementSettings(host="127.0.0.1", port=7505)
 
 
 def test_the_option_takes_a_loopback_address_or_a_socket_file(keys: Path, tmp_path: Path) -> None:

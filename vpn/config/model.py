@@ -103,7 +103,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class ManagementSettings:
-    """Where a server's management interface listens: the socket file `path`, or a loopback address and port."""
+    """Where the management interface listens: the socket file `path`, or a loopback address and port."""
 
     path: Path | None = None
     host: str = ""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from vpn.config.errors import Place
 from vpn.config.files import FileReader
+from vpn.config.management import build_management
 from vpn.config.model import (
     Admission,
     Configuration,
     CoreSettings,
     DriverSettings,
     Family,
-    ManagementSettings,
     OutputSettings,
     Protocol,
     ServerAddresses,
@@ -56,7 +56,6 @@ from vpn.settings import (
 )
 from vpn.wire.packet import Malformed
 
-_SOCKET_PATH_MAXIMUM = 107  # sun_path of unix(7), with its NUL
 _CLIENTS_ONLY = (
     "push", "client-config-dir", "client-to-client", "duplicate-cn", "max-clients", "auth-user-pass-verify",
     "auth-gen-token", "username-as-common-name",
@@ -76,6 +75,7 @@ def build_configuration(options: Options, files: FileReader, place: Place) -> Co
         local_options=build_local_options(options),
         set_addresses=not options.has("ifconfig-noexec"),
         set_routes=not options.has("route-noexec"),
+        management=build_management(options, files),
         output=build_output(options, files),
         journal_directory=files.path(options.value("journal-dir", DriverSettings().journal_directory)),
         restart_signal_ends=options.value("remap-usr1") == "SIGTERM",
@@ -265,33 +265,7 @@ def _server(
     if pool.ipv4 is not None and pool.topology is not Topology.SUBNET:
         # in net30 and p2p no address of the interface brings the clients' network along
         local = replace(local, routes=(Route(pool.ipv4), *local.routes))
-    management = build_management(options, files)
-    return core, replace(driver, server=addresses, admission=admission, local_options=local, management=management)
-
-
-def build_management(options: Options, files: FileReader) -> ManagementSettings | None:
-    """`management ADDRESS PORT` or `management PATH unix`; with no password, nobody from outside may reach it."""
-    entry = options.last("management")
-    if entry is None:
-        return None
-    where, port, password_file = entry.values
-    if password_file is not None:
-        options.refuse(entry, "a password file is not supported; use a socket file, which only its owner can open")
-    if port == "unix":
-        path = files.path(where)
-        if not where or len(str(path).encode()) > _SOCKET_PATH_MAXIMUM:
-            options.refuse(entry, f"the name of a socket file has 1 to {_SOCKET_PATH_MAXIMUM} octets")
-        return ManagementSettings(path=path)
-    try:
-        is_loopback = ip_address(where).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        options.refuse(entry, f"{where}: only a loopback address such as 127.0.0.1, since there is no password")
-    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
-        options.refuse(entry, f"{port!r}: a port is a number from 1 to 65535, or the word unix after a socket file")
-        return None
-    return ManagementSettings(host=where, port=int(port))
+    return core, replace(driver, server=addresses, admission=admission, local_options=local)
 
 
 def _token_renewal(options: Options) -> float:

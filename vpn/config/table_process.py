@@ -3,7 +3,7 @@
 from vpn.config.option import Option, Role, Scope, ignored, refused, used
 
 _MANAGEMENT = (
-    "the management interface of a server answers who asks (management ADDRESS PORT); it asks for nothing itself"
+    "the management interface answers and tells who asks it to (management ADDRESS PORT); it asks for nothing itself"
 )
 _SCRIPT = "scripts are not supported here; watch the log or --status"
 _FOREGROUND = "the program stays in the foreground; start it under a supervisor"
@@ -69,7 +69,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
     used("suppress-timestamps"),
     used("status", "file [positive]"),
     used("status-version", "[1|2|3]"),
-    used("management", "text text [text]", roles=_SERVER),
+    used("management", "text text [text]"),
     used("tls-keylog", "file", roles=Role.TLS),  # ours: TLS secrets for Wireshark, like SSLKEYLOGFILE
     used("writepid", "file"),
     used("journal-dir", "file"),  # ours: where changes of the host are written down before they are made

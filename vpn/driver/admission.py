@@ -23,6 +23,7 @@ from vpn.config.client_file import parse_client_file
 from vpn.config.errors import ConfigurationError
 from vpn.config.model import Admission
 from vpn.driver.log import BRIEF, NORMAL, Log
+from vpn.driver.printable import printable
 from vpn.driver.pump import Pump
 from vpn.driver.transport import show_address
 from vpn.events import AdmissionRequested
@@ -92,7 +93,7 @@ class Admitter:
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "common_name": request.common_name,
-            "username": _printable(request.username),
+            "username": printable(request.username),
             "untrusted_ip": str(request.address[0]),
             "untrusted_port": str(request.address[1]),
             "script_type": "user-pass-verify",
@@ -118,7 +119,7 @@ class Admitter:
         """Made by mkstemp: 0600, new, with a name nobody can foresee."""
         descriptor, name = tempfile.mkstemp(prefix="vpn_up_", suffix=".tmp", dir=self._settings.temporary_directory)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"{_printable(request.username)}\n{_printable(request.password.reveal())}\n")
+            file.write(f"{printable(request.username)}\n{printable(request.password.reveal())}\n")
         return Path(name)
 
     def _finish(self, check: _Check) -> None:
@@ -168,8 +169,3 @@ def _file_name(common_name: str) -> str:
     """A name inside of the directory, whatever the certificate says: no slash, no leading dot, as openvpn maps it."""
     name = _UNSAFE.sub("_", common_name)
     return name if not name.startswith(".") else f"_{name[1:]}"
-
-
-def _printable(text: str) -> str:
-    """Line ends in a user name or password would add lines to the file."""
-    return "".join(character if character.isprintable() else "_" for character in text)

@@ -17,28 +17,34 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vpn.client import ClientCore
 from vpn.config.model import DriverSettings
 from vpn.driver.errors import HostError
 from vpn.driver.keylog import KeyLog
 from vpn.driver.log import BRIEF, NORMAL, Log
+from vpn.driver.management_news import State, StateName
 from vpn.driver.merge import merge_options
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
-from vpn.driver.pump import Pump, Signals
+from vpn.driver.pump import Pump, Signals, earliest
 from vpn.driver.remotes import Remotes, retry_pause
 from vpn.driver.routes import IpAddress
 from vpn.driver.status import StatusFile, Traffic, render_client
-from vpn.driver.story import READY, READY_WITH_ERRORS, closing_lines, drop_lines, tell_client
+from vpn.driver.story import READY, READY_WITH_ERRORS, closing_lines, drop_lines, restart_reason, tell_client
 from vpn.driver.tcp import TcpClientLink, TcpLink, TcpListener
 from vpn.driver.transport import Endpoint, Link, ip_of, show_address
 from vpn.driver.udp import open_client_link, open_server_link
-from vpn.events import Closed, CloseReason, Connected, Restart, TransportUnusable
+from vpn.events import Closed, CloseReason, Connected, Restart, TlsEstablished, TransportUnusable
 from vpn.push import PushedOptions
 from vpn.settings import Address, ClientSettings, StaticKeySettings, Transport
 from vpn.static_key_core import StaticKeyCore
 from vpn.wire.stream import largest_packet
+
+if TYPE_CHECKING:
+    from vpn.driver.management import Management
+    from vpn.driver.management_desks import ClientDesk
 
 _PEACEFUL_ENDS = frozenset({CloseReason.INACTIVE, CloseReason.SESSION_TIMEOUT})
 _LISTEN_PATIENCE = 3600.0  # a static-key end that listens waits for the other one for as long as it takes
@@ -69,6 +75,8 @@ class ClientDriver:
         self._core: ClientCore | StaticKeyCore | None = None
         self._applied: tuple[PushedOptions, int] | None = None
         self._attempts = 0  # since the last success
+        self._management: Management | None = None
+        self._desk: ClientDesk | None = None
         self._stop: Outcome | None = None
         self._restart = False
 
@@ -76,6 +84,8 @@ class ClientDriver:
         """Connects and stays connected. Errors: HostError for what retrying cannot mend."""
         try:
             self._ask_credentials()
+            self._open_management()
+            self._tell_state(StateName.CONNECTING)
             while self._stop is None:
                 endpoint = self._remotes.next() if self._settings.remotes else None
                 if endpoint is None and self._settings.remotes:
@@ -91,7 +101,19 @@ class ClientDriver:
             self._pump.attach_tun(None)
             self._drop_link()
             self._network.close()
+            if self._management is not None:
+                self._management.close()
             self._pump.close()
+
+    def _open_management(self) -> None:
+        if self._settings.management is None:
+            return
+        from vpn.driver.management import Management  # most clients have none, and it takes time to load
+        from vpn.driver.management_desks import ClientDesk
+
+        self._desk = ClientDesk(self._log, self._settings.output.status_version, self._render_status)
+        self._management = Management(self._settings.management, self._log, self._desk)
+        self._pump.watch_other(self._management.fileno())
 
     def _ask_credentials(self) -> None:
         if not self._settings.ask_credentials or isinstance(self._core_settings, StaticKeySettings):
@@ -127,10 +149,10 @@ class ClientDriver:
         self._core = self._pump.core = core
         core.start(time.monotonic(), int(time.time()))
         self._pump.flush()
+        self._tell_state(StateName.WAIT)
         closed = self._take_events(core)
         while closed is None:
-            for number in self._pump.turn(self._status.due_at):
-                self._on_signal(number)
+            self._turn(self._status.due_at)
             closed = self._take_events(core)
             self._pump.flush()  # what a signal or an event made the core say does not wait for the next turn
             self._write_status()
@@ -169,10 +191,10 @@ class ClientDriver:
         link = self._link
         if not isinstance(link, TcpClientLink) or endpoint is None:
             return True
+        self._tell_state(StateName.TCP_CONNECT)
         until = time.monotonic() + self._settings.retry.connect_timeout
         while not link.is_connected and not link.failure and self._stop is None and time.monotonic() < until:
-            for number in self._pump.turn(until):
-                self._on_signal(number)
+            self._turn(until)
         if link.is_connected:
             self._log.write(f"TCP connection established with {show_address(endpoint.address)}", BRIEF)
             self._log.write(f"{endpoint.protocol_name}_CLIENT link remote: {show_address(endpoint.address)}", BRIEF)
@@ -190,6 +212,17 @@ class ClientDriver:
             raise HostError("a client without a remote")
         settings = replace(settings, transport=endpoint.transport, transport_ipv6=endpoint.ip.version == 6)
         return ClientCore(settings, endpoint.address, random_bytes=os.urandom, keylog=self._keylog)
+
+    def _turn(self, until: float | None) -> None:
+        """One turn of the loop, with whoever manages this tunnel, and the signals that came."""
+        management, desk = self._management, self._desk
+        signals = self._pump.turn(earliest(until, management.due_at) if management else until)
+        if management is not None and desk is not None:
+            desk.link = self._link
+            management.serve()
+            signals += desk.take_signals()
+        for number in signals:
+            self._on_signal(number)
 
     def _drop_link(self) -> None:
         if self._link is not None:
@@ -209,13 +242,16 @@ class ClientDriver:
                 return event
             for line in tell_client(event):
                 self._log.write(line, BRIEF if isinstance(event, Connected) else NORMAL)
-            if isinstance(event, Connected):
+            if isinstance(event, TlsEstablished) and event.key_id == 0:
+                self._tell_state(StateName.GET_CONFIG)
+            elif isinstance(event, Connected):
                 if isinstance(core, ClientCore):
                     self._set_up(event.options, ip_of(event.server), event.tun_mtu)
                 self._attempts = 0
                 if isinstance(self._link, TcpListener):
                     self._link.keep(event.server)
                 self._log.write(READY_WITH_ERRORS if self._network.has_errors else READY, BRIEF)
+                self._tell_connected(event.server)
             elif isinstance(event, Restart) and not event.next_remote:
                 self._remotes.stay()
             elif isinstance(event, TransportUnusable) and self._link is not None:
@@ -230,9 +266,11 @@ class ClientDriver:
             self._log.write("NOTE: Pulled options changed on restart, closing and reopening the TUN/TAP device", BRIEF)
             self._take_down()
         if self._network.tun is None:
+            self._tell_state(StateName.ASSIGN_IP, **_inner_addresses(options))
             self._network.set_up_client(options, server, mtu)
             self._pump.attach_tun(self._network.tun)
             self._applied = wanted
+            self._tell_state(StateName.ADD_ROUTES)
         else:
             self._log.write(f"Preserving previous TUN/TAP instance: {self._network.tun.name}", NORMAL)
 
@@ -253,7 +291,9 @@ class ClientDriver:
         if self._stop is None and not retry:
             self._stop = Outcome.CLEAN if closed.reason in _PEACEFUL_ENDS else Outcome.FAILED
             self._log.write(f"SIGTERM[soft,{closed.reason.name.lower()}] received, process exiting", BRIEF)
+            self._tell_state(StateName.EXITING, closed.reason.name.lower())
         if self._stop is None:
+            self._tell_state(StateName.RECONNECTING, "SIGUSR1" if self._restart else restart_reason(closed))
             self._log_drops()
             if not self._settings.device.persist:
                 self._take_down()
@@ -282,6 +322,7 @@ class ClientDriver:
             self._stop = Outcome.RELOAD if number is signal.SIGHUP else Outcome.CLEAN
             end = "restarting" if number is signal.SIGHUP else "exiting"
             self._log.write(f"{number.name}[hard,] received, process {end}", BRIEF)
+            self._tell_state(StateName.EXITING if end == "exiting" else StateName.RECONNECTING, number.name)
         if self._core is not None:
             self._core.close(time.monotonic())
 
@@ -292,12 +333,26 @@ class ClientDriver:
         self._log.write(f"Restart pause, {pause} second(s)", NORMAL)
         until = time.monotonic() + pause
         while self._stop is None and time.monotonic() < until:
-            for number in self._pump.turn(until):
-                self._on_signal(number)
+            self._turn(until)
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
+    def _tell_state(self, name: StateName, detail: str = "", **where: str) -> None:
+        if self._management is not None:
+            self._management.tell_state(State(int(time.time()), name, detail, **where))
+
+    def _tell_connected(self, server: Address) -> None:
+        inner = _inner_addresses(self._applied[0]) if self._applied else {}
+        bound = self._settings.socket
+        local = {"local": bound.local, "local_port": str(bound.local_port)} if bound.local else {}
+        detail = "ERROR" if self._network.has_errors else "SUCCESS"
+        remote = {"remote": str(ip_of(server)), "remote_port": str(server[1])}
+        self._tell_state(StateName.CONNECTED, detail, **inner, **remote, **local)
+
     def _write_status(self, *, at_once: bool = False) -> None:
+        self._status.write_when_due(self._render_status, at_once=at_once)
+
+    def _render_status(self) -> str:
         tun, link = self._network.tun, self._link
         traffic = Traffic(
             tun.octets_read if tun else 0,
@@ -305,7 +360,7 @@ class ClientDriver:
             link.octets_received if link else 0,
             link.octets_sent if link else 0,
         )
-        self._status.write_when_due(lambda: render_client(traffic, time.time()), at_once=at_once)
+        return render_client(traffic, time.time())
 
     def _log_drops(self, level: int = NORMAL) -> None:
         if self._core is None:
@@ -314,6 +369,12 @@ class ClientDriver:
         refused = self._network.tun.refused_by_kernel if self._network.tun else 0
         for line in drop_lines(self._core.drops.by_reason(), unsent=unsent, refused_by_kernel=refused):
             self._log.write(line, level)
+
+
+def _inner_addresses(options: PushedOptions) -> dict[str, str]:
+    """As a state names them."""
+    found = {"inner": options.ifconfig, "inner6": options.ifconfig_ipv6}
+    return {name: str(address.ip) for name, address in found.items() if address is not None}
 
 
 def _network_part(options: PushedOptions) -> PushedOptions:

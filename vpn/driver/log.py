@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from vpn.config.model import OutputSettings
@@ -24,18 +25,21 @@ class Log:
     """Writes lines up to `verb`. Close it at the end."""
 
     def __init__(self, settings: OutputSettings) -> None:
-        self._verb = settings.verb
+        self.verb = settings.verb
+        self.listener: Callable[[str, int], None] | None = None  # gets each line written, and its level
         self._timestamps = settings.timestamps
         self._file = _open(settings.log_file, append=settings.append) if settings.log_file else None
 
     def shows(self, level: int) -> bool:
-        return level <= self._verb
+        return level <= self.verb
 
     def write(self, text: str, level: int = BRIEF) -> None:
         """One line. Control characters of a peer's text are shown escaped, so that they cannot forge lines."""
-        if level > self._verb:
+        if level > self.verb:
             return
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        if self.listener is not None:
+            self.listener(text, level)
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S ')}{text}\n" if self._timestamps else f"{text}\n"
         descriptor = self._file if self._file is not None else sys.stdout.fileno()
         # The reader of a pipe may go away, or the disk be full: the tunnel goes on without a log.

@@ -4,6 +4,9 @@ A second caller waits until the first has gone, as with openvpn. Nothing blocks 
 and a caller that does not take its answers is hung up on. All descriptors sit in a poll set of their own, which is
 itself one descriptor in the driver's loop; the driver calls `serve` after each turn.
 
+What happens (lines of the log, `tell_state`, `tell`) reaches the caller at once, if it asked for it, between two
+answers.
+
 Who may connect is what may do all of it: there is no password, so the address is one of this host's own, and the
 socket file is its owner's alone.
 
@@ -16,20 +19,23 @@ import contextlib
 import errno
 import os
 import select
-import signal
 import socket
 import stat
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vpn.config.model import ManagementSettings
 from vpn.driver.errors import HostError
 from vpn.driver.log import BRIEF, NORMAL, Log
-from vpn.driver.management_commands import GREETING, ConnectedClient, Conversation, Daemon
-from vpn.driver.transport import ip_of
-from vpn.server import ServerCore
+from vpn.driver.management_commands import GREETING, Conversation
+from vpn.driver.management_news import State
+from vpn.driver.pump import earliest
+
+if TYPE_CHECKING:
+    from vpn.driver.management_desks import Desk
 
 WAITING_MAXIMUM_OCTETS = 256 * 1024  # answers that wait for the caller; one answer alone may be longer
 STALLED_SECONDS = 10.0  # how long a caller may take nothing of what waits for it
@@ -38,50 +44,15 @@ _SOCKET_MODE = 0o600
 _BACKLOG = 1
 
 
-class ServerDesk(Daemon):
-    """The commands' view of a running server."""
-
-    def __init__(self, core: ServerCore, status_version: int, render: Callable[[int], str]) -> None:
-        self._thrown: list[signal.Signals] = []
-        self._core = core
-        self._version = status_version
-        self._render = render
-
-    @property
-    def process_id(self) -> int:
-        return os.getpid()
-
-    @property
-    def status_version(self) -> int:
-        return self._version
-
-    def status(self, version: int) -> str:
-        return self._render(version)
-
-    def clients(self) -> Sequence[ConnectedClient]:
-        return [
-            ConnectedClient(peer.number - 1, peer.common_name, str(ip_of(peer.address)), int(peer.address[1]))
-            for peer in self._core.connected
-        ]
-
-    def disconnect(self, number: int, *, restart: bool) -> None:
-        self._core.disconnect(number + 1, time.monotonic(), restart=restart)
-
-    def throw(self, number: signal.Signals) -> None:
-        self._thrown.append(number)
-
-    def take_signals(self) -> list[signal.Signals]:
-        """The signals thrown since the last call."""
-        taken, self._thrown = self._thrown, []
-        return taken
-
-
 class Management:
     """Listens from construction on. Errors: HostError if it cannot."""
 
-    def __init__(self, settings: ManagementSettings, log: Log, *, patience: float = STALLED_SECONDS) -> None:
+    def __init__(
+        self, settings: ManagementSettings, log: Log, desk: Desk, *, patience: float = STALLED_SECONDS
+    ) -> None:
         self._patience = patience
         self._log = log
+        self._desk = desk
         self._caller: _Caller | None = None
         self._path = settings.path
         self._listener = _listen_at(settings.path) if settings.path else _listen_on(settings.host, settings.port)
@@ -89,6 +60,7 @@ class Management:
         self._poll = select.epoll()
         self._poll.register(self._listener.fileno(), select.EPOLLIN)
         where = f"unix domain socket {settings.path}" if settings.path else f"{settings.host}:{settings.port}"
+        log.listener = self._tell_log
         log.write(f"MANAGEMENT: listening on {where}", NORMAL)
 
     def fileno(self) -> int:
@@ -97,21 +69,40 @@ class Management:
 
     @property
     def due_at(self) -> float | None:
-        """When a caller that takes nothing is hung up on."""
-        return self._caller.stalls_at if self._caller else None
+        """When a caller that takes nothing is hung up on, or is to be told how many octets there were."""
+        caller = self._caller
+        return earliest(caller.stalls_at, caller.conversation.wishes.octets_due_at) if caller else None
 
-    def serve(self, daemon: Daemon) -> None:
+    def tell_state(self, state: State) -> None:
+        line = self._desk.chronicle.note_state(state)
+        if self._caller is not None and self._caller.conversation.wishes.state:
+            self.tell([f">STATE:{line}"])
+
+    def tell(self, lines: Sequence[str]) -> None:
+        """To the caller, if there is one, whether it asked or not."""
+        if self._caller is not None:
+            self._answer(self._caller, lambda: list(lines))
+
+    def _tell_log(self, text: str, level: int) -> None:
+        line = self._desk.chronicle.note_log(int(time.time()), level, text)
+        if self._caller is not None and self._caller.conversation.wishes.log:
+            self.tell([f">LOG:{line}"])
+
+    def serve(self) -> None:
         """Does what can be done now, without waiting."""
         for descriptor, events in self._poll.poll(0):
             if descriptor == self._listener.fileno():
                 self._accept()
             elif self._caller is not None and descriptor == self._caller.socket.fileno():
-                self._attend(self._caller, events, daemon)
+                self._attend(self._caller, events)
         caller = self._caller
         if caller is not None and caller.stalls_at is not None and caller.stalls_at <= time.monotonic():
             self._hang_up("it does not take its answers")
+        elif caller is not None and caller.conversation.wishes.take_due(time.monotonic()):
+            self.tell([octets.line for octets in self._desk.octets()])
 
     def close(self) -> None:
+        self._log.listener = None
         if self._caller is not None:
             with contextlib.suppress(OSError):
                 self._caller.drain()
@@ -134,14 +125,17 @@ class Management:
         self._log.write("MANAGEMENT: Client connected", NORMAL)
         self._answer(self._caller, lambda: [GREETING])
 
-    def _attend(self, caller: _Caller, events: int, daemon: Daemon) -> None:
-        self._answer(caller, lambda: caller.read(daemon) if events & ~select.EPOLLOUT else [])
+    def _attend(self, caller: _Caller, events: int) -> None:
+        self._answer(caller, lambda: caller.read(self._desk) if events & ~select.EPOLLOUT else [])
 
     def _answer(self, caller: _Caller, answers: Callable[[], list[str]]) -> None:
+        """Making the answers may tell the caller something first, and find that it has gone."""
         try:
             has_room = caller.write(answers())
         except (EOFError, OSError):
             self._hang_up()
+            return
+        if caller is not self._caller:
             return
         if not has_room:
             self._hang_up("it does not take its answers")
@@ -172,7 +166,7 @@ class _Caller:
         self.stalls_at: float | None = None
         self._patience = patience
 
-    def read(self, daemon: Daemon) -> list[str]:
+    def read(self, desk: Desk) -> list[str]:
         """The answers to what has come. Errors: EOFError at the end; OSError."""
         try:
             data = self.socket.recv(_RECEIVE_OCTETS)
@@ -180,7 +174,7 @@ class _Caller:
             return []
         if not data:
             raise EOFError
-        return self.conversation.receive(data, daemon)
+        return self.conversation.receive(data, desk)
 
     def write(self, answers: Sequence[str]) -> bool:
         """Sends or keeps; False once more waits than may. Errors: OSError."""

@@ -2,10 +2,11 @@
 
     octets -> lines (bounded) -> words -> one command -> answer
 
-The commands are those that ask about a server's clients and send them away; everything else is an unknown command, as
-openvpn calls it. One conversation is one caller, from the greeting to `quit`.
+The commands are those that ask about a tunnel, follow it (`vpn.driver.management_news`) and send a server's clients
+away; everything else is an unknown command, as openvpn calls it. One conversation is one caller, from the greeting to
+`quit`.
 
-Not done: what a caller would be told unasked (`log on`, `state on`, `bytecount`), passwords, `hold`.
+Not done: passwords, `hold`, `echo`, and deciding about clients (`client-auth`).
 
 Source: OpenVPN's doc/management-notes.txt; the answers compared with those of openvpn 2.6.14
 """
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
 
+from vpn.driver.management_news import END, NEWS_COMMANDS, Wishes, Witness
+from vpn.driver.printable import printable
 from vpn.version import IV_VERSION
 
 LINE_MAXIMUM_OCTETS = 256
@@ -29,20 +32,28 @@ STATUS_VERSIONS = (1, 2, 3)
 THROWABLE = {
     number.name: number for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 }  # openvpn's four
-_END = "END"
+VERBS = range(12)
+# commands that ask for figures, again and again: the log would be about nothing else
+_UNLOGGED = frozenset({"status", "load-stats", "pid", "version", "help", "signal"})
 _HELP = f"""Management Interface for {IV_VERSION}
 Commands:
+bytecount n            : Show bytes in/out, update every n secs (0=off).
 client-kill CID [M]    : Kill client instance CID with message M (HALT or RESTART, def=RESTART)
 exit|quit              : Close management session.
 help                   : Print this message.
 kill cn                : Kill the client instance(s) having common name cn.
 kill IP:port           : Kill the client instance connecting from IP:port.
+load-stats             : Show global server load stats.
+log [on|off] [N|all]   : Turn on/off realtime log display
+                         + show last N lines or 'all' for entire history.
 pid                    : Show process ID of the current process.
 signal s               : Send signal s to daemon,
                          s = SIGHUP|SIGTERM|SIGUSR1|SIGUSR2.
+state [on|off] [N|all] : Like log, but show state history.
 status [n]             : Show current daemon status info using format #n.
+verb [n]               : Set log verbosity level to n, or show if n is absent.
 version                : Show current version of daemon.
-{_END}"""
+{END}"""  # noqa: S608 - no SQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +66,35 @@ class ConnectedClient:
     port: int
 
 
-class Daemon(Protocol):
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A whole program's. Units: octets on the wire, control channel included."""
+
+    clients: int
+    received: int
+    sent: int
+
+
+class Daemon(Witness, Protocol):
     """What the commands ask of the program that is managed."""
+
+    verb: int
 
     @property
     def process_id(self) -> int: ...
+    @property
+    def has_clients(self) -> bool:
+        """Whether it is a server."""
+        ...
+
     @property
     def status_version(self) -> int: ...
     def status(self, version: int) -> str: ...
     def clients(self) -> Sequence[ConnectedClient]: ...
     def disconnect(self, number: int, *, restart: bool) -> None: ...
     def throw(self, number: signal.Signals) -> None: ...
+    def load(self) -> Load: ...
+    def note_command(self, line: str) -> None: ...
 
 
 class Conversation:
@@ -73,6 +102,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.ended = False
+        self.wishes = Wishes()
         self._partial = bytearray()
         self._skipping = False  # inside of a line that is too long already
 
@@ -113,19 +143,20 @@ class Conversation:
         if command in ("quit", "exit"):
             self.ended = True
             return ""
-        known = _COMMANDS.get(command)
-        if known is None:
-            return "ERROR: unknown command, enter 'help' for more options"
-        needed, act = known
+        if command not in _UNLOGGED:
+            daemon.note_command(line)
+        if command in _OF_SERVERS and not daemon.has_clients:
+            return f"ERROR: The '{command}' command is not supported by the current daemon mode"
+        known, news = _COMMANDS.get(command), NEWS_COMMANDS.get(command)
+        needed = known[0] if known else news[0] if news else 0
         if len(arguments) < needed:
-            at_least = "at least " if command == "client-kill" else ""
+            at_least = "at least " if command in _AND_MORE else ""
             return f"ERROR: the '{command}' command requires {at_least}{needed} parameter"
-        return act(daemon, arguments)
-
-
-def printable(text: str) -> str:
-    """A name as somebody else chose it, unable to forge lines."""
-    return "".join(character if character.isprintable() else "_" for character in text)
+        if known is not None:
+            return known[1](daemon, arguments)
+        if news is not None:
+            return news[1](self.wishes, daemon, arguments)
+        return "ERROR: unknown command, enter 'help' for more options"
 
 
 def _status(daemon: Daemon, arguments: Sequence[str]) -> str:
@@ -186,12 +217,26 @@ def _signal(daemon: Daemon, arguments: Sequence[str]) -> str:
     return f"SUCCESS: signal {number.name} thrown"
 
 
+def _verb(daemon: Daemon, arguments: Sequence[str]) -> str:
+    if not arguments:
+        return f"SUCCESS: verb={daemon.verb}"
+    if not re.fullmatch("[0-9]{1,2}", arguments[0]) or int(arguments[0]) not in VERBS:
+        return "ERROR: verb level is out of range"
+    daemon.verb = int(arguments[0])
+    return "SUCCESS: verb level changed"
+
+
+def _load_stats(daemon: Daemon, arguments: Sequence[str]) -> str:
+    load = daemon.load()
+    return f"SUCCESS: nclients={load.clients},bytesin={load.received},bytesout={load.sent}"
+
+
 def _process_id(daemon: Daemon, arguments: Sequence[str]) -> str:
     return f"SUCCESS: pid={daemon.process_id}"
 
 
 def _version(daemon: Daemon, arguments: Sequence[str]) -> str:
-    return f"OpenVPN Version: {IV_VERSION}\nManagement Version: {INTERFACE_VERSION}\n{_END}"
+    return f"OpenVPN Version: {IV_VERSION}\nManagement Version: {INTERFACE_VERSION}\n{END}"
 
 
 def _help(daemon: Daemon, arguments: Sequence[str]) -> str:
@@ -203,7 +248,11 @@ _COMMANDS: dict[str, tuple[int, Callable[[Daemon, Sequence[str]], str]]] = {
     "kill": (1, _kill),
     "client-kill": (1, _client_kill),
     "signal": (1, _signal),
+    "verb": (0, _verb),
+    "load-stats": (0, _load_stats),
     "pid": (0, _process_id),
     "version": (0, _version),
     "help": (0, _help),
 }
+_OF_SERVERS = frozenset({"kill", "client-kill"})
+_AND_MORE = frozenset({"client-kill", "log"})  # take more words than they need

@@ -11,13 +11,14 @@ import signal
 import socket
 import time
 from dataclasses import replace
-from functools import partial
 
 from vpn.config.model import DriverSettings, ServerAddresses
 from vpn.driver.admission import Admitter
 from vpn.driver.keylog import KeyLog
 from vpn.driver.log import BRIEF, NORMAL, Log
-from vpn.driver.management import Management, ServerDesk
+from vpn.driver.management import Management
+from vpn.driver.management_desks import ServerDesk
+from vpn.driver.management_news import State, StateName, established
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
 from vpn.driver.pump import Pump, Signals, earliest
@@ -53,31 +54,37 @@ class ServerDriver:
         self._clients: dict[int, tuple[ClientConnected, float]] = {}
         self._status = StatusFile(driver.output, log)
         self._management: Management | None = None
+        self._desk = ServerDesk(log, driver.output.status_version, self._render_status)
         self._stop: Outcome | None = None
 
     def run(self) -> Outcome:
         """Serves until a signal ends it. Errors: HostError if it cannot start."""
         try:
             core = self._make_core()  # before anything is changed: its certificate or cipher list may be of no use
+            self._open_management()
+            self._tell_state(StateName.CONNECTING)
             addresses = self._settings.server or ServerAddresses()
             self._network.set_up_server(addresses, self._settings.local_options, self._core_settings.data.tun_mtu)
             if self._network.tun is not None:
                 self._network.tun.share()
             self._pump.attach_tun(self._network.tun)
+            self._tell_state(StateName.ASSIGN_IP, **self._inner_addresses())
             self._open_link()
-            self._open_management()
             self._log.write(READY_WITH_ERRORS if self._network.has_errors else READY, BRIEF)
+            self._tell_connected()
             self._serve(core)
             while self._stop is None:
-                self._serve(self._make_core())
+                core = self._make_core()
+                self._tell_connected()
+                self._serve(core)
             return self._stop
         finally:
             self._pump.attach_tun(None)
-            if self._management is not None:
-                self._management.close()
             if self._link is not None:
                 self._link.close()
             self._network.close()
+            if self._management is not None:
+                self._management.close()
             self._pump.close()
 
     def _open_link(self) -> None:
@@ -99,7 +106,7 @@ class ServerDriver:
 
     def _open_management(self) -> None:
         if self._settings.management is not None:
-            self._management = Management(self._settings.management, self._log)
+            self._management = Management(self._settings.management, self._log, self._desk)
             self._pump.watch_other(self._management.fileno())
 
     def _make_core(self) -> ServerCore:
@@ -114,8 +121,8 @@ class ServerDriver:
     def _serve(self, core: ServerCore) -> None:
         """One core's life."""
         admitter = Admitter(self._settings.admission, core, self._log, self._pump)
-        self._core = self._pump.core = core
-        desk = ServerDesk(core, self._settings.output.status_version, partial(self._render_status, core))
+        self._core = self._pump.core = self._desk.core = core
+        self._desk.link = self._link
         core.start(time.monotonic(), int(time.time()))
         closed = False
         while not closed:
@@ -124,8 +131,8 @@ class ServerDriver:
             hung_up_at = self._management.due_at if self._management else None
             signals = self._pump.turn(earliest(self._status.due_at, admitter.due_at, silent_at, hung_up_at))
             if self._management is not None:
-                self._management.serve(desk)
-                signals += desk.take_signals()
+                self._management.serve()
+                signals += self._desk.take_signals()
             for number in signals:
                 self._on_signal(number, core)
             if listener is not None:
@@ -133,7 +140,7 @@ class ServerDriver:
             admitter.collect()
             closed = self._take_events(core, admitter)
             self._pump.flush()
-            self._write_status(core)
+            self._write_status()
         self._log_drops(core, NORMAL)
         admitter.close()
         self._pump.core = None
@@ -150,6 +157,8 @@ class ServerDriver:
                 admitter.ask(event)
             elif isinstance(event, ClientConnected):
                 self._clients[event.peer] = (event, time.time())
+                if self._management is not None:
+                    self._management.tell(established(event, int(time.time())))
                 if isinstance(self._link, TcpListener):
                     self._link.keep(event.address)
             elif isinstance(event, ClientGone):
@@ -168,25 +177,39 @@ class ServerDriver:
     def _on_signal(self, number: signal.Signals, core: ServerCore) -> None:
         if number is signal.SIGUSR2:
             self._log_drops(core, BRIEF)
-            self._write_status(core, at_once=True)
+            self._write_status(at_once=True)
             return
         restarts = number is signal.SIGUSR1 and not self._settings.restart_signal_ends
         if not restarts:
             self._stop = Outcome.RELOAD if number is signal.SIGHUP else Outcome.CLEAN
         end = "exiting" if self._stop is Outcome.CLEAN else "restarting"
         self._log.write(f"{number.name}[hard,] received, process {end}", BRIEF)
+        self._tell_state(StateName.EXITING if end == "exiting" else StateName.RECONNECTING, number.name)
         core.close(time.monotonic())
         self._pump.flush()  # the next turn waits first
         self._pump.flush()
 
-    def _write_status(self, core: ServerCore, *, at_once: bool = False) -> None:
-        self._status.write_when_due(
-            lambda: self._render_status(core, self._settings.output.status_version), at_once=at_once
-        )
+    def _tell_state(self, name: StateName, detail: str = "", **where: str) -> None:
+        if self._management is not None:
+            self._management.tell_state(State(int(time.time()), name, detail, **where))
 
-    def _render_status(self, core: ServerCore, version: int) -> str:
+    def _tell_connected(self) -> None:
+        bound = self._settings.socket
+        local = {"local": bound.local, "local_port": str(bound.local_port)} if bound.local else {}
+        detail = "ERROR" if self._network.has_errors else "SUCCESS"
+        self._tell_state(StateName.CONNECTED, detail, **self._inner_addresses(), **local)
+
+    def _inner_addresses(self) -> dict[str, str]:
+        own = self._settings.server or ServerAddresses()
+        found = {"inner": own.ipv4, "inner6": own.ipv6}
+        return {name: str(address.ip) for name, address in found.items() if address is not None}
+
+    def _write_status(self, *, at_once: bool = False) -> None:
+        self._status.write_when_due(lambda: self._render_status(self._settings.output.status_version), at_once=at_once)
+
+    def _render_status(self, version: int) -> str:
         rows: list[ClientRow] = []
-        for peer in core.connected:
+        for peer in self._core.connected if self._core else ():
             if (known := self._clients.get(peer.number)) is not None:
                 data = peer.session.data
                 rows.append(ClientRow(*known, data.octets_in, data.octets_out))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from vpn.config.model import OutputSettings
 from vpn.driver.log import BRIEF, Log
+from vpn.driver.printable import printable
 from vpn.driver.story import client_name
 from vpn.events import ClientConnected
 
@@ -103,7 +104,7 @@ def _render_server1(rows: Sequence[ClientRow], now: float) -> str:
     lines = ["OpenVPN CLIENT LIST", f"Updated,{_moment(now)}"]
     lines.append("Common Name,Real Address,Bytes Received,Bytes Sent,Connected Since")
     for row in rows:
-        fields = (_shown(row.client.common_name), _real(row), row.octets_in, row.octets_out, _moment(row.since))
+        fields = (printable(row.client.common_name), _real(row), row.octets_in, row.octets_out, _moment(row.since))
         lines.append(",".join(str(field) for field in fields))
     lines += ["ROUTING TABLE", "Virtual Address,Common Name,Real Address,Last Ref"]
     lines += [",".join(columns) for row in rows for columns in _route_columns(row, timestamps=False)]
@@ -114,7 +115,7 @@ def _render_server1(rows: Sequence[ClientRow], now: float) -> str:
 def _client_columns(row: ClientRow) -> list[str]:
     client = row.client
     return [
-        _shown(client.common_name),
+        printable(client.common_name),
         _real(row),
         str(client.ifconfig or ""),
         str(client.ifconfig_ipv6 or ""),
@@ -122,7 +123,7 @@ def _client_columns(row: ClientRow) -> list[str]:
         str(row.octets_out),
         _moment(row.since),
         str(int(row.since)),
-        _shown(client.username) or "UNDEF",
+        printable(client.username) or "UNDEF",
         str(client.peer - 1),  # openvpn counts its clients from 0
         str(client.peer_id),
         client.cipher.value,
@@ -132,12 +133,7 @@ def _client_columns(row: ClientRow) -> list[str]:
 def _route_columns(row: ClientRow, *, timestamps: bool) -> list[list[str]]:
     addresses = [str(a) for a in (row.client.ifconfig, row.client.ifconfig_ipv6) if a is not None]
     moment = [_moment(row.since), str(int(row.since))] if timestamps else [_moment(row.since)]
-    return [[text, _shown(row.client.common_name), _real(row), *moment] for text in [*addresses, *row.client.routes]]
-
-
-def _shown(name: str) -> str:
-    """A name as the client chose it: line ends would forge rows, and octets that are no text cannot be written."""
-    return "".join(character if character.isprintable() else "_" for character in name)
+    return [[text, printable(row.client.common_name), _real(row), *moment] for text in [*addresses, *row.client.routes]]
 
 
 def _real(row: ClientRow) -> str:

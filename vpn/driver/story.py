@@ -121,9 +121,13 @@ def closing_lines(event: Closed, *, handshake_seconds: float, retry: bool) -> li
     elif event.reason is not CloseReason.LOCAL:
         lines.append(f"Connection ended: {event.reason}" + (f": {event.detail}" if event.detail else ""))
     if retry:
-        name = _RESTARTS.get(event.reason, "restart")
-        lines.append(f"SIGUSR1[soft,{name}] received, process restarting")
+        lines.append(f"SIGUSR1[soft,{restart_reason(event)}] received, process restarting")
     return lines
+
+
+def restart_reason(event: Closed) -> str:
+    """Why a client connects anew, in openvpn's words."""
+    return _RESTARTS.get(event.reason, "restart")
 
 
 def tell_server(event: Event) -> list[str]:
