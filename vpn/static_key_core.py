@@ -86,8 +86,7 @@ class StaticKeyCore:
         if opened:
             self._heard_from(address, now)
         elif self.settings.transport is Transport.TCP:
-            self._out.tell(TransportUnusable(address, "a packet in the TCP stream is not authentic"))
-            self._end(CloseReason.TRANSPORT, "a packet in the TCP stream is not authentic")
+            self._distrust_stream(address)
             return
         packets = remove_framing(opened, self.settings.compression, self.drops)
         inner = [packet for packet in packets if packet != PING and destination(packet) is not None]
@@ -150,9 +149,10 @@ class StaticKeyCore:
     def next_event(self) -> Event | None:
         return self._out.take_event()
 
-    def transport_lost(self, now: float, detail: str) -> None:
-        """TCP: the connection broke."""
-        self._end(CloseReason.TRANSPORT, detail)
+    def transport_lost(self, address: Address, now: float, detail: str) -> None:
+        """TCP: the connection from `address` broke; a stranger's is none of ours."""
+        if address == self._peer:
+            self._end(CloseReason.TRANSPORT, detail)
 
     def close(self, now: float) -> None:
         """Leave, telling the other end if it was asked for."""
@@ -166,6 +166,13 @@ class StaticKeyCore:
             return
         self._out.send(self._sealer.seal_batch(add_framing(packets, self.settings.compression)), self._peer)
         self._last_sent_at = now
+
+    def _distrust_stream(self, address: Address) -> None:
+        """A TCP stream in which one packet is not authentic cannot be trusted any further; a stranger's only goes."""
+        detail = "a packet in the TCP stream is not authentic"
+        self._out.tell(TransportUnusable(address, detail))
+        if address == self._peer:
+            self._end(CloseReason.TRANSPORT, detail)
 
     def _heard_from(self, address: Address, now: float) -> None:
         self._last_received_at = now

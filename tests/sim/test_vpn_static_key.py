@@ -10,8 +10,8 @@ from tests.sim.inner import ip_packet, numbers
 from tests.sim.network import Node, World, datagrams
 from tests.sim.setups import CLIENT, KEY, SERVER, events
 from vpn.drops import Drop
-from vpn.events import Closed, CloseReason, Connected
-from vpn.settings import Cipher, Digest, KeyDirection, StaticKeySettings
+from vpn.events import Closed, CloseReason, Connected, TransportUnusable
+from vpn.settings import Address, Cipher, Digest, KeyDirection, StaticKeySettings, Transport
 from vpn.static_key_core import StaticKeyCore
 
 
@@ -92,3 +92,22 @@ def test_silence_ends_a_static_tunnel_that_pings_and_exit_is_told() -> None:
 def test_an_aead_cipher_is_refused_with_a_static_key() -> None:
     with pytest.raises(ValueError, match="cannot be used with a static key"):
         StaticKeyCore(StaticKeySettings(KEY, cipher=Cipher.AES_256_GCM), SERVER, random_bytes=bytes)
+
+
+def test_a_stranger_on_a_listening_tcp_end_ends_his_own_connection_alone() -> None:
+    world = World()
+    client, server = ends(world, StaticKeySettings(KEY, transport=Transport.TCP), directed=True)
+    stranger: Address = ("203.0.113.9", 5)
+    core(server).receive_datagrams([b"GET / HTTP/1.1"], stranger, world.now, world.unix_time)
+    core(server).transport_lost(stranger, world.now, "Connection reset by peer")
+    assert world.run(lambda: bool(events(server, Connected)), seconds=5)
+    core(server).receive_datagrams([b"GET / HTTP/1.1"], stranger, world.now, world.unix_time)
+    core(server).transport_lost(stranger, world.now, "Connection reset by peer")
+    core(client).receive_packet(ip_packet("10.8.0.2", "10.8.0.1", 1), world.now)
+    core(server).receive_packet(ip_packet("10.8.0.1", "10.8.0.2", 2), world.now)
+    world.run(seconds=1)
+    assert (numbers(server.delivered), numbers(client.delivered)) == ([1], [2])
+    assert [event.address for event in events(server, TransportUnusable)] == [stranger] * 2
+    core(server).transport_lost(CLIENT, world.now, "Connection reset by peer")
+    world.run(seconds=1)
+    assert events(server, Closed)[0].reason is CloseReason.TRANSPORT

@@ -216,7 +216,11 @@ class ClientDriver:
     def _turn(self, until: float | None) -> None:
         """One turn of the loop, with whoever manages this tunnel, and the signals that came."""
         management, desk = self._management, self._desk
-        signals = self._pump.turn(earliest(until, management.due_at) if management else until)
+        listener = self._link if isinstance(self._link, TcpListener) else None
+        hung_up_at = management.due_at if management else None
+        signals = self._pump.turn(earliest(until, hung_up_at, listener.due_at if listener else None))
+        if listener is not None:
+            listener.expire()
         if management is not None and desk is not None:
             desk.link = self._link
             management.serve()
@@ -231,7 +235,9 @@ class ClientDriver:
             self._link = None
 
     def _on_lost(self, address: Address, reason: str) -> None:
-        if self._core is not None:
+        if isinstance(self._core, StaticKeyCore):
+            self._core.transport_lost(address, time.monotonic(), reason)
+        elif self._core is not None:
             self._core.transport_lost(time.monotonic(), reason)
 
     # -- events ------------------------------------------------------------------------------------------------------

@@ -27,12 +27,15 @@ from vpn.driver.transport import Arrived, Endpoint, Watcher, socket_address
 from vpn.driver.udp import configure, listen_family, local_address
 from vpn.settings import Address
 from vpn.wire.packet import Malformed
-from vpn.wire.stream import MAX_PACKET_OCTETS, frame, framed_runs
+from vpn.wire.stream import LARGEST_FRAMED_OCTETS, MAX_PACKET_OCTETS, frame, framed_runs
 
 RECEIVE_OCTETS = 65536
 QUEUE_OCTETS = 256 * 1024  # what waits for a slow connection: more would only be old when it arrives
 BACKLOG = 128
 ACCEPTS_PER_TURN = 16
+MOST_UNPROVEN = 256  # connections of which no client has come yet: as many as unfinished handshakes
+_PAUSE_SECONDS = 1.0
+_NONE_FREE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _IDLE = select.EPOLLIN
 _BUSY = select.EPOLLIN | select.EPOLLOUT
 
@@ -84,7 +87,7 @@ class TcpConnection:
         for packet in packets:
             if isinstance(packet, Train):
                 refused += self._write_train(packet)
-            elif len(self._waiting) + len(packet) > QUEUE_OCTETS:
+            elif len(self._waiting) + len(packet) > QUEUE_OCTETS or len(packet) > LARGEST_FRAMED_OCTETS:
                 refused += 1
             else:
                 self._waiting += frame(packet)
@@ -203,6 +206,7 @@ class TcpListener(TcpLink):
         super().__init__(watcher)
         self._patience = patience
         self._unproven: dict[Address, float] = {}  # when each must have become a client
+        self._accepts_again_at: float | None = None  # no descriptor was free
         family = listen_family(settings)
         local = local_address(settings, family)
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -223,12 +227,30 @@ class TcpListener(TcpLink):
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 accepted, address = self._socket.accept()
-            except OSError:
-                break  # none left, or the caller hung up already, or no descriptor is free: the next turn tries again
+            except OSError as error:
+                if error.errno in _NONE_FREE:
+                    self._pause()
+                break  # none left, or the caller hung up already
             accepted.setblocking(False)
-            self.add(TcpConnection(accepted, socket_address(address)))
-            self._unproven[socket_address(address)] = time.monotonic() + self._patience
+            self._take_in(TcpConnection(accepted, socket_address(address)))
         return []
+
+    def _take_in(self, connection: TcpConnection) -> None:
+        if connection.address in self._by_address:
+            self._give_up(connection.address, "a new connection from the same address")
+        self.add(connection)
+        self._unproven[connection.address] = time.monotonic() + self._patience
+        if len(self._unproven) > MOST_UNPROVEN:
+            self._give_up(next(iter(self._unproven)), "too many connections without a handshake")
+
+    def _pause(self) -> None:
+        """Accepts nobody for a moment: callers who wait would be told of at once, again and again."""
+        self._accepts_again_at = time.monotonic() + _PAUSE_SECONDS
+        self._watcher.watch(self._socket.fileno(), 0)
+
+    def _give_up(self, address: Address, reason: str) -> None:
+        self._lost.append((address, reason))
+        self.drop(address)
 
     def keep(self, address: Address) -> None:
         """A client came of this connection: it may stay."""
@@ -240,15 +262,19 @@ class TcpListener(TcpLink):
 
     @property
     def due_at(self) -> float | None:
-        """When the oldest silent connection has to go."""
-        return next(iter(self._unproven.values()), None)
+        """When `expire` has something to do."""
+        oldest = next(iter(self._unproven.values()), None)
+        moments = [moment for moment in (oldest, self._accepts_again_at) if moment is not None]
+        return min(moments, default=None)
 
     def expire(self) -> None:
-        """Closes connections that did not become clients in time."""
+        """Closes connections that did not become clients in time; accepts again after a pause."""
         now = time.monotonic()
         for address in [address for address, until in self._unproven.items() if until <= now]:
-            self._lost.append((address, "no handshake in time"))
-            self.drop(address)
+            self._give_up(address, "no handshake in time")
+        if self._accepts_again_at is not None and self._accepts_again_at <= now:
+            self._accepts_again_at = None
+            self._watcher.watch(self._socket.fileno(), _IDLE)
 
     def close(self) -> None:
         super().close()
@@ -299,6 +325,8 @@ class TcpClientLink(TcpLink):
             self._socket.close()
 
     def _finish_connecting(self) -> None:
+        if self.failure:
+            return  # the kernel tells an error once: asked again it would say that all is well
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             self.failure = os.strerror(number)
