@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from tests.sim.setups import POOL, add_client, add_server, client_settings, conn
 from vpn.client import ClientCore
 from vpn.clientele import Clientele
 from vpn.dataplane.channel import DataChannel
+from vpn.dataplane.train import Train
 from vpn.departures import Departures
 from vpn.drops import Drops
 from vpn.events import AuthFailed, ClientConnected, ClientGone, Closed, CloseReason, Connected, RefusalReason, Refused
@@ -20,7 +21,7 @@ from vpn.pool import AddressPool
 from vpn.server import ServerCore
 from vpn.server_peer import Peer, Stage
 from vpn.session import Session
-from vpn.settings import Timers
+from vpn.settings import DataSettings, Timers, Transport
 from vpn.wire.peer_info import PeerInfo, Protocol
 
 INNER_CLIENT, INNER_SERVER = "10.8.0.2", "10.8.0.1"
@@ -135,3 +136,18 @@ def test_a_client_too_old_to_come_again_is_told_nothing_by_a_full_server(
     departures.refuse(peer, reason, "why", 0.0)
     assert listener.said == said
     assert peer.stage is Stage.LEAVING
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+def test_packets_of_the_largest_mtu_are_sealed_or_left_to_the_link_to_drop(transport: Transport) -> None:
+    world = World()
+    data = DataSettings(tun_mtu=65535, mssfix=None)
+    client, _ = connect(
+        world, client_settings(data=data, transport=transport), server_settings(data=data, transport=transport)
+    )
+    core: Any = client.core
+    for octets in (64_000, 65_400, 65_511, 65_515):
+        core.receive_packets([ip_packet("10.8.0.2", "10.8.0.1", 1, octets)], world.now)
+        ((datagram, _),) = core.datagrams_to_send()
+        framing = 2 if isinstance(datagram, Train) and transport is Transport.TCP else 0
+        assert (datagram.octets if isinstance(datagram, Train) else len(datagram)) == octets + 44 + framing

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
 
 _OPENING_KEYS = 3
+_LARGEST_OCTETS = 65000  # what is larger may, sealed, be more than a length of two octets can tell; no link carries it
 # What the usual IP packet begins with, and nothing else that an end says
 _IP = frozenset({b"\x45", b"\x60"})
 
@@ -211,7 +212,8 @@ class DataChannel:
     def _seal_large(self, packet: bytes, now: float) -> Sequence[Outgoing]:
         """A packet that may be large."""
         key = self._sending
-        is_usual = self._compression is not Compression.NONE or now >= self._switch_at or len(packet) < LARGE_OCTETS
+        is_usual = self._compression is not Compression.NONE or now >= self._switch_at
+        is_usual = is_usual or not LARGE_OCTETS <= len(packet) <= _LARGEST_OCTETS
         if key is None or is_usual or not isinstance(key.sealer, AeadSealer):
             return self.seal_raw((packet,), now)
         train = key.sealer.seal_large(packet, self.lead_octets)

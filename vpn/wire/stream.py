@@ -13,11 +13,12 @@ from vpn.wire.packet import Malformed
 _LONGEST_RUN = 384
 MAX_PACKET_OCTETS = 1768  # what a real peer with default MTU takes
 _ABOVE_MTU_OCTETS = 268  # what that is more than the MTU
+LARGEST_FRAMED_OCTETS = 0xFFFF  # of which the length field can tell
 
 
 def largest_packet(tun_mtu: int) -> int:
     """The largest packet to take from a stream whose inner packets may be so large."""
-    return min(max(MAX_PACKET_OCTETS, tun_mtu + _ABOVE_MTU_OCTETS), 0xFFFF)
+    return min(max(MAX_PACKET_OCTETS, tun_mtu + _ABOVE_MTU_OCTETS), LARGEST_FRAMED_OCTETS)
 
 
 def frame(packet: bytes) -> bytes:
