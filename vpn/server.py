@@ -295,9 +295,9 @@ class ServerCore:
         if isinstance(answer, Reply):
             self._out.send((answer.datagram,), address)
         elif isinstance(answer, Opening):
-            # those that failed and linger count, too: else each failure would make room for another at once
-            strangers = [*self._clientele.in_stage(Stage.HANDSHAKE), *self._clientele.in_stage(Stage.LEAVING)]
-            half_open = sum(1 for peer in strangers if peer.peer_id is None)
+            # those that wait for an answer about their password, or failed and linger, count, too: else each would make
+            # room for another at once
+            half_open = sum(1 for peer in self._clientele.peers.values() if peer.peer_id is None)
             if half_open < self.settings.max_half_open and self._closing_at == _NEVER:
                 return self._open(answer, address), answer.packet
             self.drops.count(Drop.HALF_OPEN_LIMIT)

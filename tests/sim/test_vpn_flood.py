@@ -29,7 +29,16 @@ from tests.sim.setups import (
 )
 from vpn.client import ClientCore
 from vpn.drops import Drop
-from vpn.events import ClientConnected, ClientGone, CloseReason, Connected, RefusalReason, Refused, Renegotiated
+from vpn.events import (
+    AdmissionRequested,
+    ClientConnected,
+    ClientGone,
+    CloseReason,
+    Connected,
+    RefusalReason,
+    Refused,
+    Renegotiated,
+)
 from vpn.server import ServerCore
 from vpn.settings import Address, Cipher, ClientSettings, DataSettings, StaticKeySettings
 from vpn.static_key_core import StaticKeyCore
@@ -230,3 +239,13 @@ def test_the_window_has_the_same_edge_with_a_static_key() -> None:
         server.receive_datagram(sent[number], CLIENT, world.now, world.unix_time)
     assert numbers(singles(server.packets_to_deliver())) == [99, 99 - 63]
     assert server.drops[Drop.REPLAYED_DATA] == 3
+
+
+def test_clients_whose_passwords_are_being_checked_count_as_half_open() -> None:
+    world = World()
+    server = add_server(world, server_settings(max_half_open=3, external_admission=True))
+    for number in range(8):
+        add_client(world, client_settings(username=f"user{number}", password="x"), somewhere(number))
+    world.run(seconds=3)
+    assert len(events(server, AdmissionRequested)) == 3
+    assert server.core.drops[Drop.HALF_OPEN_LIMIT] > 0

@@ -92,7 +92,7 @@ class Admitter:
     def _start(self, request: AdmissionRequested) -> _Check:
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "common_name": request.common_name,
+            "common_name": printable(request.common_name),
             "username": printable(request.username),
             "untrusted_ip": str(request.address[0]),
             "untrusted_port": str(request.address[1]),
@@ -118,7 +118,7 @@ class Admitter:
     def _credentials_file(self, request: AdmissionRequested) -> Path:
         """Made by mkstemp: 0600, new, with a name nobody can foresee."""
         descriptor, name = tempfile.mkstemp(prefix="vpn_up_", suffix=".tmp", dir=self._settings.temporary_directory)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(f"{printable(request.username)}\n{printable(request.password.reveal())}\n")
         return Path(name)
 
@@ -150,7 +150,7 @@ class Admitter:
         if directory is None:
             return ClientOverrides()
         own = directory / _file_name(request.common_name)
-        path = own if own.is_file() else directory / "DEFAULT"
+        path = own if os.path.isfile(own) else directory / "DEFAULT"  # says no, too, to a name too long for a file
         if self._settings.client_config_required and path != own:
             self._log.write(f"no file {own} for {request.common_name!r} (ccd-exclusive)", BRIEF)
             return None

@@ -26,7 +26,7 @@ def parse_messages(record: bytes) -> list[str]:
 
 
 def build_message(text: str) -> bytes:
-    return text.encode() + b"\0"
+    return text.encode("utf-8", "replace") + b"\0"  # a name in it may be no text: it is as a peer has sent it
 
 
 def is_message(text: str, name: str) -> bool:
