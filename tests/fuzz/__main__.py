@@ -4,6 +4,7 @@
     --seed TEXT     another run; the same text gives the same episodes
     --jobs N        processes, as many as there are processors unless told
     --reproduce F   run the episode of a reproducer file again, alone
+    --live N        instead: attack real tunnels for so many seconds, with real sockets and devices; as root
 
 A process that finishes no episode within two minutes hangs: its episode is named, and the run has failed.
 """
@@ -23,6 +24,8 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from tests.fuzz.engine import SEED, Tally, fuzz, play_episode
+from tests.fuzz.live import run_apart
+from tests.fuzz.rig import Broken
 
 _HANGS_AFTER_SECONDS = 120.0
 _PROGRESS_SECONDS = 10.0
@@ -35,10 +38,13 @@ def main() -> int:
     parser.add_argument("--seed", default=SEED)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--reproduce", type=Path)
+    parser.add_argument("--live", type=float, metavar="SECONDS")
     parser.add_argument("--reproducer", type=Path, default=Path("build/fuzz-failure.json"), help="where a failure goes")
     arguments = parser.parse_args()
     warnings.simplefilter("error")
     arguments.reproducer.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.live is not None:
+        return _attack(arguments.live, arguments.seed)
     if arguments.reproduce is not None:
         return _reproduce(arguments.reproduce)
     return _run(arguments.seed, arguments.datagrams, max(1, arguments.jobs), arguments.reproducer)
@@ -50,6 +56,18 @@ def _reproduce(path: Path) -> int:
     print(f"episode {known['number']} of seed {known['seed']!r}: {kind}, {trace.what}, {trace.count} datagrams")
     print("it holds now" if failure is None else failure.error)
     return 0 if failure is None else 1
+
+
+def _attack(seconds: float, seed: str) -> int:
+    try:
+        done = run_apart(seconds, 0, seed)
+    except Broken as error:
+        print(f"FAILED: {error}")
+        return 1
+    parts = ", ".join(f"{kind} {count}" for kind, count in done["attacks"].items())
+    tunnels = sum(done["tunnels"].values())
+    print(f"{done['thrown']:,} things thrown at {tunnels} tunnels in {done['seconds']:.0f} s: {parts}")
+    return 0
 
 
 class _Worker:
