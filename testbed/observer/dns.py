@@ -24,6 +24,7 @@ PARAMETER_ALPN, PARAMETER_IPV4, PARAMETER_ECH, PARAMETER_IPV6 = 1, 4, 5, 6
 NAME_OFFSET_IN_DATA = {NS: 0, CNAME: 0, SOA: 0, PTR: 0, DNAME: 0, MX: 2, SRV: 6}
 PLAIN_OCTETS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 HEADER_OCTETS = 12
+CLASSES, UNICAST_OR_FLUSH = frozenset((1, 3, 254, 255)), 0x8000  # IN, CH, NONE, ANY; a bit that mDNS has in them
 FIRST_QUESTION = b"\xc0\x0c"  # a pointer to the octet behind the header
 _HEADER, _RECORD = Struct("!6H"), Struct("!H6xH")
 MOST_POINTERS = 64
@@ -93,33 +94,52 @@ class DnsMessage(NamedTuple):
     records: tuple[Record, ...]
     edns: Edns = NO_EDNS
     recursion_available: bool = False
+    broken: str = ""  # why it ends before it should; what came before that is here
 
 
 def parse_message(untrusted: bytes) -> DnsMessage:
-    """Errors: Malformed"""
+    """A message that breaks off, or makes no sense from somewhere on, is read up to there, if it is one beyond doubt.
+
+    Errors: Malformed
+    """
     if len(untrusted) < HEADER_OCTETS:
         raise Malformed("shorter than a header")
     _, flags, *counts = _HEADER.unpack_from(untrusted)
     if sum(counts) > MOST_RECORDS or (flags >> 11 & 15) > 6:
         raise Malformed("no plausible header")
-    at = HEADER_OCTETS
+    at, broken = HEADER_OCTETS, ""
     questions: list[DnsName] = []
-    for _ in range(counts[0]):
-        name, at = _parse_question(untrusted, at)
-        at += 4
-        if at > len(untrusted):
-            raise Malformed("a question cut off")
-        questions.append(name)
-    records, edns = [], NO_EDNS
-    for _ in range(sum(counts[1:])):
-        if at == len(untrusted) and flags & 0x0200:
-            break  # truncated on purpose: the rest comes over TCP
-        begin = at
-        record, at = _parse_record(untrusted, at, questions)
-        records.append(record)
-        if record.type == OPT and not record.owner.labels:
-            edns = _parse_edns(untrusted[begin + 11 : at])
-    return DnsMessage(bool(flags & 0x8000), tuple(questions), tuple(records), edns, bool(flags & 0x0080))
+    records: list[Record] = []
+    edns = NO_EDNS
+    try:
+        for _ in range(counts[0]):
+            name, at = _parse_question(untrusted, at)
+            at += 4
+            if at > len(untrusted):
+                raise Malformed("a question cut off")
+            questions.append(name)
+        for _ in range(sum(counts[1:])):
+            if at == len(untrusted) and flags & 0x0200:
+                break  # truncated on purpose: the rest comes over TCP
+            begin = at
+            record, at = _parse_record(untrusted, at, questions)
+            records.append(record)
+            if record.type == OPT and not record.owner.labels:
+                edns = _parse_edns(untrusted[begin + 11 : at])
+    except Malformed as error:
+        if not _is_beyond_doubt(untrusted, questions, records):
+            raise
+        broken = str(error)
+    return DnsMessage(bool(flags & 0x8000), tuple(questions), tuple(records), edns, bool(flags & 0x0080), broken)
+
+
+def _is_beyond_doubt(message: bytes, questions: Sequence[DnsName], records: Sequence[Record]) -> bool:
+    """Whether octets that break off are DNS: they begin with a name, behind which stands a class that there is."""
+    first = questions[0] if questions else records[0].owner if records else DnsName(())
+    if not first.labels:
+        return False
+    _, at = parse_name(message, HEADER_OCTETS)
+    return int.from_bytes(message[at + 2 : at + 4], "big") & ~UNICAST_OR_FLUSH in CLASSES
 
 
 def parse_questions(untrusted: bytes) -> DnsMessage:

@@ -59,6 +59,13 @@ class Side:
         """Whether the first datagrams will be asked for in the end: an application that is known stays what it is."""
         return self.flow.application in ("", "dtls") and len(self.recorder.offsets) < MOST_DATAGRAMS
 
+    def begins_anew(self, sequence: int) -> bool:
+        """Whether a SYN with this number begins another conversation: nobody need have seen the former one's end."""
+        mine, other = self.reassembly, self.peer.reassembly
+        if mine is None or other is None or mine.position is None:
+            return mine is not None and other is not None and other.is_midway
+        return mine.began_at != sequence
+
     def own_recorder(self) -> Recorder:
         """To be recorded into. Most sides of short conversations of datagrams never need one."""
         if self.shares_recorder:

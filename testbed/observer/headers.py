@@ -187,7 +187,10 @@ def _read_version(batch: Columns, headers: Headers, version: int, chosen: Intege
     at = headers.network_at[chosen]
     rows = numbers_at(batch.buffer, _ROWS[version])[at]
     protocol = rows["protocol"]
-    strange: Marks = rows["fragment"] & FRAGMENTED > 0 if version == 4 else np.isin(protocol, EXTENSIONS)
+    if version == 4:
+        strange: Marks = (rows["fragment"] & FRAGMENTED > 0) | (protocol == AUTHENTICATION)
+    else:
+        strange = np.isin(protocol, EXTENSIONS)
     headers.unusual[chosen[strange]] = True
     taken = ~strange & ((protocol == TCP) | (protocol == UDP))
     chosen, at, rows = chosen[taken], at[taken], rows[taken]

@@ -25,6 +25,7 @@ SHORT_LINE_OCTETS, SHORT_HEAD_OCTETS = 256, 1024  # which are remembered: the sa
 VERSION = b"HTTP/1."
 REQUEST_START = re.compile(rb"[A-Z][A-Z-]{1,19} [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?\n")
 STATUS_START = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
+EMPTY_LINES = re.compile(rb"(?:\r?\n){0,8}")  # before a message, to be ignored: RFC 9112 section 2.2
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
@@ -83,11 +84,18 @@ class _Body(NamedTuple):
 
 
 def looks_like_request(data: bytes) -> bool:
-    return REQUEST_START.match(data, 0, LONGEST_HEAD_OCTETS) is not None
+    return REQUEST_START.match(data, _behind_empty_lines(data, 0), LONGEST_HEAD_OCTETS) is not None
 
 
 def looks_like_response(data: bytes) -> bool:
     return STATUS_START.match(data, 0, LONGEST_HEAD_OCTETS) is not None
+
+
+def _behind_empty_lines(data: bytes, at: int) -> int:
+    if data[at : at + 1] not in (b"\r", b"\n"):
+        return at
+    empty = EMPTY_LINES.match(data, at)
+    return empty.end() if empty else at
 
 
 def find_request(data: bytes, segments: Sequence[int] = ()) -> int:
@@ -101,8 +109,9 @@ def find_response(data: bytes, segments: Sequence[int] = ()) -> int:
 
 
 def _find(pattern: re.Pattern[bytes], data: bytes, segments: Sequence[int]) -> int:
-    """Where the first line that the pattern matches begins: looked for by what all such lines contain."""
-    if pattern.match(data, 0, LONGEST_HEAD_OCTETS):
+    """Where the first line that the pattern matches begins, or empty lines before it: looked for by what all such
+    lines contain."""
+    if pattern.match(data, _behind_empty_lines(data, 0), LONGEST_HEAD_OCTETS):
         return 0
     tried = -1
     at = data.find(VERSION)
@@ -152,7 +161,8 @@ def parse_responses(data: bytes, requests: Sequence[HttpMessage], limit: int | A
 
 
 def _parse(data: bytes, at: int, request_method: bytes | None, allowance: Allowance) -> HttpMessage | None:
-    """One message at `at`; a response if `request_method` is not None."""
+    """One message at `at` or behind empty lines; a response if `request_method` is not None."""
+    at = _behind_empty_lines(data, at)
     pattern = REQUEST_START if request_method is None else STATUS_START
     first = pattern.match(data, at)
     if first is None:
@@ -235,7 +245,8 @@ def _body(data: bytes, at: int, head: _Head, request_method: bytes | None, statu
         return _Body(b"", at, True)
     if head.chunked:
         return _chunks(data, at)
-    length = head.length
+    length, *others = head.length.replace(b" ", b"").split(b",")
+    length = length if others.count(length) == len(others) else b""  # the same again is the same: RFC 9110, 8.6
     if length.isdigit() and len(length) < 19:
         end = at + int(length)
         return _Body(data[at:end], min(end, len(data)), end <= len(data))

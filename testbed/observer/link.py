@@ -90,7 +90,7 @@ def after_ethertype(data: bytes, at: int) -> int:
         if ethertype == PPPOE_SESSION:
             return behind_ppp(data, at + 2 + PPPOE_HEADER_OCTETS)
         if ethertype in MPLS_ETHERTYPES:
-            return _behind_labels(data, at + 2)
+            return behind_labels(data, at + 2)
         if data[at + 2 : at + 8] == SNAP and int.from_bytes(ethertype, "big") <= LARGEST_LENGTH:
             at += 8
         elif ethertype in VLAN_ETHERTYPES:
@@ -100,7 +100,7 @@ def after_ethertype(data: bytes, at: int) -> int:
     return -1
 
 
-def _behind_labels(data: bytes, at: int) -> int:
+def behind_labels(data: bytes, at: int) -> int:
     """Where the IP header begins behind MPLS's labels; nothing says what does, but that an IP header looks like one."""
     for _ in range(MOST_LABELS):
         if at + 4 >= len(data):

@@ -32,7 +32,7 @@ from testbed.observer.flows import (
     guess_client,
 )
 from testbed.observer.glance import limit_dissection
-from testbed.observer.ip import Packet, Reassembler, parse_ip
+from testbed.observer.ip import Packet, Reassembler, parse_ip, parse_whole
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset, unread_ethertype
 from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
 from testbed.observer.quick import QuickPath
@@ -168,13 +168,13 @@ class _Pass:
     ) -> None:
         """A packet, whole or a fragment, and the packets in it; `layers` are the headers around it."""
         if packet.fragment_offset is not None:
-            whole = self.fragments.add(packet, data, place.frame, octets)
+            whole = self.fragments.add(packet, data, place.frame, octets, place.time_ns)
             if whole is None:
                 # The addresses stand in every piece, whether the datagram is ever whole or not.
                 self._note_addresses((address_text(packet.source), address_text(packet.destination)), place.frame)
                 return
             data, frames, octets, self.position = whole.data, whole.frames, whole.frame_octets, NOWHERE
-            packet = Packet(packet.source, packet.destination, whole.protocol, 0, len(data))
+            packet = parse_whole(whole, packet)
         self.layers = layers
         carrier, inner_at = self._transport(packet, data, place, frames, octets)
         if carrier is not None and inner_at >= 0 and len(layers) < MOST_LAYERS:
@@ -268,8 +268,7 @@ class _Pass:
         opens = flags & (SYN | ACK) == SYN
         client = opens or (not flags & SYN and _client_by_ports(ports))
         side = self._side(packet, ports, client, place, opens=opens)
-        reassembly = side.reassembly if side is not None else None
-        if side is not None and opens and (side.flow.closed or (reassembly and reassembly.is_over(sequence))):
+        if side is not None and opens and (side.flow.closed or side.begins_anew(sequence)):
             side = self._side(packet, ports, True, place, fresh=True)
         if side is None or side.reassembly is None or not start + 20 <= payload_at <= end:
             return

@@ -297,10 +297,6 @@ class Reassembly:
         if self.position is None:
             self.began_at, self.position = sequence, sequence + 1
 
-    def is_over(self, sequence: int) -> bool:
-        """Whether a SYN with this number begins another conversation: nobody need have seen the former one's end."""
-        return self.position is not None and self.began_at != sequence
-
     def add(self, sequence: int, data: bytes, frame: int, time_ns: int, position: int = NOWHERE) -> None:
         """Shape: `position` is where the octets stand in the capture file."""
         start = self._unwrap(sequence)
@@ -343,6 +339,11 @@ class Reassembly:
             piece = data[start:end] if recorder.budget.holds(position) else b""
             recorder.append(piece, frame, frame, time_ns, position + start, length)
         return True
+
+    @property
+    def is_midway(self) -> bool:
+        """Whether octets came of which nobody saw the beginning."""
+        return self.position is not None and self.began_at is None
 
     @property
     def expected(self) -> int:

@@ -12,11 +12,14 @@ Source: RFC 8446 section 4.1 and D.4, RFC 5246 section 7.4, RFC 6066 section 3, 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from testbed.observer.wire.ech import outer_config_id
 
-RECORD_CHANGE_CIPHER_SPEC, RECORD_HANDSHAKE = 20, 22
+RECORD_CHANGE_CIPHER_SPEC, RECORD_ALERT, RECORD_HANDSHAKE = 20, 21, 22
+ALERT_OCTETS = 7  # a record with level and description
+WARNING = re.compile(rb"\x15\x03[\x00-\x04]\x00\x02\x01.", re.DOTALL)  # of a server that knows no such name
 CLIENT_HELLO, SERVER_HELLO, CERTIFICATE = 1, 2, 11
 EXTENSION_SERVER_NAME, EXTENSION_ALPN, EXTENSION_VERSIONS = 0, 16, 43
 EXTENSION_GROUPS, EXTENSION_POINT_FORMATS, EXTENSION_SIGNATURES = 10, 11, 13
@@ -102,7 +105,10 @@ class _Reader:
 
 
 def looks_like_tls(data: bytes) -> bool:
-    """Whether a stream begins with a handshake record that holds a ClientHello or a ServerHello."""
+    """Whether a stream begins with a handshake record that holds a ClientHello or a ServerHello; a server may warn
+    before it that it knows no host of the name asked for."""
+    if WARNING.match(data):
+        data = data[ALERT_OCTETS : ALERT_OCTETS + 64]
     return (
         len(data) >= 6
         and data[0] == RECORD_HANDSHAKE
@@ -149,7 +155,9 @@ class HandshakeReader:
         while not self.over and at + 5 <= len(data):
             length = int.from_bytes(data[at + 3 : at + 5], "big")
             end = at + 5 + length
-            if data[at] not in (RECORD_HANDSHAKE, RECORD_CHANGE_CIPHER_SPEC) or length > LARGEST_RECORD_OCTETS:
+            if not self._changed and WARNING.match(data, at):
+                at = end
+            elif data[at] not in (RECORD_HANDSHAKE, RECORD_CHANGE_CIPHER_SPEC) or length > LARGEST_RECORD_OCTETS:
                 self.over = True
             elif end > len(data):
                 break
@@ -220,14 +228,14 @@ def parse_client_hello(body: bytes, *, cookie: bool = False, cut_off: bool = Fal
         return ClientHello(
             _server_name(extensions.get(EXTENSION_SERVER_NAME, b"")),
             _alpn(extensions.get(EXTENSION_ALPN, b"")),
-            _versions(extensions.get(EXTENSION_VERSIONS, b"")) or (legacy_version,),
+            _numbers(_vector(extensions.get(EXTENSION_VERSIONS, b""), 1)) or (legacy_version,),
             EXTENSION_ENCRYPTED_CLIENT_HELLO in extensions,
             legacy_version,
             suites,
             kinds,
-            _numbers(_Reader(groups).vector(2)) if groups else (),
-            tuple(_Reader(formats).vector(1)) if formats else (),
-            _numbers(_Reader(signatures).vector(2)) if signatures else (),
+            _numbers(_vector(groups, 2)),
+            tuple(_vector(formats, 1)),
+            _numbers(_vector(signatures, 2)),
             outer_config_id(extensions.get(EXTENSION_ENCRYPTED_CLIENT_HELLO, b"")),
             complete=not cut_off,
         )
@@ -277,7 +285,7 @@ def _extensions(reader: _Reader, cut_off: bool) -> tuple[tuple[int, ...], dict[i
         try:
             kind, extension = block.number(2), block.vector(2)
         except _Short:
-            if cut_off:
+            if cut_off or EXTENSION_SERVER_NAME in found:
                 break
             raise
         kinds.append(kind)
@@ -290,27 +298,25 @@ def _numbers(block: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(block[at : at + 2], "big") for at in range(0, len(block) - 1, 2))
 
 
+def _vector(extension: bytes, length_octets: int) -> bytes:
+    """What an extension lists; as far as it goes where its length says more, for the others are read all the same."""
+    length = int.from_bytes(extension[:length_octets], "big")
+    return extension[length_octets : length_octets + length]
+
+
 def _server_name(extension: bytes) -> bytes | None:
-    if not extension:
-        return None
-    names = _Reader(_Reader(extension).vector(2))
-    while names.left:
-        kind, name = names.number(1), names.vector(2)
-        if kind == 0:
-            return name
+    names = _Reader(_vector(extension, 2))
+    with suppress(_Short):
+        while names.left:
+            kind, name = names.number(1), names.vector(2)
+            if kind == 0:
+                return name
     return None
 
 
 def _alpn(extension: bytes) -> tuple[bytes, ...]:
-    if not extension:
-        return ()
-    names, found = _Reader(_Reader(extension).vector(2)), []
-    while names.left:
-        found.append(names.vector(1))
+    names, found = _Reader(_vector(extension, 2)), list[bytes]()
+    with suppress(_Short):
+        while names.left:
+            found.append(names.vector(1))
     return tuple(found)
-
-
-def _versions(extension: bytes) -> tuple[int, ...]:
-    if not extension:
-        return ()
-    return _numbers(_Reader(extension).vector(1))

@@ -173,7 +173,10 @@ class HttpSighter(NamedTuple):
         self._authority(message.target, host)
         if message.target.startswith(b"/") and host:
             url = b"http://" + host + message.target
-            self._sight(Kind.HTTP_URL, *(_short_url if len(url) <= SHORT_OCTETS else _url)(url))
+            if url.isascii():
+                self._sight(Kind.HTTP_URL, *(_short_url if len(url) <= SHORT_OCTETS else _url)(url))
+            else:
+                self._sight(Kind.HTTP_URL, as_text(url), _octet_filter(message.target))
         elif b"://" in message.target:
             self._sight(Kind.HTTP_URL, as_text(message.target), _text_filter("http.request.uri", message.target))
         else:

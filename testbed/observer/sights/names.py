@@ -5,10 +5,13 @@ mDNS and LLMNR speak DNS's format. A PTR record ties an address to a name as an 
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from testbed.facts import Kind
 from testbed.observer import dns, filters
 from testbed.observer.findings import Findings, Place, as_text
-from testbed.observer.flows import FlowState
+from testbed.observer.flows import FlowState, Side
+from testbed.observer.streams import Run
 from testbed.observer.wire.ech import parse_configurations
 
 DNS_PORTS = {53: "dns", 5353: "mdns", 5355: "llmnr"}
@@ -23,7 +26,6 @@ TARGET_FIELDS = {
     dns.SVCB: "dns.svcb.targetname",
     dns.HTTPS: "dns.svcb.targetname",
 }
-NAMED_TYPES = frozenset((dns.A, dns.AAAA, *TARGET_FIELDS))
 
 
 def sight_dns(message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str) -> None:
@@ -61,7 +63,7 @@ def sight_dns(message: dns.DnsMessage, via: str, place: Place, findings: Finding
                 field = "ipv6hint" if ":" in address else "ipv4hint"
                 sight_answer(address, f"dns.svcb.svcparam.{field}.ip == {address}", record.owner)
             _hint_service(record.owner, record.service, place, findings)
-        if record.type in NAMED_TYPES and record.owner.labels not in asked:
+        if record.type != dns.OPT and record.owner.labels not in asked:
             apart = record.type == dns.SRV and len(record.owner.labels) > 2
             sight_name(record.owner, "dns.srv.name" if apart else "dns.resp.name")
 
@@ -119,30 +121,54 @@ def dissect_names(flow: FlowState, via: str, data: bytes, place: Place, findings
 
 def dissect_name_streams(flow: FlowState, findings: Findings) -> bool:
     """DNS over TCP: messages with two octets of length before each. Returns whether there was any."""
-    found = False
-    for side in (flow.client, flow.server):
-        for run in side.recorder.runs():
-            at = 0
-            while at + 2 <= len(run.data):
-                end = at + 2 + int.from_bytes(run.data[at : at + 2], "big")
-                if end > len(run.data):
-                    break
-                place = Place(*side.recorder.completed(run.start + end))
-                try:
-                    message = dns.parse_message(run.data[at + 2 : end])
-                except dns.Malformed as error:
-                    findings.warn(f"a message of a DNS port is no DNS message: {error}", place.frame)
-                    break
-                _sight_message(flow, message, "dns", place, findings, "tcp.payload")
-                found = True
-                at = end
-    return found
+    read = [
+        _dissect_run(flow, side, run, findings) for side in (flow.client, flow.server) for run in side.recorder.runs()
+    ]
+    return any(read)
+
+
+def _dissect_run(flow: FlowState, side: Side, run: Run, findings: Findings) -> bool:
+    """Octets without a hole. Returns whether they have any message; what has more nonsense than messages is left."""
+    at = _first_message(side, run) if run.start in side.recorder.gaps else 0
+    read = nonsense = 0
+    while at + 2 <= len(run.data):
+        start, end = at + 2, at + 2 + int.from_bytes(run.data[at : at + 2], "big")
+        if end > len(run.data):
+            break
+        at = end
+        if start == end:
+            continue
+        place = Place(*side.recorder.completed(run.start + end))
+        try:
+            message = dns.parse_message(run.data[start:end])
+        except dns.Malformed as error:
+            findings.warn(f"a message of a DNS port is no DNS message: {error}", place.frame)
+            nonsense += 1
+            if nonsense > read:
+                break
+            continue
+        _sight_message(flow, message, "dns", place, findings, "tcp.payload")
+        read += 1
+    return read > 0
+
+
+def _first_message(side: Side, run: Run) -> int:
+    """Where the first whole message begins behind a hole, which may end in the middle of one: where a segment does."""
+    for at in side.recorder.segments_of(run):
+        end = at + 2 + int.from_bytes(run.data[at : at + 2], "big")
+        if end <= len(run.data):
+            with suppress(dns.Malformed):
+                dns.parse_message(run.data[at + 2 : end])
+                return at
+    return len(run.data)
 
 
 def _sight_message(
     flow: FlowState, message: dns.DnsMessage, via: str, place: Place, findings: Findings, raw_field: str
 ) -> None:
     flow.application = via
+    if message.broken:
+        findings.warn(f"a DNS message cannot be read to its end: {message.broken}", place.frame)
     if via == "dns" and message.is_response and message.recursion_available:
         findings.resolvers.add(flow.server.endpoint.address)
     sight_dns(message, via, place, findings, raw_field)

@@ -11,10 +11,11 @@ from testbed.observer.flows import address_text
 from testbed.observer.ip import Packet, parse_ip
 from testbed.observer.link import arp_offset
 from testbed.observer.sights.names import DNS_PORTS, hint_edns, sight_dns
+from testbed.observer.wire.encapsulation import MOST_LAYERS, inner_offset
 from testbed.observer.wire.icmp import quoted_packet
 from testbed.observer.wire.syn import SynShape, read_syn
 
-ICMPV6, UDP = 58, 17
+ICMPV6, TCP, UDP = 58, 6, 17
 ARP_IPV4_ETHERNET = b"\x00\x01\x08\x00\x06\x04"
 ARP_OCTETS = 28
 
@@ -55,16 +56,29 @@ def sight_quoted(packet: Packet, data: bytes, place: Place, findings: Findings) 
     """The addresses in the packet that an ICMP error quotes; the name that a quoted DNS message asks for is sighted."""
     quote = quoted_packet(data[packet.start : packet.end], packet.protocol == ICMPV6)
     inner = parse_ip(quote, 0) if quote else None
-    if inner is None:
-        return ()
-    if inner.protocol == UDP and not inner.fragment_offset and inner.end - inner.start > 8:
-        ports = (int.from_bytes(quote[inner.start + at : inner.start + at + 2], "big") for at in (0, 2))
-        via = next((DNS_PORTS[port] for port in ports if port in DNS_PORTS), None)
-        if via is not None:
-            message = _quoted_message(quote[inner.start + 8 : inner.end])
-            sight_dns(message, via, place, findings, "udp.payload")
-            hint_edns(message.edns, address_text(inner.source), place, findings)
-    return tuple(dict.fromkeys((address_text(inner.source), address_text(inner.destination))))
+    addresses: list[str] = []
+    while inner is not None and len(addresses) < 2 * MOST_LAYERS:
+        addresses += (address_text(inner.source), address_text(inner.destination))
+        if inner.fragment_offset:
+            break
+        _sight_quoted_dns(inner, quote, place, findings)
+        inner = parse_ip(quote, inner_offset(inner, quote))
+    return tuple(dict.fromkeys(addresses))
+
+
+def _sight_quoted_dns(inner: Packet, quote: bytes, place: Place, findings: Findings) -> None:
+    """What a quoted packet asks for, over UDP, or over TCP if a message begins in it."""
+    ports = (int.from_bytes(quote[inner.start + at : inner.start + at + 2], "big") for at in (0, 2))
+    via = next((DNS_PORTS[port] for port in ports if port in DNS_PORTS), None)
+    octets, field = b"", "udp.payload"
+    if inner.protocol == UDP:
+        octets = quote[inner.start + 8 : inner.end]
+    elif inner.protocol == TCP and inner.end >= inner.start + 20 and via == "dns":
+        octets, field = quote[inner.start + 4 * (quote[inner.start + 12] >> 4) + 2 : inner.end], "tcp.payload"
+    if via is not None and octets:
+        message = _quoted_message(octets)
+        sight_dns(message, via, place, findings, field)
+        hint_edns(message.edns, address_text(inner.source), place, findings)
 
 
 def _quoted_message(quote: bytes) -> dns.DnsMessage:

@@ -44,7 +44,10 @@ OVER_DTLS = Carrier(Kind.TLS_NAME, "dtls", "d", "dtls", "")
 def dissect_tls(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
     for side, runs in ((flow.client, client_runs), (flow.server, server_runs)):
         for run in runs:
-            dissect_tls_run(flow, side, run, findings)
+            at = 0 if run.start or tls.looks_like_tls(run.data) else max(tls.find_tls(run.data), 0)
+            if at:  # a proxy says first for whom it speaks
+                sight_stream_text(side, Run(run.start, run.data[:at]), findings)
+            dissect_tls_run(flow, side, Run(run.start + at, run.data[at:]) if at else run, findings)
 
 
 def dissect_tls_behind(flow: FlowState, findings: Findings) -> bool:
@@ -113,7 +116,10 @@ def sight_client_hello(
     if hello.server_name:
         name = as_text(hello.server_name)
         field = f"{carrier.field}.handshake.extensions_server_name"
-        display_filter = carrier.instead or filters.equals(field, hello.server_name) + carrier.also
+        shown = filters.equals(field, hello.server_name)
+        if not hello.server_name.isascii():  # Wireshark shows other octets as something else
+            shown = f"{field} contains {filters.quote(filters.longest_text(hello.server_name))}"
+        display_filter = carrier.instead or shown + carrier.also
         details: dict[str, str | int | float] = {
             "alpn": ",".join(as_text(protocol) for protocol in hello.alpn),
             "versions": ",".join(f"0x{version:04x}" for version in hello.versions),

@@ -1,7 +1,7 @@
 """Tunnels in clear, and those that an IP protocol number names: what they are, and where the inner packet begins.
 
     by protocol number   4 IP in IP · 41 IPv6 in IPv4 or IPv6 · 47 GRE (version 1: PPTP) · 115 L2TPv3 · 97 EtherIP ·
-                         50 ESP · 51 AH, which encrypt or authenticate and are opaque here
+                         50 ESP, opaque · 51 AH, unless what it signs is read as if it were not there
     in UDP, on any port  VXLAN and Geneve (Ethernet behind 8 octets or more) · Teredo (IPv6 with one of its addresses) ·
                          L2TPv2 (control messages; PPP frames) · an IP packet as it is (FOU, an unencrypted VPN)
 
@@ -25,6 +25,7 @@ ESP, AH, ETHERIP, L2TPV3 = 50, 51, 97, 115
 BY_NUMBER = "none: the IP header itself names the protocol"
 WHOLE = "none by chance: a packet that is whole to the octet stands where the header says"
 SMALLEST_IP_OCTETS = 20
+ARP_OVER_ETHERNET = b"\x08\x06\0\1\x08\0\6\4"  # with the Ethertype before it
 TEREDO_PREFIX = b"\x20\x01\x00\x00"
 L2TP_CONTROL = b"\xc8\x02"  # control message, with length and sequence numbers, version 2
 SMALLEST_L2TP_CONTROL_OCTETS = 20
@@ -80,6 +81,8 @@ class EnvelopeDetector:
             return _l2tp(packet, from_client)
         if inner_of_vxlan(packet) >= 0:
             return Recognised("vxlan", "a VXLAN header of 8 octets before an Ethernet frame with a whole packet", WHOLE)
+        if _is_arp_in_vxlan(packet):
+            return Recognised("vxlan", "a VXLAN header of 8 octets before an Ethernet frame with ARP", WHOLE)
         if inner_of_geneve(packet) >= 0:
             return Recognised("geneve", "a Geneve header before a whole packet", WHOLE)
         at = inner_of_teredo(packet)
@@ -119,6 +122,11 @@ def inner_of_vxlan(payload: bytes) -> int:
     if payload[:4] != b"\x08\0\0\0" or payload[7:8] != b"\0":
         return -1
     return _if_whole(payload, after_ethertype(payload, 8 + 12), MOST_PADDING_OCTETS)
+
+
+def _is_arp_in_vxlan(payload: bytes) -> bool:
+    """Whether who has an address is asked or said in it, as before most packets; 112 fixed bits."""
+    return payload[:4] == b"\x08\0\0\0" and payload[7:8] == b"\0" and payload[20:28] == ARP_OVER_ETHERNET
 
 
 def inner_of_geneve(payload: bytes) -> int:
