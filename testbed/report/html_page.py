@@ -64,7 +64,7 @@ def metric_in_words(name: str, value: float) -> str:
 
 def page_context() -> dict[str, Any]:
     """The style sheet and the script with their hashes: what `page.html.j2` needs besides a title and a body."""
-    style, script = template_text("style.css"), template_text("script.js")
+    style, script = template_text("style.css") + template_text("print.css"), template_text("script.js")
     return {
         "style": Markup(style),  # noqa: S704 - our own file
         "script": Markup(script),  # noqa: S704 - our own file

@@ -149,15 +149,6 @@ def test_a_cell_of_several_facts_lists_them_and_each_opens(page: Chromium) -> No
     assert page.value(visible(f"{second} .command"))
 
 
-def test_on_paper_there_are_no_buttons_to_press_and_nothing_stays_cut_off(page: Chromium) -> None:
-    page.call("Emulation.setEmulatedMedia", media="print")
-    assert not page.value(visible("button.copy"))
-    assert not page.value(visible("nav"))
-    assert page.value("getComputedStyle(document.querySelector('.hex')).maxHeight") == "none"
-    assert page.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    page.call("Emulation.setEmulatedMedia", media="")
-
-
 @pytest.mark.parametrize("width", [1920, 1280, 400])
 def test_the_page_does_not_scroll_sideways_with_everything_open(drawn: Chromium, width: int) -> None:
     drawn.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)

@@ -88,8 +88,9 @@ document.addEventListener("click", (event) => {
   if (all) {
     const open = all.getAttribute("aria-pressed") !== "true";
     all.setAttribute("aria-pressed", String(open));
-    all.textContent = open ? "Close all evidence" : "Open all evidence";
-    return all.closest("section, details").querySelectorAll("button.cell").forEach((one) => setOpen(one, open));
+    all.textContent = all.textContent.replace(open ? "Open" : "Close", open ? "Close" : "Open");
+    document.querySelectorAll("details.answer").forEach((one) => { one.open = open; });
+    return all.closest("section, details")?.querySelectorAll("button.cell").forEach((one) => setOpen(one, open));
   }
   const button = event.target.closest("button.copy");
   if (button) return void copy(button);
@@ -108,7 +109,15 @@ document.addEventListener("keydown", (event) => {
   if (button) { setOpen(button, false); button.focus(); }
 });
 
-// On paper, what is folded for the screen but belongs to the story is open: ladders and comparisons, not each packet.
+// On paper, what is folded for the screen but belongs to the story is open: ladders, comparisons, each observer's table,
+// not each packet. Afterwards the screen is as it was.
+let openedForPaper = [];
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("#ladders details.fold, #twice > details, details.seal").forEach((one) => { one.open = true; });
+  const folds = "#ladders > details.fold, #twice > details, #others > details, details.seal";
+  openedForPaper = [...document.querySelectorAll(folds)].filter((one) => !one.open);
+  openedForPaper.forEach((one) => { one.open = true; });
+});
+addEventListener("afterprint", () => {
+  openedForPaper.forEach((one) => { one.open = false; });
+  openedForPaper = [];
 });
