@@ -22,7 +22,7 @@ from testbed import __version__, timeline
 from testbed.aftermath import Afterwards, Mapped, map_tunnel, why_not_merged, write_captures
 from testbed.dissection.shown import shown_packets
 from testbed.evidence import read_evidence
-from testbed.internet import Roles, lab_request, roles_of
+from testbed.internet import CLIENT, Roles, lab_request, roles_of
 from testbed.lab.bubble import Bubble
 from testbed.lab.errors import HostCannot
 from testbed.lab.host import fair_congestion_control, require_tun
@@ -32,14 +32,14 @@ from testbed.lab.sysctls import with_congestion_control
 from testbed.lab.topology import load_topology
 from testbed.report.html import render_html
 from testbed.report.json import to_json
-from testbed.report.junit import render_junit
+from testbed.report.junit import render_junit, render_junit_unfinished
 from testbed.report.progress import Phase, Progress
 from testbed.report.words import action_in_words
 from testbed.result import ActionRecord, RunResult, TapRecord, VariantResult
 from testbed.rundir import Owner, RunDirectory, check_report_place, write_report
 from testbed.scenario.check import TopologyShape
 from testbed.scenario.dump import dump_scenario
-from testbed.scenario.errors import Mistake, ScenarioErrors, nearest
+from testbed.scenario.errors import Mistake, ScenarioErrors, nearest, one_of
 from testbed.scenario.load import load_scenario
 from testbed.scenario.shipped import find_scenario
 from testbed.scenario.values import CLIENT_TUN, Event, Scenario, TopologyRef, TunnelSpec, Variant
@@ -98,7 +98,20 @@ def prepare(name_or_path: str, overrides: Sequence[str], only: Sequence[str], se
         variant.name: plan_lab(_load(variant.topology), lab_request(variant, roles[variant.name], seed))
         for variant in chosen
     }
+    if strangers := list(_leases_of_strangers(scenario, plans)):
+        raise ScenarioErrors(strangers)
     return Prepared(scenario, seed, plans, roles)
+
+
+def _leases_of_strangers(scenario: Scenario, plans: Mapping[str, LabPlan]) -> Iterator[Mistake]:
+    """Events in which a node that is no neighbour of the client is to give it a lease: its broadcasts end there."""
+    for name, plan in plans.items():
+        near = [interface.peer for interface in plan.node(CLIENT).interfaces]
+        for event in scenario.variants[name].events:
+            if event.verb == "lease" and event.target not in near:
+                path = f"variants.{name}.events"
+                words = f"value {event.target}: gives the client no lease, for they share no link; {one_of(near)}"
+                yield Mistake(scenario.file, 0, 0, f"{path}: lease", words)
 
 
 def describe_plans(prepared: Prepared) -> str:
@@ -116,12 +129,11 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
 
     Errors: HostCannot, RunDirectoryRefused, LabFailed.
     """
-    _check_host(prepared)
     owner = Owner.of_this_process(dict(os.environ))
-    if order.junit is not None:
-        check_report_place(order.junit)
-    directory = RunDirectory.create(prepared.scenario.name, owner, order.out)
     with ExitStack() as stack:
+        junit = stack.enter_context(_JunitFile(order.junit, prepared.scenario.name, owner)) if order.junit else None
+        _check_host(prepared)
+        directory = RunDirectory.create(prepared.scenario.name, owner, order.out)
         stack.callback(directory.close)
         stack.callback(directory.give_to_owner)
         unfinished = stack.enter_context(_Unfinished(directory))
@@ -138,10 +150,34 @@ def carried_out(prepared: Prepared, order: Order) -> Iterator[Finished]:
         directory.write_text("report.html", render_html(result, shown.packets, shown.lists, shown.inside, shown.others))
         directory.finish()
         unfinished.whole = True
-        if order.junit is not None:
-            write_report(order.junit, render_junit(result), owner)
+        if junit is not None:
+            junit.judged(result)
         directory.give_to_owner()
         yield Finished(result, json_text, directory.path, run.held)
+
+
+class _JunitFile:
+    """A run's JUnit file. From the start it says that the run has no end: what an earlier one left may be green."""
+
+    def __init__(self, path: Path, scenario: str, owner: Owner) -> None:
+        check_report_place(path)
+        self._path, self._scenario, self._owner = path, scenario, owner
+        self._judged = False
+
+    def __enter__(self) -> Self:
+        self._write(render_junit_unfinished(self._scenario, "the run did not come to its end"))
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception) and not self._judged:
+            self._write(render_junit_unfinished(self._scenario, str(error)))
+
+    def judged(self, result: RunResult) -> None:
+        self._write(render_junit(result))
+        self._judged = True
+
+    def _write(self, text: str) -> None:
+        write_report(self._path, text, self._owner)
 
 
 class _Unfinished:

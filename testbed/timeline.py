@@ -15,12 +15,15 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from testbed.children import Child, child_environment
+from testbed.internet import CLIENT
 from testbed.lab.build import Direction, Lab
 from testbed.lab.errors import LabBuildError
 from testbed.lab.impair.model import Impairment
+from testbed.lease import Terms, take_lease
 from testbed.report.text import visible
 from testbed.scenario.faults import event_in_words
 from testbed.scenario.values import Event, LinkOptions, Variant
@@ -129,6 +132,8 @@ class Timeline:
             entry.time = self._set_link(event)
         elif event.verb == "run":
             entry.process = self._run(number, event)
+        elif event.verb == "lease":
+            take_lease(self._lab, CLIENT, event.target, _terms(event))
         elif self._tunnel is None:
             raise ValueError("there is no tunnel")
         elif event.verb == "kill":
@@ -177,6 +182,11 @@ def described(variant: Variant) -> str:
     if untimed:
         lines.append(f"  one after the other: {', '.join(untimed)}")
     return "\n".join(["timeline, from the start of the workload", *map(visible, lines), ""])
+
+
+def _terms(event: Event) -> Terms:
+    routes = tuple((IPv4Network(prefix), IPv4Address(router)) for prefix, router in event.routes)
+    return Terms(routes, tuple(map(IPv4Address, event.resolvers)))
 
 
 def _changed(planned: Impairment, link: LinkOptions, down: bool) -> Impairment:

@@ -182,7 +182,9 @@ def _fail(channel: Channel, error: BaseException) -> NoReturn:
         message = {"host_cannot": {"reason": error.reason, "fix": error.fix}}
     else:
         trace = "".join(traceback.format_exception(error))
-        message = {"failed": {"message": f"{type(error).__name__}: {error}", "trace": trace}}
+        ours = type(error).__module__.startswith("testbed.")  # which say all in their words
+        name = "" if ours else f"{type(error).__name__}: "
+        message = {"failed": {"message": f"{name}{error}", "trace": trace}}
     try:
         channel.send(message)
     finally:

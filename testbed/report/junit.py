@@ -27,7 +27,19 @@ def render_junit(result: RunResult) -> str:
         rows = [row for row in result.expectations if row.variant == name]
         root.append(_suite(scenario, name, rows, result.variants.get(name), result.seed))
     if not result.ok and all(row.holds for row in result.expectations):
-        root.append(_run_failed(scenario, result))
+        reason = "; ".join(result.warnings) or "the run failed although every expectation holds"
+        root.append(_run_failed(scenario, reason))
+    return _document(root)
+
+
+def render_junit_unfinished(scenario: str, reason: str) -> str:
+    """The document of a run that judged nothing: the host could not, the lab failed, or somebody stopped it."""
+    root = ElementTree.Element("testsuites")
+    root.append(_run_failed(scenario, reason))
+    return _document(root)
+
+
+def _document(root: ElementTree.Element) -> str:
     _sum_up(root)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -35,7 +47,7 @@ def render_junit(result: RunResult) -> str:
 
 def _element(tag: str, text: str = "", **attributes: str) -> ElementTree.Element:
     element = ElementTree.Element(tag, {key: visible(value) for key, value in attributes.items()})
-    element.text = visible(text) or None
+    element.text = "\n".join(map(visible, text.split("\n"))) or None
     return element
 
 
@@ -78,16 +90,15 @@ def _case(scenario: str, row: ExpectationResult) -> ElementTree.Element:
 
 def _with_evidence(row: ExpectationResult) -> str:
     proof = [f"{item.file} frame {item.frame}: {item.filter}" for item in row.evidence]
-    return "; ".join([row.reason, *proof])
+    return "\n".join([row.reason, *dict.fromkeys(proof)])  # facts of one packet share their proof
 
 
-def _run_failed(scenario: str, result: RunResult) -> ElementTree.Element:
+def _run_failed(scenario: str, reason: str) -> ElementTree.Element:
     suite = _element(
         "testsuite", name=f"{scenario}.run", tests="1", failures="0", errors="1", skipped="0", time="0.000"
     )
     case = _element("testcase", classname=f"{scenario}.run", name="the run itself succeeds", time="0.000")
-    reason = "; ".join(result.warnings) or "the run failed although every expectation holds"
-    case.append(_element("error", reason, message=reason, type="run"))
+    case.append(_element("error", reason, message=reason.partition("\n")[0], type="run"))
     suite.append(case)
     return suite
 

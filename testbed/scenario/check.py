@@ -101,6 +101,15 @@ def _node(name: str, place: Located, topology: TopologyShape | None) -> Iterator
         )
 
 
+def check_lost_sites(tree: Located, model: VariantModel, topology: TopologyShape | None) -> Iterator[Mistake]:
+    """Wrong nodes of sites that have no other value, as their address is wrong. Shape: the variant's whole tree."""
+    sites = tree.child("sites")
+    for name, site in sites.value.items() if sites is not None and isinstance(sites.value, dict) else ():
+        node = site.child("node")
+        if name not in model.sites and node is not None and isinstance(node.value, str):
+            yield from _node(node.value, node, topology)
+
+
 def _sites(sites: dict[str, SiteModel], tree: Located, topology: TopologyShape | None) -> Iterator[Mistake]:
     owners: dict[str, str] = {}
     for name, site in sites.items():

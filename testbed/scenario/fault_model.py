@@ -4,22 +4,51 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
-from testbed.scenario.model_base import CommandLine, Duration, Model, Percent
+from testbed.scenario import words
+from testbed.scenario.model_base import WRONG_WORD, Address, CommandLine, Duration, Model, Percent, one_as_list, word
 
 End = Literal["vpn-server", "vpn-client"]
+LINK_ITSELF = "0.0.0.0"  # noqa: S104 - no socket is bound to it
 Signal = Literal["KILL", "TERM", "INT", "HUP", "USR1", "USR2", "STOP", "CONT"]
 
 
+def _of_ipv4(text: str) -> str:
+    if ":" in text:
+        raise PydanticCustomError(WRONG_WORD, "{reason}", {"reason": "must be IPv4: DHCP carries nothing else"})
+    return text
+
+
+def _router(text: str) -> str:
+    """A router's address; 0.0.0.0 says that the prefix is on the link itself (RFC 3442)."""
+    return text if text == LINK_ITSELF else words.address(text)
+
+
+Address4 = Annotated[Address, AfterValidator(_of_ipv4)]
+Router4 = Annotated[str, word(_router), AfterValidator(_of_ipv4)]
+Prefix4 = Annotated[str, word(words.prefix), AfterValidator(_of_ipv4)]
+
+
 class EventModel(Model):
-    """One event: its time, exactly one of kill, start, link and run, and what belongs to that."""
+    """One event: its time, exactly one of kill, start, link, lease and run, and what belongs to that."""
 
     at: Duration = Field(description="When it happens, counted from the start of the workload.")
     kill: End | None = Field(None, description="Send a signal to an end of the tunnel: vpn-server or vpn-client.")
     start: End | None = Field(None, description="Start an end of the tunnel again, once it has ended.")
     link: str | None = Field(
         None, description="Change a link, such as client-isp: from then on it is as planned but for what stands here."
+    )
+    lease: str | None = Field(
+        None, description="The client asks for a DHCP lease, and this neighbour of it gives one: an honest ISP, or not."
+    )
+    routes: dict[Prefix4, Router4] | None = Field(
+        None,
+        description="lease: routes that it brings (option 121), prefix: router; the router 0.0.0.0 is the link itself.",
+    )
+    dns: Annotated[list[Address4], BeforeValidator(one_as_list), Field(min_length=1)] | None = Field(
+        None, description="lease: the resolvers that it brings (option 6)."
     )
     run: CommandLine | None = Field(None, description="Run a program in a node; the workload does not wait for it.")
     signal: Signal | None = Field(None, description="kill: which signal. Default: KILL, which nobody can prepare for.")

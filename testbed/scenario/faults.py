@@ -11,15 +11,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from testbed.scenario.errors import Mistake, nearest, one_of, shown
-from testbed.scenario.fault_model import EventModel
+from testbed.scenario.fault_model import LINK_ITSELF, EventModel
 from testbed.scenario.tree import Located
 from testbed.scenario.values import Event, LinkOptions
 
 MOST_OF_A_COMMAND = 60  # characters
-VERBS = ("kill", "start", "link", "run")
+MOST_ROUTES_OCTETS = 255  # of option 121: its length is one octet
+VERBS = ("kill", "start", "link", "lease", "run")
 IMPAIRMENTS = ("bw", "delay", "jitter", "loss", "duplicate", "reorder", "max_queue_size")
 _FIELDS = {"from": "sender"}  # keys that are called otherwise in Python
-_OWNERS = {"signal": "kill", "node": "run", "down": "link", "from": "link", **dict.fromkeys(IMPAIRMENTS, "link")}
+_OWNERS = {
+    "signal": "kill",
+    "node": "run",
+    **dict.fromkeys(("routes", "dns"), "lease"),
+    **dict.fromkeys(("down", "from"), "link"),
+    **dict.fromkeys(IMPAIRMENTS, "link"),
+}
 _NEED_DELAY = ("jitter", "reorder")
 
 
@@ -46,10 +53,20 @@ def _check_event(event: EventModel, place: Located, tunnel: bool, nodes: frozens
         yield place.at(verb).mistake("this variant has no tunnel; give the variant `events: []`")
     if verb == "link":
         yield from _check_link(event, place)
-    if event.node is not None and nodes is not None and event.node not in nodes:
-        known = sorted(nodes)
-        words = f"the topology has no such node; {one_of(known)}{nearest(event.node, known)}"
-        yield place.at("node").mistake(f"value {shown(event.node)}: {words}")
+    if (octets := _routes_octets(event)) > MOST_ROUTES_OCTETS:
+        words = f"take {octets} octets in a lease, which has room for {MOST_ROUTES_OCTETS}; name fewer prefixes"
+        yield place.at("routes").key_mistake(words)
+    for key, node in (("node", event.node), ("lease", event.lease)):
+        if node is not None and nodes is not None and node not in nodes:
+            known = sorted(nodes)
+            words = f"the topology has no such node; {one_of(known)}{nearest(node, known)}"
+            yield place.at(key).mistake(f"value {shown(node)}: {words}")
+
+
+def _routes_octets(event: EventModel) -> int:
+    """How long the routes are in option 121, the default route that goes with them included."""
+    lengths = [int(prefix.partition("/")[2]) for prefix in event.routes or ()]
+    return sum(1 + (length + 7) // 8 + 4 for length in (*lengths, 0)) if lengths else 0
 
 
 def _check_link(event: EventModel, place: Located) -> Iterator[Mistake]:
@@ -74,6 +91,9 @@ def resolve_event(model: EventModel) -> Event:
         return Event(model.at, "start", model.start)
     if model.run is not None:
         return Event(model.at, "run", shlex.join(model.run), argv=tuple(model.run), node=model.node or "client")
+    if model.lease is not None:
+        routes, resolvers = tuple((model.routes or {}).items()), tuple(model.dns or ())
+        return Event(model.at, "lease", model.lease, routes=routes, resolvers=resolvers)
     a, _, b = (model.link or "").partition("-")
     options: dict[str, Any] = {key: getattr(model, key) for key in IMPAIRMENTS}
     options["max_queue_packets"] = options.pop("max_queue_size")
@@ -89,6 +109,9 @@ def dump_event(event: Event) -> dict[str, Any]:
         return {"at": event.at, "start": event.target}
     if event.verb == "run":
         return {"at": event.at, "run": list(event.argv), "node": event.node}
+    if event.verb == "lease":
+        brought = {"routes": dict(event.routes), "dns": list(event.resolvers)}
+        return {"at": event.at, "lease": event.target, **{key: value for key, value in brought.items() if value}}
     options: dict[str, Any] = {"from": event.sender} if event.sender else {}
     options |= {"down": True} if event.down else {}
     for key in IMPAIRMENTS:
@@ -108,6 +131,13 @@ def event_in_words(event: Event) -> str:
         return (
             f"{event.node} runs {command if len(command) <= MOST_OF_A_COMMAND else command[:MOST_OF_A_COMMAND] + '…'}"
         )
+    if event.verb == "lease":
+        brought = [
+            f"the route {prefix} {'on the link' if router == LINK_ITSELF else f'via {router}'}"
+            for prefix, router in event.routes
+        ]
+        brought += [f"the resolver {address}" for address in event.resolvers]
+        return f"{event.target} gives the client a lease" + (f" with {', '.join(brought)}" if brought else "")
     link = f"link {event.target}" + (f" from {event.sender}" if event.sender else "")
     if event.down:
         return f"{link} carries nothing"

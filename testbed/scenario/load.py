@@ -12,7 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from testbed.scenario.check import Known, TopologyShape, check_actions, check_expectations, check_variant
+from testbed.scenario.check import (
+    Known,
+    TopologyShape,
+    check_actions,
+    check_expectations,
+    check_lost_sites,
+    check_variant,
+)
 from testbed.scenario.errors import Mistake, ScenarioErrors, nearest, one_of
 from testbed.scenario.lesson import check_lesson, resolve_lesson
 from testbed.scenario.model import HeadModel, VariantModel
@@ -113,6 +120,7 @@ def _variants(
         if model is not None:
             shape = _shape(model, tree, directory, nodes, found)
             found += check_actions(merged)
+            found += check_lost_sites(merged, model, shape)
             found += check_variant(model, tree, known[name], shape)
             found += unsupported(model, tree)
         if model is not None and not found:

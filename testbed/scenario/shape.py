@@ -21,6 +21,7 @@ from testbed.scenario.tree import Located, join_path, kind_name
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
 
+_OF_A_KEY = "[key]"  # where pydantic says that a mapping's key is wrong, not its value
 _MUST_BE = {
     "string_type": "must be text",
     "bool_type": "must be true or false",
@@ -112,6 +113,8 @@ def _explain(model: type[BaseModel], error: Any, place: Located, path: Path) -> 
     if kind == "extra_forbidden":
         known = _known_keys(model, error["loc"][:-1])
         return place.key_mistake(f"unknown key; {one_of(known)}{nearest(error['loc'][-1], known)}")
+    if error["loc"][-1] == _OF_A_KEY:
+        return place.key_mistake(f"key {path[-1]}: {_allowed(kind, context, error['msg'], place)}")
     return place.mistake(f"value {_value(place)}: {_allowed(kind, context, error['msg'], place)}")
 
 

@@ -129,9 +129,10 @@ class Command:
 class Event:
     """Something that happens while the client works.
 
-    Shape: `verb` is kill, start, link or run; `target` the end, the link or the command line it concerns. A link is as
-        planned but for `link`, or carries nothing if it is `down`; where `sender` names one of its ends, only what
-        that end sends is concerned.
+    Shape: `verb` is kill, start, link, lease or run; `target` the end, the link, the node or the command line it
+        concerns. A link is as planned but for `link`, or carries nothing if it is `down`; where `sender` names one of
+        its ends, only what that end sends is concerned. A lease brings `routes`, each a prefix and its router, and
+        `resolvers`.
     Units: `at` in seconds after the start of the workload
     """
 
@@ -144,6 +145,8 @@ class Event:
     link: LinkOptions | None = None
     down: bool = False
     sender: str = ""
+    routes: tuple[tuple[str, str], ...] = ()
+    resolvers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

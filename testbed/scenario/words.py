@@ -49,7 +49,8 @@ def address(text: str) -> str:
         raise ValueError("must be an address without a zone")
     for wrong in ("unspecified", "loopback", "multicast", "link_local"):
         if getattr(parsed, f"is_{wrong}"):
-            raise ValueError(f"is a {wrong.replace('_', '-')} address; a host needs an address of its own")
+            article = "an" if wrong.startswith("u") else "a"
+            raise ValueError(f"is {article} {wrong.replace('_', '-')} address; a host needs an address of its own")
     if parsed.version == 6 and parsed.ipv4_mapped is not None:
         raise ValueError(f"is an IPv4-mapped address; write {parsed.ipv4_mapped}")
     return str(parsed)

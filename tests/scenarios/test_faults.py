@@ -235,14 +235,20 @@ def test_a_vpn_of_ones_own_is_started_awaited_judged_and_ended_and_what_it_forge
     ],
 )
 def test_a_missing_program_is_told_before_anything_is_built(old: str, new: str, words: str, tmp_path: Path) -> None:
-    ran = run_text(OWN.replace(old, new, 1), tmp_path, "--variant", "own")
+    junit = tmp_path / "junit.xml"
+    junit.write_text("<testsuites/>")  # green, and of an earlier run
+    ran = run_text(OWN.replace(old, new, 1), tmp_path, "--variant", "own", "--junit", str(junit))
     assert ran.code == 3
     assert words in ran.stderr
     assert not (tmp_path / "out").exists()
+    assert words in junit.read_text()
 
 
 def test_a_command_that_does_not_come_up_is_quoted(tmp_path: Path) -> None:
-    ran = run_text(OWN.replace("nobind", "no-such-option"), tmp_path, "--variant", "own")
+    junit = tmp_path / "junit.xml"
+    ran = run_text(OWN.replace("nobind", "no-such-option"), tmp_path, "--variant", "own", "--junit", str(junit))
     assert ran.code == 4
-    assert "the VPN client (openvpn) ended with code 1 before it was up" in ran.stderr
+    assert 'errors="1"' in junit.read_text()
+    assert "before it was up" in junit.read_text()
+    assert "testbed: the VPN client (openvpn) ended with code 1 before it was up" in ran.stderr
     assert "no-such-option" in ran.stderr

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
-from testbed.report.junit import render_junit
+from testbed.report.junit import render_junit, render_junit_unfinished
 from testbed.result import Evidence, ExpectationResult
 from tests.unit.test_report_sample import sample_result
 
@@ -75,3 +75,17 @@ def test_a_measured_expectation_is_a_case_with_its_number_and_its_proof() -> Non
     (failure,) = root.iter("failure")
     assert failure.get("type") == "leaks"
     assert "with/isp.pcapng frame 7: dns" in str(failure.text)
+
+
+def test_a_proof_that_several_facts_share_stands_there_once_in_a_line_of_its_own() -> None:
+    proof = (Evidence("with/isp.pcapng", 7, 12.5, "http"), Evidence("with/isp.pcapng", 7, 12.5, "http"))
+    row = ExpectationResult("with", "isp", "leaks", "none", False, "2 leaked", proof)
+    (failure,) = ElementTree.fromstring(render_junit(replace(sample_result(), expectations=(row,)))).iter("failure")
+    assert failure.text == "2 leaked\nwith/isp.pcapng frame 7: http"
+
+
+def test_a_run_without_an_end_is_an_error_with_its_reason() -> None:
+    root = ElementTree.fromstring(render_junit_unfinished("gate", "the tunnel did not come up\x00"))
+    assert (root.get("tests"), root.get("errors")) == ("1", "1")
+    (error,) = root.iter("error")
+    assert error.get("message") == "the tunnel did not come up\\x00"

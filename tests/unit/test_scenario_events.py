@@ -45,7 +45,9 @@ events:
   - {at: 5s, link: isp-client}
   - {at: 5250ms, link: client-isp, from: isp, loss: 5}
   - {at: 5750ms, link: client-isp, from: client, down: true}
-  - {at: 6s, run: "ip route add 'a b'", node: isp}
+  - {at: 6s, lease: isp, routes: {93.184.216.0/24: 192.168.0.1, 10.0.0.0/8: 0.0.0.0}, dns: 192.168.0.1}
+  - {at: 7s, lease: isp}
+  - {at: 8s, run: "ip route add 'a b'", node: isp}
 """
 
 
@@ -60,7 +62,15 @@ def test_events_become_values_and_sentences() -> None:
         (5.0, "link isp-client is as planned"),
         (5.25, "link client-isp from isp has loss 5.0"),
         (5.75, "link client-isp from client carries nothing"),
-        (6.0, "isp runs ip route add 'a b'"),
+        (
+            6.0,
+            (
+                "isp gives the client a lease with the route 93.184.216.0/24 via 192.168.0.1, "
+                "the route 10.0.0.0/8 on the link, the resolver 192.168.0.1"
+            ),
+        ),
+        (7.0, "isp gives the client a lease"),
+        (8.0, "isp runs ip route add 'a b'"),
     ]
     assert events[-1].argv == ("ip", "route", "add", "a b")
 
@@ -74,6 +84,9 @@ def test_a_link_that_an_event_changes_is_planned_as_changeable() -> None:
     topology = load_topology("client-isp-server")
     links = lab_request(variant, roles_of(topology)).links
     assert ("client", "isp") in {(link.a, link.b) for link in links}
+
+
+MANY_ROUTES = ", ".join(f"10.0.{number}.0/25: 192.168.0.1" for number in range(29))
 
 
 COMMAND = """\
@@ -116,7 +129,7 @@ def test_a_command_is_split_as_a_shell_would_and_its_tunnel_has_its_device() -> 
             "tunnel: {}\nevents: [{at: 1s}]\n",
             "{at",
             "events[0]",
-            "one of kill, start, link, run; this has none",
+            "one of kill, start, link, lease, run; this has none",
         ),
         ("tunnel: {}\nevents: [{at: 1s, kill: vpn-server, start: vpn-server}]\n", "{at", "events[0]", "kill and start"),
         (
@@ -134,6 +147,26 @@ def test_a_command_is_split_as_a_shell_would_and_its_tunnel_has_its_device() -> 
         ("events: [{at: 1s, link: client}]\n", "client}", "events[0].link", "must be two nodes"),
         ("events: [{at: 1s, link: client-isp, from: web}]\n", "web", "events[0].from", "must be an end of the link"),
         ("tunnel: {}\nevents: [{at: 1s, kill: vpn-server, from: isp}]\n", "from", "events[0].from", "events that link"),
+        ("events: [{at: 1s, lease: ips}]\n", "ips", "events[0].lease", "did you mean isp?"),
+        ("events: [{at: 1s, link: client-isp, dns: 1.2.3.4}]\n", "dns", "events[0].dns", "events that lease"),
+        (
+            'events: [{at: 1s, lease: isp, routes: {"2001:db8::/32": 192.168.0.1}}]\n',
+            '"2001',
+            "events[0].routes.2001:db8::/32",
+            "must be IPv4: DHCP carries nothing else",
+        ),
+        (
+            "events: [{at: 1s, lease: isp, routes: {10.0.0.0/8: 127.0.0.1}}]\n",
+            "127",
+            "events[0].routes.10.0.0.0/8",
+            "is a loopback address",
+        ),
+        (
+            f"events: [{{at: 1s, lease: isp, routes: {{{MANY_ROUTES}}}}}]\n",
+            "routes",
+            "events[0].routes",
+            "take 266 octets in a lease, which has room for 255",
+        ),
         ("events: [{at: 1s, run: [ls], node: ips}]\n", "ips", "events[0].node", "did you mean isp?"),
         ('events: [{at: 1s, run: "echo \'a"}]\n', '"echo', "events[0].run", "is no command line"),
         ("events: [{at: 1s, link: client-isp, down: yes}]\n", "yes", "events[0].down", "must be true or false"),

@@ -272,3 +272,16 @@ def test_a_value_that_is_wrong_is_not_told_to_be_missing_as_well() -> None:
     found = mistakes(replaced('[93.184.216.34, "2001:db8:4::34"]', "127.0.0.1"))
     assert any("is a loopback address" in line for line in found)
     assert [line for line in found if "missing" in line] == []
+
+
+def test_a_wrong_node_is_told_beside_a_wrong_address_of_the_same_site() -> None:
+    text = """\
+title: A question
+sites: {www.example.com: {address: 93.184.216.340, node: wbe}}
+workload: [{dns: www.example.com}]
+"""
+    with pytest.raises(ScenarioErrors) as caught:
+        parse_scenario(text.encode(), "f.yaml", nodes=("client", "isp", "web"))
+    paths = [mistake.path for mistake in caught.value.mistakes]
+    assert paths == ["sites.www.example.com.address", "sites.www.example.com.node"]
+    assert "did you mean web?" in str(caught.value)
