@@ -87,6 +87,13 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm() -> None:
     assert [(d.name, d.arguments) for d in directives] == [("dev", ("tun",)), ("verb", ("3",))]
 
 
+@pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_nothing_but_a_line_feed_ends_a_line(character: str) -> None:
+    directives, problems = parse_text(f"verb 3 # old:{character}verb 4\nport 5\n", "x")
+    assert [(directive.name, directive.place.line) for directive in directives] == [("verb", 1), ("port", 2)]
+    assert not problems
+
+
 def test_command_line_words_become_directives() -> None:
     directives, problems = parse_arguments(["--verb", "4", "--nobind", "--push", "route 1.2.3.4"])
     assert not problems

@@ -43,7 +43,9 @@ class Directive:
 def parse_text(text: str, file: str) -> tuple[list[Directive], list[Problem]]:
     """The directives of a file's text, and what is wrong with it."""
     problems: list[Problem] = []
-    numbered = list(enumerate(text.removeprefix(_BYTE_ORDER_MARK).splitlines(), start=1))
+    # not splitlines, which ends lines at form feeds and the like, too: a comment would go on as an option
+    lines = text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n").split("\n")
+    numbered = list(enumerate(lines, start=1))
     directives = _parse_lines(numbered, file, problems)
     return directives, problems
 

@@ -9,6 +9,7 @@ _SCRIPT = "scripts are not supported here; watch the log or --status"
 _FOREGROUND = "the program stays in the foreground; start it under a supervisor"
 _PRIVILEGE = "privileges are not dropped; run it in a user namespace, where its root is nobody's"
 _STANDALONE = "is a command of openvpn, not an option of a tunnel"
+_PUSHED = "is what a server tells its clients, not an option of a configuration"
 _SERVER = Role.SERVER
 _CLIENT_CONFIG = Scope.CLIENT_CONFIG
 
@@ -42,6 +43,8 @@ SERVER_OPTIONS: tuple[Option, ...] = (
     ignored("disable-occ", "", "DEPRECATED: a difference in options is never fatal here"),
     refused("no-name-remapping", "removed in OpenVPN 2.5. Update your configuration."),
     refused("compat-names", "removed in OpenVPN 2.5. Update your configuration."),
+    refused("ifconfig-push-constraint", "addresses are the administrator's own: see ifconfig-push"),
+    *(refused(name, _PUSHED) for name in ("peer-id", "protocol-flags", "push-continuation")),
     refused("push-remove", "use push-reset and push what is wanted"),
     refused("server-bridge", "bridging needs tap devices, which are not supported"),
     refused("stale-routes-check", "only iroute lines make routes, and those do not become stale"),
@@ -114,6 +117,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
         refused(name, _STANDALONE)
         for name in (
             "genkey", "mktun", "rmtun", "show-ciphers", "show-digests", "show-engines", "show-tls", "show-gateway",
+            "show-curves", "show-groups", "show-pkcs11-ids", "help", "version",
         )
     ),
 )  # fmt: skip
