@@ -36,7 +36,7 @@ from vpn.driver.udp import open_client_link, open_server_link
 from vpn.events import ClientConnected, ClientGone, Closed, Connected, Event, TransportUnusable
 from vpn.pki.commands import run_pki
 from vpn.server import ServerCore
-from vpn.settings import Address, CertificateRole, StaticKeySettings, TlsSettings, Transport
+from vpn.settings import Address, CertificateRole, KeyDirection, StaticKeySettings, TlsSettings, Transport
 from vpn.static_key_core import StaticKeyCore
 
 HOST, PORT = "127.0.0.1", 1194
@@ -119,6 +119,7 @@ class Tunnel:
         self.ends: list[End] = []
         self._transport = Transport.TCP if kind.endswith("tcp") else Transport.UDP
         self._wrapping = wrapping
+        _run("ip", "route", "flush", "cache")  # what forged ICMP errors told of the paths
         self._make_server(server)
         for number in range(clients):
             self._make_client(number)
@@ -266,7 +267,9 @@ class Tunnel:
         self._add(f"client{number}", pump, link, core)
 
     def _static(self, *, listen: bool) -> StaticKeySettings:
-        return replace(StaticKeySettings(KEY), transport=self._transport, listen=listen)
+        # with a direction: without one, whoever sends an end its own packets makes it deaf for the other end's
+        direction = KeyDirection.NORMAL if listen else KeyDirection.INVERSE
+        return replace(StaticKeySettings(KEY), transport=self._transport, listen=listen, direction=direction)
 
     def _add(self, name: str, pump: Pump, link: Link, core: Any) -> None:
         tun = TunDevice(Path("/dev/net/tun"))
