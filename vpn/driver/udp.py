@@ -29,7 +29,9 @@ BATCH_DATAGRAMS = 64
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _MOST_SEGMENTS = 64  # of one call, in kernels before 6.9
 _LARGEST_SEND = 65000  # below the largest UDP datagram, which bounds a call's octets
-_NOT_AT_ONCE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
+_TOO_LARGE = frozenset({errno.EINVAL, errno.EMSGSIZE})  # one datagram, for the MTU of the path to this address
+_NOT_AT_ONCE = frozenset({errno.EIO, errno.EOPNOTSUPP})  # an interface that cannot
+_NARROW_SENDS = 4096  # after so many to paths too narrow the kernel is asked again: what it knows of paths ends, too
 _BERTH_OCTETS = 65536  # a receive call needs this much room: what does not fit is lost
 _BERTHS = 5
 _LONGEST_TRAIN_OCTETS = 40_000  # and one more call: larger ones no longer fit into the processor's cache
@@ -61,6 +63,8 @@ class UdpLink:
         self.octets_sent = 0
         self.unsent = 0
         self._sent_singly_from = 0
+        self._narrow: dict[Address, int] = {}  # from which size on datagrams to an address go one by one
+        self._narrow_sends = 0
         self._begun: _Arrivals | None = None  # what `receive_one` has left to `receive`
         self._buffer = memoryview(bytearray(_BERTHS * _BERTH_OCTETS + GATHERING_OCTETS + 2 * LEAST_TRAIN + 16))
         try:
@@ -172,7 +176,8 @@ class UdpLink:
         """Datagrams of one size: in one call if the kernel takes them so."""
         if address is None or not run:
             return
-        if len(run) > 1 and len(run[0]) < self._sent_singly_from and self._send_at_once(run, len(run[0]), address):
+        size = len(run[0])
+        if len(run) > 1 and self._may_send_at_once(size, address) and self._send_at_once(run, size, address):
             return
         for datagram in run:
             try:
@@ -190,10 +195,21 @@ class UdpLink:
         most = min(_MOST_SEGMENTS, _LARGEST_SEND // train.slot) * train.slot
         for at in range(train.at, train.at + train.octets, most):
             end = min(at + most, train.at + train.octets)
-            if train.slot >= self._sent_singly_from or not self._send_at_once(
+            is_sent = self._may_send_at_once(train.slot, address) and self._send_at_once(
                 (train.buffer[at:end],), train.slot, address
-            ):
+            )
+            if not is_sent:
                 self._send_run(Train(train.buffer, at, end - at, train.slot).datagrams(), address)
+
+    def _may_send_at_once(self, size: int, address: Address) -> bool:
+        if not self._narrow:
+            return size < self._sent_singly_from
+        narrow = self._narrow.get(address, self._sent_singly_from)
+        self._narrow_sends += size >= narrow
+        if self._narrow_sends >= _NARROW_SENDS:
+            self._narrow.clear()
+            self._narrow_sends = 0
+        return size < min(narrow, self._sent_singly_from)
 
     def _send_at_once(self, buffers: Sequence[bytes | memoryview], size: int, address: Address) -> bool:
         """False if they have to go one by one; what is only lost counts as sent."""
@@ -201,9 +217,11 @@ class UdpLink:
             control = [(_SOL_UDP, _UDP_SEGMENT, _SENT_SEGMENT.pack(size))]
             self.octets_sent += self._socket.sendmsg(buffers, control, 0, address)
         except OSError as error:
+            if error.errno in _TOO_LARGE:
+                self._narrow[address] = size
+                return False
             if error.errno in _NOT_AT_ONCE:
-                # larger than the path's MTU, or an interface that cannot: the kernel says so for each size anew
-                self._sent_singly_from = size
+                self._sent_singly_from = size  # the kernel says so for each size anew
                 return False
             octets = sum(map(len, buffers))
             self.unsent += -(-octets // size)
