@@ -94,9 +94,7 @@ DATA_OPTIONS: tuple[Option, ...] = (
     refused("no-replay", "removed: replay protection is always on"),
     refused("no-iv", "removed in OpenVPN 2.5: IVs are always used"),
     refused("compat-mode", "say what the older peer needs: data-ciphers, data-ciphers-fallback, auth"),
-    refused(
-        "force-tls-key-material-export", "peers without the TLS exporter are let in, with keys of the PRF"
-    ),
+    refused("force-tls-key-material-export", "peers without the TLS exporter are let in, with keys of the PRF"),
     refused("ncp-disable", "removed in OpenVPN 2.6: cipher negotiation is always on"),
     refused("keysize", "removed in OpenVPN 2.6: the cipher's name says its key size"),
     refused("prng", "removed in OpenVPN 2.6"),
