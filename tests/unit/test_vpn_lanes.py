@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import defaultdict
 
 import pytest
@@ -81,6 +82,66 @@ def test_those_who_always_have_one_packet_do_not_keep_a_backlog_from_its_turn() 
         packet = lanes.pop()
         served += isinstance(packet, bytes) and packet[16:20] == packet_to(ALICE)[16:20]
     assert served >= 60
+
+
+def flood(lanes: Lanes, draw: random.Random, count: int = 40) -> None:
+    """Packets to ever new destinations: somebody looks for hosts in the tunnel's network."""
+    for _ in range(count):
+        lanes.push(packet_to(f"10.{draw.randrange(256)}.{draw.randrange(256)}.{draw.randrange(256)}", octets=60))
+        lanes.shrink(500, 1 << 20)
+
+
+def packet_to_bob() -> bytes:
+    return packet_to(BOB, 7)
+
+
+def test_packets_to_ever_new_destinations_keep_no_stream_from_its_turns() -> None:
+    lanes, draw = Lanes(), random.Random(1)
+    served = 0
+    for _ in range(200):
+        lanes.push(packet_to_bob())
+        lanes.shrink(500, 1 << 20)
+        flood(lanes, draw)
+        served += [lanes.pop() for _ in range(32)].count(packet_to_bob())
+    assert served >= 150
+
+
+def test_lanes_that_have_become_empty_do_not_pile_up_beside_a_flood() -> None:
+    lanes, draw = Lanes(), random.Random(1)
+    for _ in range(200):
+        flood(lanes, draw, 33)
+        for _ in range(32):
+            lanes.pop()
+    assert lanes.destinations <= len(lanes) + 2 * 32
+
+
+def test_of_very_many_lanes_a_packet_is_taken_with_few_steps() -> None:
+    lanes, draw = Lanes(), random.Random(1)
+    flood(lanes, draw, 2000)
+    looked = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal looked
+        looked += event == "call"
+
+    before = sys.getprofile()
+    lanes.push(packet_to_bob())
+    sys.setprofile(count)
+    try:
+        lost = lanes.shrink(50, 1 << 20)
+    finally:
+        sys.setprofile(before)
+    assert lost > 1000
+    assert looked < 200 * lost
+
+
+def test_packets_without_octets_are_bounded_too() -> None:
+    lanes = Lanes()
+    for _ in range(100):
+        lanes.push(b"")
+        lanes.push(packet_to_bob())
+        lanes.shrink(10, 1 << 20)
+    assert len(lanes) <= 20
 
 
 def test_what_is_too_much_is_taken_from_the_longest_lane_and_counted() -> None:
