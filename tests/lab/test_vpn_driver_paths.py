@@ -46,7 +46,7 @@ def _send_to_both(_conductor: Conductor) -> Any:
 def _calls(link: UdpLink, receiver: socket.socket) -> list[int]:
     address: Address = receiver.getsockname()
     link.send([(bytes(OCTETS), address)] * COUNT)
-    calls = []
+    calls: list[int] = []
     while sum(calls) < COUNT * OCTETS:
         calls.append(len(receiver.recv(65536)))
     return calls
