@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_RING_OCTETS = 32 << 20
 RETIRE_MS = 10
 BUSY_RETIRE_MS = 100  # fuller blocks, fewer of them: what a block costs is shared by more packets
+BURST_OCTETS_MS = 1_600_000  # more than 10 Gbit/s put into the ring
 LARGEST_BLOCK_OCTETS = 2 << 20
 BUSY_PACKETS = 5_000  # recorded so far: then there are likely to be the 50,000 more for which numpy's import pays
 
@@ -90,6 +91,11 @@ def ring_shape(ring_octets: int) -> tuple[int, int]:
     page = mmap.PAGESIZE
     block_octets = max(page, min(LARGEST_BLOCK_OCTETS, ring_octets // 16) // page * page)
     return block_octets, max(2, ring_octets // block_octets)
+
+
+def longest_pause_ms(ring_octets: int) -> int:
+    """How long the ring may be left alone, whatever comes. Units: milliseconds, 0 for a small ring."""
+    return ring_octets // BURST_OCTETS_MS
 
 
 def is_for_load(ring_octets: int, snap_octets: int) -> bool:
@@ -159,6 +165,8 @@ class Ring:
         self._in_place: InPlace | None = None
         self._prepared = False
         self._next = 0
+        self.pause_ms = 0
+        self._most_pause_ms = longest_pause_ms(ring_octets)
         self.packets = 0
         self.octets = 0
         self.dropped = 0
@@ -167,6 +175,7 @@ class Ring:
 
     def drain(self, output: int) -> None:
         """Write every block the kernel has retired to the file, as pcapng; each goes back to the kernel at once."""
+        blocks = 0
         for _ in range(self.block_count):
             start = self._next * self.block_octets
             _, _, status, count, first, _ = _BLOCK.unpack_from(self._map, start)
@@ -177,9 +186,18 @@ class Ring:
             # Status and packet count in one write: a count of 0 lets `filling` tell an empty block from a used one.
             self._map[start + _STATUS_OFFSET : start + _STATUS_OFFSET + 8] = b"\0\0\0\0\0\0\0\0"
             self._next = (self._next + 1) % self.block_count
+            blocks += 1
+        self._choose_pause(blocks)
         if self.packets > BUSY_PACKETS and not self._prepared:
             self._prepared = True
             _thread.start_new_thread(self.prepare, ())  # the ring could overflow while this thread waited for an import
+
+    def _choose_pause(self, blocks: int) -> None:
+        """Sleep for so long that a quarter of the ring is full: each waking finds the processor's caches empty."""
+        if blocks > self.block_count // 4:
+            self.pause_ms //= 2
+        elif self._in_place is not None:
+            self.pause_ms = min(self.pause_ms + 1, self._most_pause_ms)
 
     def prepare(self) -> None:
         """Have so much to record that it pays to let numpy do it."""
@@ -289,25 +307,22 @@ def record(
     started_ns = time.time_ns()
     _write(output, pcapng.build_section_header("vpn-testbed tap"))
     _write(output, pcapng.build_interface(interface_name, link_type, snap_octets))
-    poll = select.poll()
-    poll.register(packet_socket.fileno(), select.POLLIN | select.POLLERR)
-    for stop in stops:
-        poll.register(stop, select.POLLIN)
-    while not _drain_once(ring, output, poll, packet_socket, stops):
-        pass
+    anything, stop = select.poll(), select.poll()
+    anything.register(packet_socket.fileno(), select.POLLIN | select.POLLERR)
+    for descriptor in stops:
+        anything.register(descriptor, select.POLLIN)
+        stop.register(descriptor, select.POLLIN)
+    stopped = False
+    while not stopped:
+        events = dict(anything.poll())
+        if events.get(packet_socket.fileno(), 0) & select.POLLERR:
+            # The link went down (or away). Asking takes the error; recording goes on when the link is back.
+            packet_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        stopped = bool(stop.poll(ring.pause_ms))
+        ring.drain(output)
     _finish(ring, output)
     _write(output, pcapng.build_statistics(0, started_ns, time.time_ns(), ring.packets + ring.dropped, ring.dropped))
     return ring
-
-
-def _drain_once(ring: Ring, output: int, poll: select.poll, packet_socket: socket.socket, stops: list[int]) -> bool:
-    """Wait, then write out what is there; true when it is time to stop."""
-    events = dict(poll.poll())
-    if events.get(packet_socket.fileno(), 0) & select.POLLERR:
-        # The link went down (or away). The error is taken by asking for it; recording goes on when the link is back.
-        packet_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    ring.drain(output)
-    return any(stop in events for stop in stops)
 
 
 def _finish(ring: Ring, output: int) -> None:

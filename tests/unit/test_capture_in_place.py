@@ -52,7 +52,7 @@ def packets_of(seed: int, count: int) -> list[Packet]:
     dice = random.Random(seed)
     found = []
     for _ in range(count):
-        data = dice.randbytes(dice.choice((60, 96, 1514, dice.randrange(1, 200))))
+        data = dice.randbytes(dice.choice((60, 96, 1514, dice.randrange(5, 200))))
         time_ns = 1_700_000_000_000_000_000 + dice.randrange(10**15)
         status = dice.choice((1, 1, CHECKSUM_NOT_READY | 1))
         found.append((time_ns, data, len(data) + dice.choice((0, 700)), status, dice.choice((HOST, OUTGOING))))
@@ -164,6 +164,54 @@ def test_packets_that_do_not_all_begin_as_far_behind_their_headers_are_left_alon
     ring = ring_of(packets, 14)
     second = FIRST + struct.unpack_from("=I", ring, FIRST)[0]
     struct.pack_into("=H", ring, second + 24, 88)
+    before = ring[:]
+    assert InPlace(ring).rewrite(FIRST, len(packets)) is None
+    assert ring[:] == before
+
+
+WRAP = 3 << 32  # where the upper half of a time changes
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    "begins_ns",
+    [
+        (7 * SECOND - 10, 7 * SECOND + 10, 8 * SECOND),
+        (WRAP - 2 * SECOND, WRAP - 10, WRAP - 2 * SECOND),  # a clock that was set back
+        (WRAP - 10, WRAP + 10, WRAP + 2 * SECOND),
+    ],
+)
+def test_times_are_right_where_a_second_begins_and_where_their_upper_half_changes(begins_ns: tuple[int, ...]) -> None:
+    packets = [(begin + number, bytes(100), 100, 1, HOST) for begin in begins_ns for number in range(20)]
+    ring = ring_of(packets, 14)
+    rewriting, at, times = InPlace(ring), FIRST, []
+    for _ in begins_ns:  # each with what the one before left in the table
+        done = rewriting.rewrite(at, 20)
+        assert done is not None
+        times += [frame.time_ns for frame in frames_of(written(ring, done, 1))]
+        at = done.following
+    assert times == [packet[0] for packet in packets]
+
+
+@pytest.mark.parametrize("what_follows", [0, 96, 2176, 0xFFFFFFF8])
+def test_what_looks_like_the_end_of_a_train_inside_a_packet_misleads_nobody(what_follows: int) -> None:
+    train = [(number, bytes([number]) * 1000, 1000, 1, HOST) for number in range(1, 46)]
+    step = 1088
+    crafted = struct.pack("=I", step) * 250  # where the first train's length would end the second one, too
+    false_end = struct.pack("=I", what_follows) * 250
+    shifted = [(number, bytes([number]) * 500, 500, 1, HOST) for number in range(5)]
+    packets: list[Packet] = [*train, *shifted[:1], *train[:20], *shifted]
+    packets += [(number, false_end if number == 18 else crafted, 1000, 1, HOST) for number in range(70)]
+    ring = ring_of(packets, 14)
+    count = len(packets) - 10  # behind the last one, a wrong way still leads from packet to packet
+    done = InPlace(ring).rewrite(FIRST, count)
+    assert done is not None
+    assert [frame.data for frame in frames_of(written(ring, done, 1))] == [packet[1] for packet in packets[:count]]
+
+
+def test_packets_of_next_to_no_octets_are_left_alone() -> None:
+    packets = [(number, bytes(octets), 60, 1, HOST) for number, octets in enumerate((60, 4, 60))]
+    ring = ring_of(packets, 14)
     before = ring[:]
     assert InPlace(ring).rewrite(FIRST, len(packets)) is None
     assert ring[:] == before
