@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from vpn.dataplane.train import Train
 from vpn.driver.tcp import QUEUE_OCTETS, TcpConnection, TcpLink
 from vpn.settings import Address
-from vpn.wire.stream import frame
+from vpn.wire.stream import Deframer, frame
 
 SLOW: Address = ("192.0.2.1", 1)
 QUICK: Address = ("192.0.2.2", 2)
@@ -104,3 +105,20 @@ def test_a_slow_client_keeps_nothing_from_the_others(server: Server) -> None:
         assert select.select([server.ends[QUICK]], [], [], 30)[0]
         assert server.take(QUICK) == len(frame(PACKET))
     assert not server.link.lost()
+
+
+def test_of_a_train_that_has_begun_nothing_is_missing_in_the_stream(server: Server) -> None:
+    packets = [bytes((number % 251,)) * 1400 for number in range(600)]
+    framed = b"".join(map(frame, packets))
+    train = Train(memoryview(bytearray(framed)), 0, len(framed), 1402, lead=2)
+    server.link.send([(train, SLOW)])
+    server.link.send([(train, SLOW), (b"too much", SLOW)])
+    assert server.link.unsent == 601, "what had begun has no place, or more has"
+    (slow, *_), stream = server.watched.events, bytearray()
+    server.ends[SLOW].setblocking(False)
+    while server.watched.events[slow] & select.EPOLLOUT or len(stream) < len(framed):
+        server.link.writable(slow)
+        stream += server.ends[SLOW].recv(1 << 20)
+    server.link.send([(b"the end", SLOW)])
+    stream += server.ends[SLOW].recv(1 << 20)
+    assert Deframer().feed(bytes(stream)) == [*packets, b"the end"]

@@ -101,7 +101,7 @@ class TcpConnection:
         if not self._waiting:
             with contextlib.suppress(BlockingIOError):
                 view = view[self.socket.send(view) :]
-        room = QUEUE_OCTETS - len(self._waiting)
+        room = max(0, QUEUE_OCTETS - len(self._waiting))  # the rest of a train may have taken more than there was
         if len(view) <= room or len(view) < train.octets:  # of a packet that has begun nothing may be missing
             self._waiting += view
             return 0
