@@ -122,3 +122,13 @@ def test_of_a_train_that_has_begun_nothing_is_missing_in_the_stream(server: Serv
     server.link.send([(b"the end", SLOW)])
     stream += server.ends[SLOW].recv(1 << 20)
     assert Deframer().feed(bytes(stream)) == [*packets, b"the end"]
+    assert server.link.octets_sent == len(stream), "octets are counted that were never sent"
+
+
+def test_octets_are_counted_as_they_pass_alone_and_in_trains(server: Server) -> None:
+    descriptor = list(server.watched.events)[1]
+    for packets in ([b"one"], [b"and"] * 30, [b"four", b"5"]):
+        server.ends[QUICK].sendall(b"".join(map(frame, packets)))
+        assert select.select([descriptor], [], [], 30)[0]
+        server.link.receive(descriptor)
+    assert server.link.octets_received == 5 + 30 * 5 + 6 + 3

@@ -46,6 +46,7 @@ class TcpConnection:
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self.socket = sock
         self.address = address
+        self.octets_sent = 0
         self._unfinished = b""
         self._waiting = bytearray()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -100,7 +101,9 @@ class TcpConnection:
         view = train.view
         if not self._waiting:
             with contextlib.suppress(BlockingIOError):
-                view = view[self.socket.send(view) :]
+                sent = self.socket.send(view)
+                self.octets_sent += sent
+                view = view[sent:]
         room = max(0, QUEUE_OCTETS - len(self._waiting))  # the rest of a train may have taken more than there was
         if len(view) <= room or len(view) < train.octets:  # of a packet that has begun nothing may be missing
             self._waiting += view
@@ -114,6 +117,7 @@ class TcpConnection:
         try:
             while self._waiting:
                 sent = self.socket.send(self._waiting)
+                self.octets_sent += sent
                 del self._waiting[:sent]
         except BlockingIOError:
             pass
@@ -148,7 +152,7 @@ class TcpLink:
             self._lose(connection, _reason(error))
             return []
         for run in packets:
-            self.octets_received += run.octets if isinstance(run, Train) else sum(map(len, run))
+            self.octets_received += run.octets if isinstance(run, Train) else sum(len(packet) + 2 for packet in run)
         return [(connection.address, run) for run in packets]
 
     def writable(self, descriptor: int) -> None:
@@ -185,13 +189,14 @@ class TcpLink:
             self.drop(address)
 
     def _write(self, connection: TcpConnection, packets: Sequence[Outgoing]) -> None:
+        before = connection.octets_sent
         try:
             refused = connection.write(packets)
         except OSError as error:
             self._lose(connection, _reason(error))
             return
         self.unsent += refused
-        self.octets_sent += sum(packet.octets if isinstance(packet, Train) else len(packet) for packet in packets)
+        self.octets_sent += connection.octets_sent - before
         self._watcher.watch(connection.socket.fileno(), _BUSY if connection.is_waiting else _IDLE)
 
     def _lose(self, connection: TcpConnection, reason: str) -> None:
