@@ -323,6 +323,13 @@ def _integer(name: str) -> Reader:
     return lambda pushed, words: replace(pushed, **{name: _number(words[0])})  # type: ignore[arg-type]
 
 
+def _tun_mtu(pushed: PushedOptions, words: list[str]) -> PushedOptions:
+    octets = _number(words[0])
+    if not 100 <= octets <= 65535:
+        raise ValueError("no interface has such an MTU")
+    return replace(pushed, tun_mtu=octets)
+
+
 def _inactive(pushed: PushedOptions, words: list[str]) -> PushedOptions:
     octets = _number(words[1]) if len(words) > 1 else 0
     return replace(pushed, inactive=_number(words[0]), inactive_octets=octets)
@@ -365,7 +372,7 @@ _READERS: dict[str, Reader] = {
     "cipher": lambda pushed, words: replace(pushed, cipher=Cipher(words[0].upper())),
     "protocol-flags": _flags,
     "key-derivation": _key_derivation,
-    "tun-mtu": _integer("tun_mtu"),
+    "tun-mtu": _tun_mtu,
     "comp-lzo": _comp_lzo,
     "compress": _compress,
     "explicit-exit-notify": lambda pushed, words: replace(

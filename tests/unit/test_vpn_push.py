@@ -203,3 +203,9 @@ def test_a_token_does_not_show() -> None:
     assert options.auth_token == "SESS_ID_AT_secret"
     assert "secret" not in repr(options)
     assert {field.name for field in fields(PushedOptions) if not field.repr} == {"auth_token"}
+
+
+@pytest.mark.parametrize("octets", ["0", "5", "65536", "99999999"])
+def test_an_mtu_that_no_interface_can_have_is_told_and_left_out(octets: str) -> None:
+    options = parse_options([f"tun-mtu {octets}", "ping 7"])
+    assert (options.tun_mtu, options.ping, len(options.errors)) == (None, 7, 1)

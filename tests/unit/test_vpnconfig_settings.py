@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address
 from pathlib import Path
 
@@ -360,7 +361,6 @@ def test_a_key_readable_by_others_is_warned_of(loader: Loader, keys: Path, tmp_p
 @pytest.mark.interop
 def test_every_option_of_openvpns_help_has_a_row_in_the_table() -> None:
     """Nothing that a 2.6 configuration may hold is answered with a mere `unknown option`."""
-    import re
     import subprocess
 
     said = subprocess.run(["openvpn", "--help"], capture_output=True, text=True, timeout=20).stdout
@@ -411,3 +411,22 @@ def test_a_static_key_peer_over_udp_binds_unless_told_not_to(lines: str, port: i
         f"dev tun\nremote 192.0.2.1\nsecret {keys}/static.key\ncipher AES-256-CBC\nifconfig 10.8.0.1 10.8.0.2\n{lines}"
     )
     assert loader.load(text).driver.socket.local_port == port
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("replay-window 65537", "at most 65536"),
+        ("sndbuf 2147483648", "below 2 GiB"),
+        ("rcvbuf 99999999999", "below 2 GiB"),
+        ("txqueuelen 4294967296", "below 2^32"),
+        ("route-metric 4294967296", "below 2^32"),
+        ("nice 20", "-20 to 19"),
+        ("nice -99999999999", "-20 to 19"),
+    ],
+)
+def test_a_number_that_the_kernel_cannot_take_is_refused_before_the_tunnel_starts(
+    line: str, reason: str, loader: Loader
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(reason)):
+        loader.client_configuration(line)

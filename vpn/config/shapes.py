@@ -17,6 +17,8 @@ Value = Any  # what a kind makes of a word; the builder of the settings knows wh
 _NETMASKS = frozenset((0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF for bits in range(33))
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
 _NUMBER_MAXIMUM = 2**63 - 1
+_LARGEST_BUFFER_OCTETS = 2**31 - 1  # of an int, which the kernel takes
+_WIDEST_WINDOW = 65536  # as openvpn
 
 
 class ShapeError(ValueError):
@@ -96,8 +98,25 @@ def _count32(word: str) -> int:
     return value
 
 
-def _number(word: str) -> int:
-    return -_count(word[1:]) if word.startswith("-") else _count(word)
+def _octets(word: str) -> int:
+    value = _count(word)
+    if value > _LARGEST_BUFFER_OCTETS:
+        raise ValueError("a number of octets below 2 GiB is needed")
+    return value
+
+
+def _window(word: str) -> int:
+    value = _positive(word)
+    if value > _WIDEST_WINDOW:
+        raise ValueError(f"a window is at most {_WIDEST_WINDOW} packets wide")
+    return value
+
+
+def _niceness(word: str) -> int:
+    value = -_count(word[1:]) if word.startswith("-") else _count(word)
+    if not -20 <= value <= 19:
+        raise ValueError("a niceness is a number from -20 to 19")
+    return value
 
 
 def _positive(word: str) -> int:
@@ -180,7 +199,9 @@ _KINDS: dict[str, Callable[[str], Value]] = {
     "name": _text,
     "count": _count,
     "count32": _count32,
-    "number": _number,
+    "octets": _octets,
+    "window": _window,
+    "niceness": _niceness,
     "positive": _positive,
     "seconds": _seconds,
     "port": _port,

@@ -23,8 +23,8 @@ CONNECTION_OPTIONS: tuple[Option, ...] = (
     used("multihome"),
     used("mark", "count32"),
     used("bind-dev", "name"),
-    used("sndbuf", "count"),
-    used("rcvbuf", "count"),
+    used("sndbuf", "octets"),
+    used("rcvbuf", "octets"),
     used("connect-retry", "positive [positive]", scope=_CONNECTION),
     used("connect-retry-max", "count", scope=_CONNECTION),
     used("connect-timeout", "positive", scope=_CONNECTION),
@@ -61,7 +61,7 @@ INTERFACE_OPTIONS: tuple[Option, ...] = (
     used("dev-type", "tun|tap"),
     used("dev-node", "file"),
     used("tun-mtu", "mtu", scope=_CONNECTION),
-    used("txqueuelen", "count"),
+    used("txqueuelen", "count32"),
     used("persist-tun"),
     used("topology", "subnet|net30|p2p"),
     used("ifconfig", "address4 address4"),
@@ -86,7 +86,7 @@ ROUTE_OPTIONS: tuple[Option, ...] = (
     used("route-ipv6", "prefix6 [gateway] [text]"),
     used("route-gateway", "text"),
     used("route-ipv6-gateway", "address6"),
-    used("route-metric", "count"),
+    used("route-metric", "count32"),
     used("route-noexec"),
     used(
         "policy-routing", "[count32]", roles=Role.CLIENT | Role.STATIC_KEY

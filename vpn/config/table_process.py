@@ -77,7 +77,7 @@ PROCESS_OPTIONS: tuple[Option, ...] = (
     used("writepid", "file"),
     used("journal-dir", "file"),  # ours: where changes of the host are written down before they are made
     used("cd", "file"),
-    used("nice", "number"),
+    used("nice", "niceness"),
     used("script-security", "0|1|2|3 [text]"),
     used("tmp-dir", "file", roles=_SERVER),
     used("setenv", "name [text…]"),

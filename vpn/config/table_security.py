@@ -82,7 +82,7 @@ DATA_OPTIONS: tuple[Option, ...] = (
     used("cipher", "text"),
     used("auth", "text"),
     Option("secret", "file [0|1]", roles=Role.STATIC_KEY, scope=Scope.INLINE),
-    used("replay-window", "positive [seconds]"),
+    used("replay-window", "window [seconds]"),
     deprecated("comp-lzo", "[yes|no|adaptive]", "nothing is ever compressed; only the framing is kept"),
     deprecated(
         "compress", "[stub|stub-v2|lz4|lz4-v2|lzo|migrate]", "nothing is ever compressed; only the framing is kept"

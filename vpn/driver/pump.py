@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vpn.dataplane.workbench import Rows, Workbench
 
 _FOREVER = -1.0
+_LONGEST_WAIT = 86400.0  # epoll takes no more than 24 days; a deadline that is not due yet is waited for again
 _READABLE = select.EPOLLIN
 _NOTHING: tuple[int, ...] = ()
 _KEPT_OCTETS = 4 << 20
@@ -311,7 +312,7 @@ def _patience(until: float | None, due: float | None) -> float:
     """Seconds to wait at most; never negative, but for `for ever`."""
     if due is None or (until is not None and until < due):
         due = until
-    return _FOREVER if due is None else max(0.0, due - time.monotonic())
+    return _FOREVER if due is None else min(max(0.0, due - time.monotonic()), _LONGEST_WAIT)
 
 
 def _keep_freed_memory() -> None:

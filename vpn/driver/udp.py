@@ -316,7 +316,7 @@ def configure(sock: socket.socket, settings: SocketSettings, family: socket.Addr
     if settings.receive_buffer_octets:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_octets)
     if settings.mark is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, settings.mark)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", settings.mark))
     if settings.bind_device:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, settings.bind_device.encode())
     if family == socket.AF_INET6:
