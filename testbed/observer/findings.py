@@ -15,7 +15,7 @@ from typing import NamedTuple
 from testbed.facts import Kind, Sighting
 from testbed.observer import filters
 from testbed.observer.model import ClearText, Hint, Limits, Name, Tunnel
-from testbed.observer.wire.codings import Allowance
+from testbed.observer.wire.codings import Allowance, unread_coding
 
 CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD: "payload"}
 CLEAR_TEXT_LENGTH = 200
@@ -92,6 +92,12 @@ class Findings:
         if self.decoding.cut:
             self.decoding.cut = False
             self.limit("decoded bodies longer than the limit were cut", frame)
+
+    def note_coding(self, body: bytes, frame: int) -> None:
+        """Say it where a body is still coded: what stands in it is neither shown nor searched."""
+        coding = unread_coding(body)
+        if coding:
+            self.limit(f"bodies coded with {coding} are not decoded", frame)
 
     def sight(
         self,

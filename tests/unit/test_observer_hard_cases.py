@@ -221,3 +221,20 @@ def test_a_name_of_other_octets_is_found_by_those_that_wireshark_shows(tmp_path:
     (name,) = (s for s in observation.sightings if s.kind == Kind.TLS_NAME)
     assert name.value == "bücher.example"
     assert name.display_filter.startswith('tls.handshake.extensions_server_name contains "cher.example"')
+
+
+@pytest.mark.parametrize("octets", [b"\x28\xb5\x2f\xfd\x04\x58", b"\x5e\x2a\x4d\x18\x20\0", b"\x1f\x9d\x90"])
+def test_a_body_in_a_coding_that_is_not_undone_leaves_the_answer_incomplete(octets: bytes, tmp_path: Path) -> None:
+    said = [(True, request("/one")), (False, response(octets + b"\xb1\xff" * 20, "Content-Encoding: zstd\r\n"))]
+    observation = seen(tmp_path, tcp(said))
+    assert not observation.complete
+    assert "are not decoded" in observation.warnings[0]
+    assert seen(tmp_path, tcp([said[0], (False, response(b"a text", "Content-Encoding: utf-8\r\n"))])).complete
+
+
+def test_headers_of_http2_that_nobody_can_decompress_leave_the_answer_incomplete(tmp_path: Path) -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+    good, bad = b"\x82\x86\x84\x41\x01h", b"\xff\xff\xff\xff\x0f"
+    for block, complete in ((good, True), (bad, False)):
+        frame = len(block).to_bytes(3, "big") + b"\1\5\0\0\0\1" + block
+        assert seen(tmp_path, tcp([(True, preface + frame)])).complete == complete

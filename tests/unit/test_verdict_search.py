@@ -93,3 +93,21 @@ def test_octets_that_are_no_text_become_a_filter_in_hexadecimal() -> None:
 def test_quotes_in_a_match_do_not_become_syntax_of_the_filter() -> None:
     (hit,) = search(b'..say "hello world"..').find('say "hello world"')
     assert '"' not in hit.filters[0]
+
+
+def piece(offset: int, more: bool, octets: bytes) -> bytes:
+    """A fragment of a datagram."""
+    length, flags = (20 + len(octets)).to_bytes(2, "big"), (offset // 8 | more << 13).to_bytes(2, "big")
+    ends = bytes((192, 0, 2, 1, 192, 0, 2, 2))
+    return bytes(12) + b"\x08\0\x45\0" + length + b"\0\7" + flags + b"\x40\x11\0\0" + ends + octets
+
+
+def test_a_text_split_over_fragments_that_never_became_whole_is_found_in_any_order() -> None:
+    first, second = piece(0, True, b"12345678" + TOKEN[:8].encode()), piece(16, True, TOKEN[8:].encode())
+    for order, frames in (((first, second), (1, 2)), ((second, first), (2, 1))):
+        (hit,) = search(*order).find(TOKEN)
+        assert (hit.where, hit.frames) == ("unassembled", frames)
+    assert (
+        search(first, piece(16, True, b"something between the two"), piece(48, True, TOKEN[8:].encode())).find(TOKEN)
+        == ()
+    )

@@ -141,6 +141,7 @@ class HttpSighter(NamedTuple):
         for header in message.trailers:
             self._sight(Kind.HTTP_HEADER, as_text(header.line), _octet_filter(header.line))
         if message.body:
+            self.findings.note_coding(message.body, self.place.frame)
             self._sight(Kind.HTTP_BODY, as_text(message.body), self._body_filter(message))
 
     def _headers(self, headers: tuple[http.Header, ...], field: str) -> None:

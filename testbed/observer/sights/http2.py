@@ -29,7 +29,7 @@ def dissect_http2(flow: FlowState, client_runs: list[Run], server_runs: list[Run
             findings.note_decoding(flow.first_frame)
             if direction.failed:
                 frame, _ = side.recorder.completed(run.start + direction.end)
-                findings.warn(f"HTTP/2 that makes no sense: {direction.failed}", frame)
+                findings.limit(f"HTTP/2 that makes no sense: {direction.failed}", frame)
             sighter = _Sighter(flow, side, run, findings)
             for message in direction.messages:
                 sighter.message(message)
@@ -87,6 +87,7 @@ class _Sighter:
             behind = self.run.start + end
             (tail, _), *_ = reversed(self.side.recorder.pieces_between(behind - min(len(last), TAIL_OCTETS), behind))
             display_filter = f"tcp.payload contains {filters.octets(tail)}"
+        self.findings.note_coding(message.body, place.frame)
         self._sight(Kind.HTTP_BODY, as_text(message.body), place, display_filter)
         if message.altered:
             self.flow.add_decoded(self.side, message.body, place.frame)

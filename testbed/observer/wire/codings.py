@@ -17,6 +17,7 @@ MOST_CODINGS = 5
 MOST_BODIES = 16  # as large as one may be, of one direction of a conversation
 MOST_MEMBERS = 1_000  # of one compressed body
 INFLATE_OCTETS = 4096
+UNREAD = {b"\x28\xb5\x2f\xfd": "zstd", b"\x5e\x2a\x4d\x18": "zstd", b"\x1f\x9d": "compress"}  # by how they begin
 
 
 @dataclass(slots=True)
@@ -58,6 +59,11 @@ def decode(body: bytes, codings: Sequence[bytes], limit: int) -> bytes:
             break
         body = decoded
     return body
+
+
+def unread_coding(body: bytes) -> str:
+    """The coding that a body begins with, of those that are not undone; empty if it is none of them."""
+    return next((name for magic, name in UNREAD.items() if body.startswith(magic)), "")
 
 
 def split_list(value: bytes) -> list[bytes]:
