@@ -200,7 +200,8 @@ class _Unfinished:
             if isinstance(error, Stopped):
                 error.told = True
         else:
-            sys.stderr.write(f"testbed: logs and captures until then are in {self._directory.path}\n")
+            full = ", whose file system is full" if self._directory.is_full else ""
+            sys.stderr.write(f"testbed: logs and captures until then are in {self._directory.path}{full}\n")
 
 
 class ScenarioRun:

@@ -128,6 +128,13 @@ class RunDirectory:
         with os.fdopen(self.create_file(name, secret=secret), "w", encoding="utf-8") as file:
             file.write(text)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more fits on its file system: then programs inside may have failed for that alone."""
+        with suppress(OSError):
+            return os.fstatvfs(self.fd).f_bavail == 0
+        return False
+
     def give_to_owner(self) -> None:
         """Hand over what programs inside made below this directory with the wrong owner. Links are not followed."""
         for _, directories, files, directory_fd in os.fwalk(dir_fd=self.fd, follow_symlinks=False):

@@ -71,7 +71,10 @@ def _make_this_the_root() -> None:
     Nothing changes where the two are the same already.
     """
     here, home, folder = os.open("/", os.O_PATH), open_namespace("mnt"), os.open(".", os.O_PATH)
-    path = os.getcwd()
+    try:
+        path = os.getcwd()
+    except FileNotFoundError:  # removed meanwhile: nothing of a lab is looked for there
+        path = "/"
     setns(home, CLONE_NEWNS)
     there = os.open("/", os.O_PATH)
     if _mount_of(here) == _mount_of(there):

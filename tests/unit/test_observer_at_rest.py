@@ -89,6 +89,17 @@ def test_a_syn_on_the_ports_of_one_that_is_over_and_rests_begins_another() -> No
     assert (told, _, streams) == answers(capture(2, frames), limits=WIDE_AWAKE)
 
 
+def test_an_end_that_one_side_said_is_remembered_at_rest_and_the_other_sides_closes_the_conversation() -> None:
+    """Only then a SYN that has the number of the first one begins another."""
+    first, others = conversation(5001), conversation(5002) + conversation(5003)
+    again = [segment(5001, 999, SYN), segment(5001, 1000, ACK, b"again")]
+    for ends in (first[4:], first[:3:-1]):
+        frames = [*first[:4], ends[0], *others, ends[1], *conversation(5004), *again]
+        told, _, streams = answers(capture(2, frames), limits=SLEEPY)
+        assert [flow["packets_sent"] + flow["packets_received"] for flow in told["flows"]] == [6, 6, 6, 6, 2]
+        assert (told, _, streams) == answers(capture(2, frames), limits=WIDE_AWAKE)
+
+
 def test_of_an_address_in_many_packets_the_first_ones_are_told() -> None:
     woven = [frame for frames in zip(*map(conversation, range(5001, 5041)), strict=True) for frame in frames]
     for how in ({"keep_streams": False}, {"keep_streams": True}):

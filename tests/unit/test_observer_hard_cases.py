@@ -27,6 +27,7 @@ QUESTION = bytes(DNS(id=1, rd=1, qd=DNSQR(qname=NAME)))
 OTHER = bytes(DNS(id=2, rd=1, qd=DNSQR(qname="other.example.com")))
 DATAGRAM = bytes(UDP(sport=4000, dport=53) / Raw(QUESTION))
 PACKET = IP(src=A, dst=B) / UDP(sport=4000, dport=53) / Raw(QUESTION)
+LEASE = b"\1\1\6\0" + bytes(24) + b"\2\0\0\0\0\x0a" + bytes(10)  # of DHCP, up to the two fields
 VXLAN = IP(src=A, dst=B) / UDP(sport=40_000, dport=4789) / Raw(b"\x08\0\0\0\0\0\5\0")
 
 
@@ -186,6 +187,18 @@ def test_the_filter_of_a_page_whose_address_is_not_ascii_has_octets_that_stand_t
     needle = bytes.fromhex(url.display_filter.rpartition(" ")[2].replace(":", ""))
     assert url.value == "http://hé.example/é"
     assert needle in octets
+
+
+@pytest.mark.parametrize(
+    ("overload", "names"), [(0, []), (1, ["in-file"]), (2, ["in-sname"]), (3, ["in-filein-sname"])]
+)
+def test_options_of_dhcp_that_go_on_in_other_fields_are_read(overload: int, names: list[str], tmp_path: Path) -> None:
+    sname, file = (bytes((12, len(name))) + name + b"\xff" for name in (b"in-sname", b"in-file"))
+    options = b"\x63\x82\x53\x63\x35\1\1\x34\1" + bytes((overload,)) + b"\xff"
+    message = LEASE + sname.ljust(64, b"\0") + file.ljust(128, b"\0") + options
+    observation = seen(tmp_path, udp([(True, message)], source=68, port=67))
+    assert [name.name for name in observation.names] == names
+    assert [flow.application for flow in observation.flows] == ["dhcp"]
 
 
 WARNING = b"\x15\3\3\0\2\1\x70"  # unrecognised name

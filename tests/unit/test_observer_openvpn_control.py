@@ -22,12 +22,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
 from testbed.capture import pcapng
 from testbed.facts import Kind, Sighting
 from testbed.observer import Limits, Observation, observe
+from testbed.observer.bulk import FEWEST_AT_ONCE
 from testbed.observer.tls import parse_handshakes
 from testbed.observer.tunnels import openvpn_control
 from testbed.observer.tunnels.openvpn_control import ControlChannel, clear_body_at
@@ -263,6 +264,16 @@ def test_a_conversation_that_rests_in_the_middle_of_its_handshake_tells_the_same
     for in_columns in (False, True):
         resting = seen(tmp_path, frames, limits=replace(Limits(), awake_flows=1), in_columns=in_columns)
         assert resting.to_dict() == awake.to_dict()
+
+
+def test_packets_taken_many_at_once_behind_the_resets_tell_the_same(tmp_path: Path) -> None:
+    """A tagged frame ends what is taken at once: behind it the conversation is known to be a tunnel."""
+    frames = datagrams(session(tmp_path, ssl.TLSVersion.TLSv1_2, size=25))
+    unusual = ETHERNET / Dot1Q(vlan=7) / IP(src="10.1.0.9", dst="10.2.0.2") / UDP(sport=5000, dport=5001) / Raw(b"xyz")
+    assert len(frames) > 4 + 2 * FEWEST_AT_ONCE
+    for in_columns in (False, True):
+        found = seen(tmp_path, [*frames[:4], unusual, *frames[4:]], in_columns=in_columns)
+        assert told(found) == HANDSHAKE_OF_1_2
 
 
 def channel() -> ControlChannel:

@@ -1,7 +1,7 @@
 """Small messages in which hosts name themselves or say where they are: DHCP, DHCPv6, NetBIOS, NTP, STUN. Parsers only.
 
     DHCP     236 octets, magic 63825363, options: kind | length | value; 12 host name, 60 vendor class, 81 FQDN,
-             50 the address asked for, 61 client id
+             50 the address asked for, 61 client id, 52 the fields before the magic hold options as well
     DHCPv6   type | transaction (3) | options: kind (2) | length (2) | value; 39 client FQDN; relays nest
     NBNS     a DNS header, names of 32 letters that code 16 octets
     NTP      flags | stratum | poll | precision | … | reference id at 12
@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain
 
 from testbed.observer.dns import DnsName, Malformed, parse_name
 
 DHCP_MAGIC, DHCP_OPTIONS_AT = b"\x63\x82\x53\x63", 240
 DHCP_PAD, DHCP_END, DHCP_HOST_NAME, DHCP_REQUESTED, DHCP_VENDOR, DHCP_CLIENT_ID, DHCP_FQDN = 0, 255, 12, 50, 60, 61, 81
+DHCP_OVERLOAD, DHCP_FIELDS = 52, ((1, 108, 236), (2, 44, 108))  # where options may go on: `file`, then `sname`
 FQDN_ENCODED = 4
 DHCPV6_RELAYS, DHCPV6_RELAY_OCTETS, DHCPV6_CLIENT_FQDN, DHCPV6_RELAYED = (12, 13), 34, 39, 9
 MOST_OPTIONS, MOST_RELAYS = 256, 8
@@ -47,7 +49,10 @@ def parse_dhcp(data: bytes) -> Lease | None:
     if len(data) < DHCP_OPTIONS_AT or data[236:240] != DHCP_MAGIC or data[0] not in (1, 2):
         return None
     options: dict[int, bytes] = {}
-    for kind, value in _dhcp_options(data[DHCP_OPTIONS_AT:]):
+    block = data[DHCP_OPTIONS_AT:]
+    overloaded = dict(_dhcp_options(block)).get(DHCP_OVERLOAD, b"\0")[:1]
+    further = [data[start:end] for bit, start, end in DHCP_FIELDS if overloaded[0] & bit] if overloaded else []
+    for kind, value in chain.from_iterable(map(_dhcp_options, (block, *further))):
         options[kind] = options.get(kind, b"") + value  # one that is too long comes in parts
     requested = options.get(DHCP_REQUESTED, b"")
     return Lease(
