@@ -67,6 +67,10 @@ class RunDirectory:
     def create(cls, name: str, owner: Owner, out: Path | None = None, parent: Path = DEFAULT_PARENT) -> RunDirectory:
         """Make `out`, or `parent`/<time>-<name> with a unique suffix, and open it. Errors: RunDirectoryRefused."""
         try:
+            os.getcwd()
+        except FileNotFoundError:  # programs inside the lab would fail for it, each in its own words
+            raise RunDirectoryRefused("the working directory has been removed: change to one that is there") from None
+        try:
             if out is not None:
                 made = not out.exists()
                 return cls(out, _open_or_make(out, owner), owner, made=made)
@@ -132,7 +136,8 @@ class RunDirectory:
     def is_full(self) -> bool:
         """Whether nothing more fits on its file system: then programs inside may have failed for that alone."""
         with suppress(OSError):
-            return os.fstatvfs(self.fd).f_bavail == 0
+            told = os.fstatvfs(self.fd)
+            return told.f_blocks > 0 and told.f_bfree == 0
         return False
 
     def give_to_owner(self) -> None:

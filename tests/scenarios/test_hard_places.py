@@ -130,6 +130,24 @@ def test_a_report_that_does_not_fit_the_disk_is_one_line(tmp_path: Path) -> None
 
 
 @pytest.mark.root
+def test_a_lab_that_fails_on_a_full_disk_says_that_it_is_full(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "disk").mkdir()
+    mounted = 'mount -t tmpfs -o size=4k none disk && exec "$0" -m testbed run tiny.yaml --out disk/out'
+    ran = in_shell(f"unshare -m sh -c '{mounted}' {sys.executable}", tmp_path)
+    assert ran.returncode == 4, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "disk/out, whose file system is full" in ran.stderr or "No space left on device" in ran.stderr
+
+
+@pytest.mark.root
+def test_descriptors_beyond_the_limit_of_now_do_not_keep_a_lab_from_its_work(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    ran = in_shell("exec 200</dev/null; ulimit -n 150; testbed run tiny.yaml --out out", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.root
 def test_everything_a_sudo_run_makes_belongs_to_the_invoking_user(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     ran = in_shell(

@@ -15,7 +15,7 @@ from scapy.packet import Raw
 
 from testbed.capture import pcapng
 from testbed.facts import Kind
-from testbed.observer import Observation, observe
+from testbed.observer import Limits, Observation, observe
 from testbed.observer.tls import parse_client_hello, parse_handshakes
 from tests.unit.test_observer_conversations import request, response, seen, tcp, udp, values
 from tests.unit.test_observer_fingerprints import client_hello
@@ -170,6 +170,15 @@ def test_empty_lines_between_http_messages_are_passed_over(tmp_path: Path) -> No
         assert values(observation, Kind.HTTP_URL) == ["http://h.example/one", "http://h.example/two"]
         assert values(observation, Kind.PAYLOAD) == []
     assert values(seen(tmp_path, tcp(said)), Kind.HTTP_BODY) == ["a1", "b2"]
+
+
+def test_headers_that_come_again_are_told_once_with_all_their_frames_up_to_the_limit(tmp_path: Path) -> None:
+    said = [message for path in "abc" for message in ((True, request(f"/{path}")), (False, response(b"body")))]
+    for most in (1, 2, 1000):
+        seen(tmp_path, tcp(said))
+        observation = observe(tmp_path / "x.pcapng", limits=Limits(frames_per_sighting=most))
+        headers = {s.value: s.frames for s in observation.sightings if s.kind == Kind.HTTP_HEADER}
+        assert headers == {"Host: h.example": (3, 5, 7)[:most], "Content-Length: 4": (4, 6, 8)[:most]}
 
 
 @pytest.mark.parametrize(("length", "bodies"), [("2, 2", ["a1", "b2"]), ("2,3", None)])

@@ -100,3 +100,25 @@ def test_a_directory_that_was_there_before_a_discarded_run_stays(tmp_path: Path)
     directory.discard()
     directory.close()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_working_directory_that_is_gone_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(RunDirectoryRefused, match="has been removed"):
+        RunDirectory.create("demo", ME, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("free", "full"), [(0, True), (1, False)])
+def test_a_directory_knows_whether_its_file_system_is_full(
+    free: int, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.create("demo", ME, out=tmp_path / "out")
+    told = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: os.statvfs_result((*told[:3], free, *told[4:])))
+    assert run.is_full == full
+    run.close()
