@@ -18,6 +18,7 @@ from testbed.observer.flows import FlowState, Side
 from testbed.observer.sights.http2 import dissect_http2, without_port
 from testbed.observer.sights.text import SHORTEST_TEXT_OCTETS, sight_stream_text
 from testbed.observer.sights.tls import dissect_tls_run
+from testbed.observer.sights.websocket import dissect_websocket, is_upgrade
 from testbed.observer.streams import Run
 from testbed.observer.wire import http2
 
@@ -28,12 +29,13 @@ ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#@]+)")
 
 def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:
     """All messages of both directions; what follows them in another protocol is dissected as such."""
-    limit = findings.decoding
+    limit, upgraded = findings.decoding, False
     requests: list[tuple[http.HttpMessage, int]] = []
     rests: dict[bool, list[Run]] = {True: [], False: []}
     for run in client_runs:
         run = _from_first(flow.client, run, http.find_request, findings)
         found = http.parse_requests(run.data, limit)
+        upgraded = upgraded or any(map(is_upgrade, found))
         for message in found:
             place = _sight_message(flow, flow.client, run, message, findings)
             requests.append((message, place.frame))
@@ -45,8 +47,9 @@ def dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run]
         for message in responses:
             _sight_message(flow, flow.server, run, message, findings)
         rests[False] += _rest(run, responses)
+        upgraded = upgraded or any(map(is_upgrade, responses))
     findings.note_decoding(flow.first_frame)
-    _dissect_rests(flow, rests[True], rests[False], findings)
+    _dissect_rests(flow, rests[True], rests[False], upgraded, findings)
 
 
 def is_http_behind_hole(client_runs: list[Run], server_runs: list[Run], flow: FlowState) -> bool:
@@ -86,8 +89,10 @@ def _rest(run: Run, messages: Sequence[http.HttpMessage]) -> list[Run]:
     return [Run(run.start + at, run.data[at:])] if at < len(run.data) else []
 
 
-def _dissect_rests(flow: FlowState, client_rests: list[Run], server_rests: list[Run], findings: Findings) -> None:
-    """What follows a CONNECT or an upgrade: TLS, HTTP/2, or text as it stands."""
+def _dissect_rests(
+    flow: FlowState, client_rests: list[Run], server_rests: list[Run], upgraded: bool, findings: Findings
+) -> None:
+    """What follows a CONNECT or an upgrade: TLS, HTTP/2, WebSocket if it is `upgraded`, or text as it stands."""
     if any(http2.has_preface(run.data) for run in client_rests):
         dissect_http2(flow, client_rests, server_rests, findings)
         return
@@ -95,7 +100,7 @@ def _dissect_rests(flow: FlowState, client_rests: list[Run], server_rests: list[
         for run in rests:
             if tls.looks_like_tls(run.data):
                 dissect_tls_run(flow, side, run, findings)
-            else:
+            elif not (upgraded and dissect_websocket(flow, side, run, findings)):
                 sight_stream_text(side, run, findings)
 
 
