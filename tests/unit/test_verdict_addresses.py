@@ -172,3 +172,13 @@ def test_a_hidden_name_says_which_longer_names_were_not_taken_for_it() -> None:
     (row,) = [row for row in exposures if row.fact.value == "example.com"]
     assert row.verdict is Verdict.HIDDEN
     assert 'apart from where it is part of "www.example.com"' in row.reason
+
+
+def test_an_ipv4_address_mapped_into_an_ipv6_one_is_the_address_wherever_it_stands() -> None:
+    mapped = bytes(10) + b"\xff\xff" + ip_address(SITE).packed
+    for octets, found in ((mapped, True), (mapped[:-1] + b"\1", False), (ip_address(SITE).packed * 2, False)):
+        frames = frames_of(packet(VPN, b"connect to " + octets + b", please"))
+        seen = Capture(tap("isp", frames=frames)).find(SERVER)
+        assert (seen is not None) == found
+        if seen is not None:
+            assert seen.evidence[0].filter == f"frame contains {mapped.hex(':')}"
