@@ -3,7 +3,7 @@
     subnet  one address each, the server's own is the first          10.8.0.2, .3, …
     p2p     the same, with the server's address as the peer's
     net30   a /30 each: the client's is its third address            10.8.0.6, .10, …
-    IPv6    one address each, from the network's ::1000 on
+    IPv6    one address each, from the network's ::1000 on; of one with 65,536 addresses or fewer from its ::2 on
 
 A client that comes back gets its old address again while it is free. Pure.
 Source: openvpn(8), --server and --ifconfig-pool; openvpn-protocol.md section 8.1.
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from vpn.settings import ClientOverrides, Pool, Topology
 
-_IPV6_OFFSET = 0x1000
+_IPV6_OFFSET, _SMALL_IPV6_OFFSET = 0x1000, 2
+_SMALL_IPV6_PREFIX = 112
 
 
 class PoolExhausted(Exception):
@@ -124,7 +125,11 @@ class AddressPool:
     def _ipv6(self, index: int) -> IPv6Address | None:
         if self._pool.ipv6 is None:
             return None
-        return self._pool.ipv6.network_address + (_IPV6_OFFSET + index)
+        return self._pool.ipv6.network_address + (_first_ipv6(self._pool.ipv6) + index)
+
+
+def _first_ipv6(network: IPv6Network) -> int:
+    return _IPV6_OFFSET if network.prefixlen < _SMALL_IPV6_PREFIX else _SMALL_IPV6_OFFSET
 
 
 def _capacity(pool: Pool) -> int:
@@ -133,5 +138,5 @@ def _capacity(pool: Pool) -> int:
         octets = pool.ipv4.num_addresses
         sizes.append(octets // 4 - 1 if pool.topology is Topology.NET30 else octets - 3)
     if pool.ipv6 is not None:
-        sizes.append(pool.ipv6.num_addresses - _IPV6_OFFSET)
+        sizes.append(pool.ipv6.num_addresses - _first_ipv6(pool.ipv6))
     return max(0, min(sizes, default=1 << 24))

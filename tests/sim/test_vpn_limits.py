@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Any, cast
 
 import pytest
@@ -21,7 +22,7 @@ from vpn.pool import AddressPool
 from vpn.server import ServerCore
 from vpn.server_peer import Peer, Stage
 from vpn.session import Session
-from vpn.settings import DataSettings, Timers, Transport
+from vpn.settings import DataSettings, Pool, Timers, Transport
 from vpn.wire.peer_info import PeerInfo, Protocol
 
 INNER_CLIENT, INNER_SERVER = "10.8.0.2", "10.8.0.1"
@@ -151,3 +152,18 @@ def test_packets_of_the_largest_mtu_are_sealed_or_left_to_the_link_to_drop(trans
         ((datagram, _),) = core.datagrams_to_send()
         framing = 2 if isinstance(datagram, Train) and transport is Transport.TCP else 0
         assert (datagram.octets if isinstance(datagram, Train) else len(datagram)) == octets + 44 + framing
+
+
+@pytest.mark.parametrize(
+    ("prefix", "first"),
+    [(64, "2001:db8:8::1000"), (111, "2001:db8:8::1000"), (112, "2001:db8:8::2"), (124, "2001:db8:8::2")],
+)
+def test_clients_get_in_whatever_size_the_ipv6_network_has(prefix: int, first: str) -> None:
+    world = World()
+    pool = Pool(IPv4Network("10.8.0.0/24"), IPv6Network(f"2001:db8:8::/{prefix}"))
+    server = add_server(world, server_settings(pool=pool))
+    for number in range(3):
+        add_client(world, client_settings(f"client{number}"), ("192.0.2.1", 40000 + number))
+    world.run(seconds=3)
+    given = sorted(event.ifconfig_ipv6 for event in events(server, ClientConnected) if event.ifconfig_ipv6 is not None)
+    assert given == [IPv6Address(first) + number for number in range(3)]
