@@ -18,6 +18,9 @@ from tests.interop.tunnel_configs import PUSH_SPLIT, Setup, make_keys
 from tests.interop.tunnel_lab import (
     INNER_SERVER,
     INNER_SERVER6,
+    OPENVPN,
+    OURS,
+    READY,
     SERVER,
     SERVER6,
     TunnelLab,
@@ -107,32 +110,62 @@ STATIC_ROWS = [
 ]
 
 
+def static_config(keys: Path, transport: str, directed: str, own: int, peer: int) -> str:
+    role = "server" if own == 1 else "client"
+    lines = [
+        "dev tun0",
+        f"proto {transport}" + (f"-{role}" if transport == "tcp" else ""),
+        f"ifconfig 10.8.0.{own} 10.8.0.{peer}",
+        f"ifconfig-ipv6 2001:db8:8::{own}/64 2001:db8:8::{peer}",
+        f"secret {keys}/static.key" + (f" {own - 1}" if directed == "directed" else ""),
+        "cipher AES-256-CBC",
+        "auth SHA256",
+        "keepalive 10 60",
+        "verb 3",
+    ]
+    ends = [f"local {SERVER}", "port 1194"] if own == 1 else [f"remote {SERVER} 1194", "nobind"]
+    return "\n".join([*lines, *ends]) + "\n"
+
+
 @pytest.mark.parametrize(("pair", "transport", "directed"), STATIC_ROWS)
 def test_packets_pass_with_a_static_key(
     pair: tuple[str, str], transport: str, directed: str, keys: Path, tmp_path: Path
 ) -> None:
-    def config(own: int, peer: int) -> str:
-        role = "server" if own == 1 else "client"
-        lines = [
-            "dev tun0",
-            f"proto {transport}" + (f"-{role}" if transport == "tcp" else ""),
-            f"ifconfig 10.8.0.{own} 10.8.0.{peer}",
-            f"ifconfig-ipv6 2001:db8:8::{own}/64 2001:db8:8::{peer}",
-            f"secret {keys}/static.key" + (f" {own - 1}" if directed == "directed" else ""),
-            "cipher AES-256-CBC",
-            "auth SHA256",
-            "keepalive 10 60",
-            "verb 3",
-        ]
-        ends = [f"local {SERVER}", "port 1194"] if own == 1 else [f"remote {SERVER} 1194", "nobind"]
-        return "\n".join([*lines, *ends]) + "\n"
-
     def body(lab: TunnelLab) -> None:
-        server = lab.tunnel(pair[0], "vpn", config(1, 2))
+        server = lab.tunnel(pair[0], "vpn", static_config(keys, transport, directed, 1, 2))
         server.wait_for("link local (bound)" if transport == "udp" else "isten")
-        client = lab.tunnel(pair[1], "client", config(2, 1))
+        client = lab.tunnel(pair[1], "client", static_config(keys, transport, directed, 2, 1))
         client.wait_for("Initialization Sequence Completed")
         server.wait_for("Initialization Sequence Completed")
         ping(lab, INNER_SERVER, INNER_SERVER6, octets=1300)
 
     in_lab(body, tmp_path)
+
+
+CALLS = """
+import contextlib, socket
+for said in (b"", b"\\0\\4abcd", b"GET / HTTP/1.1\\r\\n\\r\\n", b"\\xff\\xff"):
+    with socket.create_connection(("%s", 1194), 10) as caller:
+        caller.sendall(said)
+        with contextlib.suppress(OSError):
+            caller.shutdown(socket.SHUT_WR)
+            while caller.recv(100):
+                pass
+"""
+
+
+def test_strangers_who_call_a_listening_end_with_a_static_key_disturb_neither_it_nor_its_peer(
+    keys: Path, tmp_path: Path
+) -> None:
+    def body(lab: TunnelLab) -> list[int]:
+        server = lab.tunnel(OURS, "vpn", static_config(keys, "tcp", "directed", 1, 2))
+        server.wait_for("isten")
+        lab.output("web", "python3", "-c", CALLS % SERVER)
+        client = lab.tunnel(OPENVPN, "client", static_config(keys, "tcp", "directed", 2, 1))
+        client.wait_for(READY)
+        server.wait_for(READY)
+        lab.output("web", "python3", "-c", CALLS % SERVER)
+        ping(lab, INNER_SERVER, INNER_SERVER6, octets=1300)
+        return [program.text().count("restarting") for program in (server, client)]
+
+    assert in_lab(body, tmp_path) == [0, 0]

@@ -36,7 +36,7 @@ from vpn.driver.story import READY, READY_WITH_ERRORS, closing_lines, drop_lines
 from vpn.driver.tcp import TcpClientLink, TcpLink, TcpListener
 from vpn.driver.transport import Endpoint, Link, ip_of, show_address
 from vpn.driver.udp import open_client_link, open_server_link
-from vpn.events import Closed, CloseReason, Connected, Restart, TlsEstablished, TransportUnusable
+from vpn.events import Closed, CloseReason, Connected, Floated, Restart, TlsEstablished, TransportUnusable
 from vpn.push import PushedOptions
 from vpn.settings import Address, ClientSettings, StaticKeySettings, Transport
 from vpn.static_key_core import StaticKeyCore
@@ -262,6 +262,9 @@ class ClientDriver:
                 self._remotes.stay()
             elif isinstance(event, TransportUnusable) and self._link is not None:
                 self._link.drop(event.address)
+            elif isinstance(event, Floated) and isinstance(self._link, TcpListener):
+                self._link.keep(event.new)
+                self._link.drop(event.old)
         return None
 
     def _set_up(self, pushed: PushedOptions, server: IpAddress | None, mtu: int) -> None:
