@@ -61,8 +61,8 @@ def of_records(
 ) -> Columns:
     """Packets of a pcap file, each whole in the buffer."""
     at = np.array(starts, np.int64)
-    words = numbers_at(buffer, order + "u4")
-    seconds, fraction, captured, octets = (words[at + offset].astype(np.int64) for offset in (0, 4, 8, 12))
+    records = numbers_at(buffer, "V16")[at].view(order + "u4").reshape(len(at), 4)
+    seconds, fraction, captured, octets = (records[:, which].astype(np.int64) for which in range(4))
     times_ns = seconds * NANOSECONDS + fraction * tick_ns
     link_types, interfaces = np.full(len(at), link_type, np.int64), np.zeros(len(at), np.int64)
     return Columns(first, buffer, position, at + 16, captured, octets, times_ns, link_types, interfaces)

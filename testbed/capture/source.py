@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import add
 from typing import IO
 
 CHUNK_OCTETS = 1 << 20
@@ -23,6 +25,7 @@ NOWHERE = -1  # position of octets that do not stand in the file as they are
 FAR_BELOW = -1 << 62  # with any offset added it is still nowhere
 IN_MEMORY = 1 << 62  # added to the number of a piece that is held
 WINDOW_OCTETS = 128 << 10
+NEAR_OCTETS = 32 << 10
 
 
 class Damage(Exception):
@@ -165,6 +168,7 @@ class Store:
 
     descriptor: int | None = None
     held: list[bytes] = field(default_factory=list)
+    _near: tuple[int, bytes] | None = None  # where some octets stand, and these
 
     def keep(self, data: bytes, position: int) -> int:
         """A handle for the octets: their position in the file where they have one, else they are held."""
@@ -178,8 +182,15 @@ class Store:
 
         Errors: CaptureChanged
         """
-        if len(handles) == 1 and handles[0] < IN_MEMORY:
-            return self._window(handles[0], lengths[0], 0)[: lengths[0]]
+        if not handles:
+            return b""
+        first, last = handles[0], handles[-1]
+        if self._near is not None and first <= last < min(first + NEAR_OCTETS, IN_MEMORY):
+            found = self._read_near(self._near, first, last + lengths[-1], handles, lengths)
+            if found is not None:
+                return found
+        elif len(handles) == 1 and first < IN_MEMORY:
+            return self._window(first, lengths[0], 0)[: lengths[0]]
         out = []
         window, window_at = b"", 0
         last = max((handle for handle in handles if handle < IN_MEMORY), default=0) + max(lengths, default=0)
@@ -193,6 +204,33 @@ class Store:
                 window_at, start = handle, 0
             out.append(window[start : start + length])
         return b"".join(out)
+
+    @contextmanager
+    def reading_on(self) -> Iterator[None]:
+        """Meanwhile what is read next often stands near what was read before, and is then in memory already."""
+        self._near = (0, b"")
+        try:
+            yield
+        finally:
+            self._near = None
+
+    def _read_near(
+        self, near: tuple[int, bytes], first: int, end: int, handles: Sequence[int], lengths: Sequence[int]
+    ) -> bytes | None:
+        """Pieces in a small part of the file; None if they do not all stand between the first of them and the end."""
+        at, octets = near
+        if not at <= first <= end <= at + len(octets):
+            if self.descriptor is None:
+                return None
+            at, octets = self._near = first, os.pread(self.descriptor, max(NEAR_OCTETS, end - first), first)
+            if first + len(octets) < end:
+                return None
+        if len(handles) == 1:
+            return octets[first - at : end - at]
+        if min(handles) < first or max(map(add, handles, lengths)) > end:
+            return None
+        starts = [handle - at for handle in handles]
+        return b"".join([octets[start : start + length] for start, length in zip(starts, lengths, strict=True)])
 
     def _window(self, position: int, length: int, last: int) -> bytes:
         """The octets from there on, some more than are asked for: the next piece is often near."""

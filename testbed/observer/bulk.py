@@ -1,6 +1,7 @@
 """Ordinary packets by the thousand: what most of a large capture consists of, a conversation at a time, with numpy.
 
-    batch of frames -> headers as columns -> runs of ordinary packets of one conversation
+    batch of frames -> headers as columns -> short conversations; runs of ordinary packets of one conversation
+        a short conversation, where it begins           at once: `brief` has summed it up
         a run, where its first packet stands            at once, as long as octets follow octets
         every other packet, in the order of the file    one at a time, by `QuickPath` or `observe`
 
@@ -12,34 +13,52 @@ of one packet after the other; tests compare them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, Protocol
 
 import numpy as np
 
 from testbed.capture.columns import Columns, Integers
 from testbed.capture.reader import CaptureReader, Frame
+from testbed.observer.brief import BriefPath, brief_conversations
 from testbed.observer.flows import BURST_PAUSE_NS, FlowState, Side
-from testbed.observer.headers import TCP, Headers, read_headers
+from testbed.observer.headers import TCP, UDP, Headers, read_headers
 from testbed.observer.model import Limits
 from testbed.observer.quick import QuickPath
-from testbed.observer.streams import SEQUENCE_MASK, Recorder
+from testbed.observer.streams import PIECE_COST_OCTETS, SEQUENCE_MASK, Recorder
 from testbed.observer.table import FlowTable
 
-TCP_TAIL = bytes((TCP,))
 FEWEST_AT_ONCE = 16  # packets of a conversation in a batch: below it is quicker to take them one at a time
 MOST_AT_ONCE = 4096  # so that a run that breaks again and again is not looked at to its end each time
 MOST_CUTS = 32  # unusual frames in a batch: with more of them everything is taken one at a time
+TCP_TAIL, UDP_TAIL = bytes((TCP,)), bytes((UDP,))
+LAST = 1 << 64  # frame
 LATEST_NS = 1 << 62  # beyond it times are no longer computed with in columns
+
+_Several = tuple[int, Callable[[Any], None], Any]  # first frame, what takes it and all that belong to it, and which
+
+
+class Thorough(Protocol):
+    """What takes the packets that one has to look at, as `observe` does."""
+
+    def add(self, frame: Frame, position: int) -> None: ...
+    def open_tcp(self, frame: Frame, position: int) -> Side | None: ...
+    def add_datagram(
+        self, key: bytes, payload: bytes, number: int, time_ns: int, octets: int, position: int
+    ) -> int: ...
+    def add_carried(self, key: bytes, frame: Frame, inner_at: int, position: int) -> None: ...
 
 
 class BulkPath:
-    """Takes batches into the flows of `table`, what is unusual through `quick` or `add`."""
+    """Takes batches into the flows of `table`, what is unusual through `quick` or `thorough`."""
 
-    def __init__(self, table: FlowTable, limits: Limits, quick: QuickPath, add: Callable[[Frame, int], None]) -> None:
+    def __init__(self, thorough: Thorough, table: FlowTable, limits: Limits, quick: QuickPath) -> None:
         self._table = table
         self._limits = limits
         self._quick = quick
-        self._add = add
+        self._thorough = thorough
         self.octets = 0
         self.captured_octets = 0
         self.cut_packets = 0
@@ -63,7 +82,7 @@ class BulkPath:
 
     def _one(self, frame: Frame, position: int) -> None:
         if not self._quick.take(frame, position):
-            self._add(frame, position)
+            self._thorough.add(frame, position)
 
     def _batch(self, batch: Columns) -> None:
         headers = read_headers(batch)
@@ -80,29 +99,28 @@ class BulkPath:
 
     def _one_by_one(self, batch: Columns, headers: Headers, chosen: Integers) -> None:
         """The chosen frames in their order; of an ordinary segment no more is read than was read already."""
-        frame_columns = (
-            batch.data_at,
-            batch.captured,
-            batch.octets,
-            batch.times_ns,
-            batch.link_types,
-            batch.interfaces,
-        )
-        header_columns = (headers.sequence, headers.payload_at, headers.payload, *headers.ends_at(chosen))
-        is_segment = (headers.ordinary[chosen] & (headers.protocol[chosen] == TCP)).tolist()
+        self._in_turn(batch, headers, chosen, ())
+
+    def _in_turn(self, batch: Columns, headers: Headers, chosen: Integers, several: Sequence[_Several]) -> None:
+        """The chosen frames in their order, and what is taken at once where its first packet stands between them."""
+        columns = (batch.data_at, batch.captured, batch.octets, batch.times_ns, batch.link_types, batch.interfaces)
+        header_columns = (headers.sequence, headers.payload_at, headers.payload)
+        ordinary = np.where(headers.ordinary[chosen], headers.protocol[chosen], 0).tolist()
         rows = zip(
             (chosen + batch.first).tolist(),
-            is_segment,
-            *(column[chosen].tolist() for column in frame_columns),
-            *(column[chosen].tolist() for column in header_columns[:3]),
-            *(column.tolist() for column in header_columns[3:]),
+            ordinary,
+            *(column[chosen].tolist() for column in (*columns, *header_columns)),
+            *(column.tolist() for column in headers.ends_at(chosen)),
             strict=True,
         )
         buffer, base, enter, new = batch.buffer, batch.position, self._quick.enter, tuple.__new__
-        take, add = self._quick.take, self._add
+        take, add, add_datagram = self._quick.take, self._thorough.add, self._thorough.add_datagram
+        waiting = iter(several)
+        at_once = next(waiting, None)
+        begin = at_once[0] if at_once is not None else LAST
         for (
             number,
-            segment,
+            protocol,
             at,
             captured,
             octets,
@@ -115,31 +133,50 @@ class BulkPath:
             key,
             key_end,
         ) in rows:
-            if segment and enter(
+            while begin < number and at_once is not None:
+                at_once[1](at_once[2])
+                at_once = next(waiting, None)
+                begin = at_once[0] if at_once is not None else LAST
+            if protocol == TCP and enter(
                 buffer[key:key_end] + TCP_TAIL, sequence, buffer, start, start + length, number, time_ns, octets, base
             ):
                 continue
+            inner_at = -1
+            if protocol == UDP:
+                ends = buffer[key:key_end] + UDP_TAIL
+                inner_at = add_datagram(ends, buffer[start : start + length], number, time_ns, octets, base + start)
+                if inner_at < 0:
+                    continue
             data = buffer[at : at + captured]
             frame = new(Frame, (number, time_ns, link, data, octets, interface))
-            if not take(frame, base + at):
+            if inner_at >= 0:
+                self._thorough.add_carried(ends, frame, start - at + inner_at, base + at)
+            elif not take(frame, base + at):
                 add(frame, base + at)
+        while at_once is not None:
+            at_once[1](at_once[2])
+            at_once = next(waiting, None)
 
     def _stretch(self, batch: Columns, headers: Headers, start: int, end: int) -> None:
-        """Frames among which none is unusual: runs of ordinary ones where their first one stands, the rest between."""
-        runs = sorted(
-            (run for run in _runs(headers, start, end) if self._worth_a_try(headers, run)), key=lambda run: int(run[0])
-        )
+        """Frames of which none is unusual: what can be taken at once where its first one stands, the rest between."""
         left = np.ones(end - start, np.bool_)
-        for run in runs:
-            left[run - start] = False
-        single = np.flatnonzero(left) + start
-        at = 0
-        for run in runs:
-            upto = int(np.searchsorted(single, run[0]))
-            self._one_by_one(batch, headers, single[at:upto])
-            self._run(batch, headers, run)
-            at = upto
-        self._one_by_one(batch, headers, single[at:])
+        several: list[_Several] = []
+        budget = self._table.budget
+        scarce = budget.octets < PIECE_COST_OCTETS * (end - start)  # then it matters who comes first
+        held = budget.holds(batch.position)
+        brief = brief_conversations(batch, headers, start, end) if not held and not scarce else None
+        if brief is not None:
+            left[brief.packets - start] = False
+            taken = BriefPath(
+                batch, headers, brief, self._table, self._limits, self._thorough.open_tcp, self._one_by_one
+            )
+            several += [(batch.first + first, taken.take, which) for which, first in enumerate(brief.firsts)]
+        for run in _runs(headers, start + np.flatnonzero(left)):
+            if self._worth_a_try(headers, run):
+                left[run - start] = False
+                several.append((batch.first + int(run[0]), partial(self._run, batch, headers), run))
+        several.sort(key=itemgetter(0))
+        self._in_turn(batch, headers, np.flatnonzero(left) + start, several)
 
     def _worth_a_try(self, headers: Headers, run: Integers) -> bool:
         """Datagrams are dissected in the order of the file unless their flow is known to have nothing more to tell."""
@@ -236,9 +273,9 @@ class BulkPath:
             flow.frames.frombytes(frames[:room].tobytes())
 
 
-def _runs(headers: Headers, start: int, end: int) -> Iterator[Integers]:
+def _runs(headers: Headers, inside: Integers) -> Iterator[Integers]:
     """The ordinary packets of each conversation, in order, broken where another of its packets is between them."""
-    inside = np.flatnonzero(headers.protocol[start:end]) + start
+    inside = inside[headers.protocol[inside] > 0]
     if not len(inside):
         return
     inside = inside[np.argsort(headers.conversations[inside], kind="stable")]

@@ -2,30 +2,30 @@
 
 Datagrams are dissected as they come, a TCP conversation when it is over. What a protocol's message tells is entered by
 the modules of `sights`. A datagram costs little once its flow is known: tunnels are let pass, and of QUIC only
-the first long headers are opened.
+the first long headers are opened. What few captures hold is imported when it comes: most are read before that is done.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from testbed.observer import http, tls
 from testbed.observer.findings import Findings, Place
 from testbed.observer.flows import FlowState, Side
 from testbed.observer.sights.dtls import dissect_dtls, looks_like_dtls_handshake
-from testbed.observer.sights.hosts import DATAGRAM_PORTS, dissect_stun, looks_like_stun
 from testbed.observer.sights.http1 import dissect_http, is_http_behind_hole
 from testbed.observer.sights.http2 import dissect_http2
 from testbed.observer.sights.names import DNS_PORTS, dissect_name_streams, dissect_names
 from testbed.observer.sights.openvpn import dissect_openvpn_datagram, dissect_openvpn_streams
-from testbed.observer.sights.quic import dissect_quic, recognise_migrated
 from testbed.observer.sights.text import is_text, sight_datagram_text, sight_stream_text
 from testbed.observer.sights.tls import dissect_tls, dissect_tls_behind
 from testbed.observer.streams import Run
 from testbed.observer.tunnels.detect import detect_in_datagram, detect_in_streams
 from testbed.observer.wire.http2 import has_preface
 from testbed.observer.wire.quic import looks_like_long_header
-from testbed.observer.wire.quic_handshake import QuicHandshake
 
 LONG_HEADER = 0x80
+STUN_MAGIC = b"\x21\x12\xa4\x42"
 
 
 def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, findings: Findings) -> None:
@@ -38,8 +38,7 @@ def dissect_datagram(flow: FlowState, side: Side, data: bytes, place: Place, fin
         if flow.dissector is not None:
             dissect_openvpn_datagram(flow, side.is_client, data, place, findings)
         return
-    if isinstance(flow.dissector, QuicHandshake):
-        dissect_quic(flow, side, data, place, findings)
+    if flow.dissector is not None and _goes_on_as_quic(flow, side, data, place, findings):
         return
     if _dissect_by_port(flow, data, place, findings) or _dissect_by_shape(flow, side, data, place, findings):
         return
@@ -54,6 +53,8 @@ def _dissect_by_port(flow: FlowState, data: bytes, place: Place, findings: Findi
     via = DNS_PORTS.get(server) or DNS_PORTS.get(client)
     if via is not None and dissect_names(flow, via, data, place, findings):
         return True
+    from testbed.observer.sights.hosts import DATAGRAM_PORTS
+
     dissect = DATAGRAM_PORTS.get(server) or DATAGRAM_PORTS.get(client)
     return dissect is not None and dissect(flow, data, place, findings)
 
@@ -61,12 +62,33 @@ def _dissect_by_port(flow: FlowState, data: bytes, place: Place, findings: Findi
 def _dissect_by_shape(flow: FlowState, side: Side, data: bytes, place: Place, findings: Findings) -> bool:
     """Protocols on any port whose first octets give them away."""
     if data[0] & LONG_HEADER and looks_like_long_header(data):
+        from testbed.observer.sights.quic import dissect_quic
+
         dissect_quic(flow, side, data, place, findings)
         return True
-    if looks_like_stun(data):
-        return dissect_stun(flow, data, place, findings)
+    if data[4:8] == STUN_MAGIC:
+        from testbed.observer.sights.hosts import dissect_stun, looks_like_stun
+
+        if looks_like_stun(data):
+            return dissect_stun(flow, data, place, findings)
     first = flow.client.packets + flow.server.packets == 1
-    return first and recognise_migrated(flow, data, place, findings)
+    return first and bool(findings.connections) and _is_migrated(flow, data, place, findings)
+
+
+def _is_migrated(flow: FlowState, data: bytes, place: Place, findings: Findings) -> bool:
+    from testbed.observer.sights.quic import recognise_migrated
+
+    return recognise_migrated(flow, data, place, findings)
+
+
+def _goes_on_as_quic(flow: FlowState, side: Side, data: bytes, place: Place, findings: Findings) -> bool:
+    from testbed.observer.sights.quic import dissect_quic
+    from testbed.observer.wire.quic_handshake import QuicHandshake
+
+    if not isinstance(flow.dissector, QuicHandshake):
+        return False
+    dissect_quic(flow, side, data, place, findings)
+    return True
 
 
 def dissect_tcp(flow: FlowState, findings: Findings) -> None:
@@ -77,15 +99,13 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
     if 53 in (flow.client.endpoint.port, flow.server.endpoint.port):
         if dissect_name_streams(flow, findings):
             return
-    elif any(has_preface(run.data) for run in client_runs[:1]):
+    elif client_runs and has_preface(client_runs[0].data):
         dissect_http2(flow, client_runs, server_runs, findings)
         return
-    elif any(http.looks_like_request(run.data) for run in client_runs) or any(
-        http.looks_like_response(run.data) for run in server_runs
-    ):
+    elif _any(http.looks_like_request, client_runs) or _any(http.looks_like_response, server_runs):
         _dissect_http(flow, client_runs, server_runs, findings)
         return
-    elif any(tls.looks_like_tls(run.data) for run in (*client_runs, *server_runs)):
+    elif _any(tls.looks_like_tls, client_runs) or _any(tls.looks_like_tls, server_runs):
         flow.application = "tls"
         dissect_tls(flow, client_runs, server_runs, findings)
         return
@@ -100,6 +120,10 @@ def dissect_tcp(flow: FlowState, findings: Findings) -> None:
     for side in (flow.client, flow.server):
         for run in side.recorder.runs():
             sight_stream_text(side, run, findings)
+
+
+def _any(looks: Callable[[bytes], bool], runs: list[Run]) -> bool:
+    return any(map(looks, [run.data for run in runs]))  # mostly there is one: a generator would take longer
 
 
 def _dissect_http(flow: FlowState, client_runs: list[Run], server_runs: list[Run], findings: Findings) -> None:

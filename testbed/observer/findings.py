@@ -21,6 +21,7 @@ CLEAR_KINDS = {Kind.HTTP_URL: "http", Kind.HTTP_BODY: "http-body", Kind.PAYLOAD:
 CLEAR_TEXT_LENGTH = 200
 SPELLINGS_KEPT = 10_000
 GROUPS_KEPT = 256
+NEVER = 1 << 200  # nanoseconds: no capture file can hold such a time
 NO_DETAIL: dict[str, str | int | float] = {}  # of all sightings that have none; nobody adds to it
 FILTERS_IN_HINT = 16  # one for each conversation; what further ones show is the same again
 
@@ -58,6 +59,14 @@ class _Found:
 
 
 @dataclass(slots=True)
+class _Group:
+    """Values that stand together. Shape: what is read at `full_from_ns` or later changes none of them any more."""
+
+    found: tuple[_Found, ...]
+    full_from_ns: int = NEVER
+
+
+@dataclass(slots=True)
 class _Hinted:
     rule: str
     filters: dict[str, None] = field(default_factory=dict)  # a set in order, as the frames
@@ -78,7 +87,7 @@ class Findings:
     spellings: dict[tuple[tuple[bytes, ...], str, str], tuple[str, str]] = field(default_factory=dict)
     decoding: Allowance = field(init=False)  # of coded bodies, all together
     _found: dict[tuple[Kind, str, str], _Found] = field(default_factory=dict)
-    _groups: dict[Hashable, tuple[_Found, ...]] = field(default_factory=dict)
+    _groups: dict[Hashable, _Group] = field(default_factory=dict)
     _names: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     _hints: dict[tuple[str, str, str], _Hinted] = field(default_factory=dict)
     _warnings: Counter[str] = field(default_factory=Counter)
@@ -130,12 +139,17 @@ class Findings:
         if group is None:
             return False
         frame, time_ns = place
-        most = self.limits.frames_per_sighting
-        for found in group:
+        if time_ns >= group.full_from_ns:
+            return True
+        most, has_room = self.limits.frames_per_sighting, False
+        for found in group.found:
             if time_ns < found.time_ns:
                 found.time_ns = time_ns
             if len(found.frames) < most:
                 found.add(frame)
+                has_room = True
+        if not has_room:
+            group.full_from_ns = max((found.time_ns for found in group.found), default=0)
         return True
 
     def know_group(self, key: Hashable, group: Sequence[tuple[Kind, str, str]]) -> None:
@@ -144,7 +158,7 @@ class Findings:
             found = [self._found.get(each) for each in group]
             known = tuple(each for each in found if each is not None)
             if len(known) == len(found):  # else some were cut, or left out, by a limit: that is said each time
-                self._groups[key] = known
+                self._groups[key] = _Group(known)
 
     def sight_in_all(
         self, kind: Kind, value: str, frames: Sequence[int], time_ns: int, display_filter: str, via: str

@@ -23,7 +23,8 @@ from testbed.observer.link import RAW_LINK_TYPES
 from testbed.observer.wire.quic import VERSIONS
 
 TCP, UDP = 6, 17
-FIN_SYN_RST = 7
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+FIN_SYN_RST = FIN | SYN | RST
 FRAGMENTED = 0x3FFF
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 ARP = 0x0806
@@ -41,6 +42,8 @@ MULTIPLIERS = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D
 
 Words = NDArray[np.uint64]
 Marks = NDArray[np.bool_]
+Chosen = Integers | slice
+ALL = slice(None)
 _FIELDS = {
     4: {
         "length": (">u2", 2),
@@ -96,8 +99,10 @@ class Headers:
     payload_at: Integers
     payload: Integers  # octets
     sequence: Integers
+    flags: NDArray[np.uint8]  # of TCP
     senders: Words  # a number of the sending end alone
     conversations: Words
+    regular: Marks  # TCP with a header that makes sense, whatever its flags
     ordinary: Marks
     unusual: Marks
 
@@ -115,6 +120,23 @@ class Headers:
         words = ends.view(np.uint32).reshape(len(packets), -1)
         differing: Marks = (words != words[0]).any(axis=1) | (version != version[0]) | (protocol != protocol[0])
         return differing
+
+    def strangers(self, packets: Integers, models: Integers, same_way: Marks) -> Marks:
+        """Which packets are not of the conversation that the model beside them is of, one way or the other."""
+        strange: Marks = self.version[packets] != self.version[models]
+        for version in (4, 6):
+            here = np.flatnonzero(self.version[packets] == version)
+            if len(here):
+                ends, wanted = (self._ends(version, which[here]) for which in (packets, models))
+                half = ends.shape[1] - 1 >> 1
+                strange[here] |= (ends != _other_way(wanted, half, same_way[here])).any(axis=1)
+        return strange
+
+    def _ends(self, version: int, packets: Integers) -> NDArray[np.uint32]:
+        """Of each packet source, destination and, in one word, both ports."""
+        octets = _HEADER_OCTETS[version] - _ADDRESSES_AT[version] + 4
+        found = numbers_at(self.buffer, f"V{octets}")[self.network_at[packets] + _ADDRESSES_AT[version]]
+        return found.view(np.uint32).reshape(len(packets), -1)
 
     def ends_at(self, packets: Integers) -> tuple[Integers, Integers]:
         """Where addresses and ports begin and end, of TCP and UDP packets."""
@@ -140,82 +162,106 @@ def read_headers(batch: Columns) -> Headers:
         payload_at=np.zeros(count, np.int64),
         payload=np.zeros(count, np.int64),
         sequence=np.zeros(count, np.int64),
+        flags=np.zeros(count, np.uint8),
         senders=np.zeros(count, np.uint64),
         conversations=np.zeros(count, np.uint64),
+        regular=np.zeros(count, np.bool_),
         ordinary=np.zeros(count, np.bool_),
         unusual=np.zeros(count, np.bool_),
     )
     _find_network(batch, headers)
     octets = np.frombuffer(batch.buffer, np.uint8)
     for version in (4, 6):
-        chosen = np.flatnonzero(headers.version == version)
+        chosen = _chosen(headers.version == version)
         first = octets[headers.network_at[chosen]]
         plain = first == 0x45 if version == 4 else first >> 4 == 6
-        headers.unusual[chosen[~plain]] = True
-        _read_version(batch, headers, version, chosen[plain])
+        if not plain.all():
+            headers.unusual[chosen] |= ~plain
+            chosen = _further(chosen, plain)
+        if len(first):
+            _read_version(batch, headers, version, chosen)
     return headers
+
+
+def _chosen(marks: Marks) -> Chosen:
+    """An index for the entries that are marked: for all of them one that copies nothing, for most batches are alike."""
+    return ALL if marks.all() else np.flatnonzero(marks)
+
+
+def _further(chosen: Chosen, marks: Marks) -> Chosen:
+    """Those of the chosen that are marked."""
+    if marks.all():
+        return chosen
+    return np.flatnonzero(marks) if isinstance(chosen, slice) else chosen[marks]
 
 
 def _find_network(batch: Columns, headers: Headers) -> None:
     """Where the IP header begins and which version it should have; unusual is what cannot be told at one glance."""
     readable = batch.data_at + READ_OCTETS + 20 <= len(batch.buffer)
-    for link_type in np.unique(batch.link_types).tolist():
+    first = batch.link_types[0]
+    kinds = [int(first)] if (batch.link_types == first).all() else np.unique(batch.link_types).tolist()
+    for link_type in kinds:
         here = batch.link_types == link_type
         if link_type not in LINKS:
             headers.unusual[here] = True
             continue
         type_at, network_at = LINKS[link_type]
-        headers.network_at[here] = batch.data_at[here] + network_at
-        headers.unusual[here & ~readable] = True
-        chosen = np.flatnonzero(here & readable & (batch.captured >= network_at + 20))
-        _tell_version(batch, headers, chosen, type_at)
+        np.add(batch.data_at, network_at, out=headers.network_at, where=here)
+        headers.unusual[:] |= here & ~readable
+        _tell_version(batch, headers, _chosen(here & readable & (batch.captured >= network_at + 20)), type_at)
 
 
-def _tell_version(batch: Columns, headers: Headers, chosen: Integers, type_at: int) -> None:
+def _tell_version(batch: Columns, headers: Headers, chosen: Chosen, type_at: int) -> None:
     if type_at < 0:
         found = np.frombuffer(batch.buffer, np.uint8)[headers.network_at[chosen]] >> 4
         headers.version[chosen] = np.where((found == 4) | (found == 6), found, 0)
         return
     ethertype = numbers_at(batch.buffer, ">u2")[batch.data_at[chosen] + type_at]
-    for version, number in ETHERTYPES.items():
-        headers.version[chosen[ethertype == number]] = version
-    headers.unusual[chosen[(headers.version[chosen] == 0) & (ethertype != ARP)]] = True
+    is_4, is_6 = (ethertype == number for number in ETHERTYPES.values())
+    headers.version[chosen] = is_4 * np.uint8(4) + is_6 * np.uint8(6)
+    headers.unusual[chosen] |= ~(is_4 | is_6 | (ethertype == ARP))
 
 
-def _read_version(batch: Columns, headers: Headers, version: int, chosen: Integers) -> None:
+def _read_version(batch: Columns, headers: Headers, version: int, chosen: Chosen) -> None:
     """Enter the TCP and UDP packets of one version of IP."""
-    at = headers.network_at[chosen]
-    rows = numbers_at(batch.buffer, _ROWS[version])[at]
+    rows = numbers_at(batch.buffer, _ROWS[version])[headers.network_at[chosen]]
     protocol = rows["protocol"]
     if version == 4:
         strange: Marks = (rows["fragment"] & FRAGMENTED > 0) | (protocol == AUTHENTICATION)
     else:
         strange = np.isin(protocol, EXTENSIONS)
-    headers.unusual[chosen[strange]] = True
+    headers.unusual[chosen] |= strange
     taken = ~strange & ((protocol == TCP) | (protocol == UDP))
-    chosen, at, rows = chosen[taken], at[taken], rows[taken]
-    headers.protocol[chosen] = rows["protocol"]
+    if not taken.all():
+        chosen, rows = _further(chosen, taken), rows[taken]
+    headers.protocol[chosen] = protocol = rows["protocol"]
     _number_conversations(headers, version, chosen, rows)
-    header_octets = _HEADER_OCTETS[version]
+    header_octets, at = _HEADER_OCTETS[version], headers.network_at[chosen]
     claimed = rows["length"].astype(np.int64) + (header_octets if version == 6 else 0)
     end = np.minimum(at + claimed, batch.data_at[chosen] + batch.captured[chosen])
     start = at + header_octets
     headers.ordinary[chosen] = rows["length"] > 0
-    is_tcp = rows["protocol"] == TCP
-    _read_tcp(headers, chosen[is_tcp], rows[is_tcp], start[is_tcp], end[is_tcp])
-    _read_udp(headers, chosen[~is_tcp], rows[~is_tcp], start[~is_tcp], end[~is_tcp])
+    is_tcp = protocol == TCP
+    if is_tcp.all():
+        _read_tcp(headers, chosen, rows, start, end)
+        return
+    _read_tcp(headers, _further(chosen, is_tcp), rows[is_tcp], start[is_tcp], end[is_tcp])
+    is_udp = ~is_tcp
+    _read_udp(headers, _further(chosen, is_udp), rows[is_udp], start[is_udp], end[is_udp])
 
 
-def _read_tcp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Integers, end: Integers) -> None:
+def _read_tcp(headers: Headers, chosen: Chosen, rows: NDArray[Any], start: Integers, end: Integers) -> None:
     payload_at = start + (rows["offset"] >> 4).astype(np.int64) * 4
     headers.sequence[chosen] = rows["sequence"]
     headers.payload_at[chosen] = payload_at
     headers.payload[chosen] = end - payload_at
-    whole = (start + 20 <= payload_at) & (payload_at <= end) & (rows["flags"] & FIN_SYN_RST == 0)
-    headers.ordinary[chosen] &= whole
+    headers.flags[chosen] = flags = rows["flags"]
+    regular = headers.ordinary[chosen] & (start + 20 <= payload_at) & (payload_at <= end)
+    headers.regular[chosen] = regular
+    headers.ordinary[chosen] = regular & (flags & FIN_SYN_RST == 0)
 
 
-def _read_udp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Integers, end: Integers) -> None:
+def _read_udp(headers: Headers, chosen: Chosen, rows: NDArray[Any], start: Integers, end: Integers) -> None:
     length = rows["udp_length"].astype(np.int64)
     end = np.where(length >= 8, np.minimum(start + length, end), end)
     headers.payload_at[chosen] = start + 8
@@ -226,7 +272,13 @@ def _read_udp(headers: Headers, chosen: Integers, rows: NDArray[Any], start: Int
     headers.ordinary[chosen] &= (start + 8 <= end) & ~begins
 
 
-def _number_conversations(headers: Headers, version: int, chosen: Integers, rows: NDArray[Any]) -> None:
+def _other_way(ends: NDArray[np.uint32], half: int, same_way: Marks) -> NDArray[np.uint32]:
+    """Source and destination exchanged, with their ports, but where it is the same way already."""
+    turned = np.concatenate((ends[:, half : 2 * half], ends[:, :half], ends[:, -1:] << 16 | ends[:, -1:] >> 16), axis=1)
+    return np.where(same_way[:, np.newaxis], ends, turned)
+
+
+def _number_conversations(headers: Headers, version: int, chosen: Chosen, rows: NDArray[Any]) -> None:
     numbers = []
     for end in ("source", "destination"):
         number = rows[end].astype(np.uint64) * MULTIPLIERS[0]

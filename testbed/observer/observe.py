@@ -17,7 +17,8 @@ from pathlib import Path
 
 from testbed.capture.reader import CaptureReader, Frame
 from testbed.capture.source import NOWHERE, Store
-from testbed.observer.dissect import dissect_datagram, dissect_tcp
+from testbed.observer.conclusion import Conclusion
+from testbed.observer.dissect import dissect_datagram
 from testbed.observer.findings import CLEAR_KINDS, Findings, Place, clear_text
 from testbed.observer.flows import (
     ICMP,
@@ -31,25 +32,21 @@ from testbed.observer.flows import (
     count,
     guess_client,
 )
-from testbed.observer.glance import limit_dissection
 from testbed.observer.ip import Packet, Reassembler, parse_ip, parse_whole
 from testbed.observer.link import KNOWN_LINK_TYPES, network_offset, unread_ethertype
-from testbed.observer.model import Direction, Endpoint, Limits, Observation, Stream
+from testbed.observer.model import Endpoint, Limits, Observation
 from testbed.observer.quick import QuickPath
 from testbed.observer.sights.network import sight_arp, sight_quoted, sight_syn
-from testbed.observer.sights.quic import sight_unfinished_quic
 from testbed.observer.sights.text import sight_datagram_text
-from testbed.observer.streams import Budget, Recorded, Recorder
+from testbed.observer.streams import Budget
 from testbed.observer.table import FlowTable
 from testbed.observer.told import Rows, Telling
-from testbed.observer.tunnels.detect import conclude, detect_in_packet, layers_within
+from testbed.observer.tunnels.detect import detect_in_packet, layers_within
 from testbed.observer.tunnels.openvpn_control import ControlChannel
-from testbed.observer.tunnels.related import Related
 
 MOST_LAYERS = 32  # headers around a packet: eight tunnels one in another
 
 DEFAULT_LIMITS = Limits()
-RECORDED = frozenset(PROTOCOL_NAMES.values())
 ECHO_REQUESTS, ECHO_REPLIES = {ICMP: 8, ICMPV6: 128}, {ICMP: 0, ICMPV6: 129}
 ECHO_FIELDS = {ICMP: "icmp.ident", ICMPV6: "icmpv6.echo.identifier"}
 SYN, FIN, RST, ACK = 2, 1, 4, 16
@@ -105,7 +102,6 @@ class _Pass:
     table: FlowTable = field(init=False)
     fragments: Reassembler = field(init=False)
     layers: tuple[str, ...] = ()  # the headers around the packet at hand
-    is_cut: bool = False  # whether a stream was longer than the limit
     position: int = NOWHERE  # of the octets at hand, in the file
     noted_frames: dict[str, list[int]] = field(default_factory=dict)  # by address: fragments, quotes in ICMP errors
 
@@ -121,7 +117,7 @@ class _Pass:
         if in_columns:
             from testbed.observer.bulk import BulkPath  # and numpy, which a small capture does not wait for
 
-            bulk = BulkPath(self.table, self.limits, quick, self.add)
+            bulk = BulkPath(self, self.table, self.limits, quick)
             bulk.take_all(reader)
             self.octets, self.captured_octets, self.last_time_ns = bulk.octets, bulk.captured_octets, bulk.last_time_ns
             self.cut_packets = bulk.cut_packets
@@ -178,9 +174,22 @@ class _Pass:
         self.layers = layers
         carrier, inner_at = self._transport(packet, data, place, frames, octets)
         if carrier is not None and inner_at >= 0 and len(layers) < MOST_LAYERS:
-            inner = parse_ip(data[: packet.end], inner_at)
-            if inner is not None:
-                self._network(inner, data, place, frames, octets, layers_within(carrier))
+            self._follow(carrier, packet, data, inner_at, place, frames, octets)
+
+    def _follow(
+        self,
+        carrier: FlowState,
+        packet: Packet,
+        data: bytes,
+        at: int,
+        place: Place,
+        frames: tuple[int, ...],
+        octets: int,
+    ) -> None:
+        """The packet in another one."""
+        inner = parse_ip(data[: packet.end], at)
+        if inner is not None:
+            self._network(inner, data, place, frames, octets, layers_within(carrier))
 
     def _note_addresses(self, addresses: tuple[str, ...], number: int) -> None:
         """They stand in this frame, but in no header of a flow's packet."""
@@ -259,6 +268,27 @@ class _Pass:
     def _count(self, side: Side, place: Place, frames: tuple[int, ...], octets: int, payload_octets: int) -> None:
         count(side, frames, place.time_ns, octets, payload_octets, self.limits.frames_per_sighting)
 
+    def open_tcp(self, frame: Frame, position: int) -> Side | None:
+        """The side that sends this SYN if it begins a new conversation; it is not counted. Else None, nothing done."""
+        number, time_ns, link_type, data, _, _ = frame
+        packet = parse_ip(data, network_offset(link_type, data))
+        if packet is None or self.table.full:
+            return None
+        self.position, self.layers = position, ()
+        place, start = Place(number, time_ns), packet.start
+        sequence = int.from_bytes(data[start + 4 : start + 8], "big")
+        side = self._side_of_syn(packet, data[start : start + 4], sequence, place)
+        if side is None or side.packets or side.peer.packets:
+            return None
+        sight_syn(packet, data, place, self.findings)
+        return side
+
+    def _side_of_syn(self, packet: Packet, ports: bytes, sequence: int, place: Place) -> Side | None:
+        side = self._side(packet, ports, True, place, opens=True)
+        if side is not None and (side.flow.closed or side.begins_anew(sequence)):
+            return self._side(packet, ports, True, place, fresh=True)
+        return side
+
     def _tcp(self, packet: Packet, data: bytes, place: Place, frames: tuple[int, ...], octets: int) -> None:
         start, end = packet.start, packet.end
         sequence = int.from_bytes(data[start + 4 : start + 8], "big")
@@ -266,10 +296,10 @@ class _Pass:
         payload_at = start + (data[start + 12] >> 4) * 4
         ports = data[start : start + 4]
         opens = flags & (SYN | ACK) == SYN
-        client = opens or (not flags & SYN and _client_by_ports(ports))
-        side = self._side(packet, ports, client, place, opens=opens)
-        if side is not None and opens and (side.flow.closed or side.begins_anew(sequence)):
-            side = self._side(packet, ports, True, place, fresh=True)
+        if opens:
+            side = self._side_of_syn(packet, ports, sequence, place)
+        else:
+            side = self._side(packet, ports, not flags & SYN and _client_by_ports(ports), place)
         if side is None or side.reassembly is None or not start + 20 <= payload_at <= end:
             return
         payload = data[payload_at:end]
@@ -298,19 +328,47 @@ class _Pass:
         side = self._side(packet, ports, _client_by_ports(ports), place)
         if side is None:
             return None, -1
-        payload = data[start + 8 : end]
+        inner_at = self._datagram(side, data[start + 8 : end], place, frames, octets, self._position(start + 8))
+        return (side.flow, start + 8 + inner_at) if inner_at >= 0 else (None, -1)
+
+    def _datagram(
+        self, side: Side, payload: bytes, place: Place, frames: tuple[int, ...], octets: int, position: int
+    ) -> int:
+        """Where in the payload the IP packet begins that it carries in clear, or -1."""
         count(side, frames, place.time_ns, octets, len(payload), self.limits.frames_per_sighting)
+        flow = side.flow
         if payload:
-            dissect_datagram(side.flow, side, payload, place, self.findings)
+            dissect_datagram(flow, side, payload, place, self.findings)
             if self.keep_streams or side.may_be_dtls:
-                at = self._position(start + 8)
-                side.own_recorder().append(payload, place.frame, place.frame, place.time_ns, at)
-        if side.flow.carries is None:
-            if side.flow.tunnel is not None and not isinstance(side.flow.dissector, ControlChannel):
-                side.flow.settled = True
-            return None, -1
-        inner_at = side.flow.carries(payload)
-        return side.flow, start + 8 + inner_at if inner_at >= 0 else -1
+                side.own_recorder().append(payload, place.frame, place.frame, place.time_ns, position)
+        if flow.carries is None:
+            if flow.tunnel is not None and not isinstance(flow.dissector, ControlChannel):
+                flow.settled = True
+            return -1
+        return flow.carries(payload)
+
+    def add_datagram(self, key: bytes, payload: bytes, number: int, time_ns: int, octets: int, position: int) -> int:
+        """A whole datagram in a frame with nothing unusual about it; returns where in it another packet begins, or -1.
+
+        Shape: `key` is that of its flow, `position` is where the payload stands in the file
+        """
+        place, side = Place(number, time_ns), self.table.find(key)
+        if side is None:
+            self.layers, middle, ports = (), len(key) - 5 >> 1, key[-5:-1]
+            packet = Packet(key[:middle], key[middle : 2 * middle], UDP, 0, 0)
+            side = self._side(packet, ports, _client_by_ports(ports), place)
+            if side is None:
+                return -1
+        position = position if position >= 0 else NOWHERE
+        return self._datagram(side, payload, place, (number,), octets, position)
+
+    def add_carried(self, key: bytes, frame: Frame, inner_at: int, position: int) -> None:
+        """The packet that begins at `inner_at` of a frame, within a datagram that was added."""
+        number, time_ns, link_type, data, octets, _ = frame
+        packet, carrier = parse_ip(data, network_offset(link_type, data)), self.table.find(key)
+        self.position = position
+        if packet is not None and carrier is not None:
+            self._follow(carrier.flow, packet, data, inner_at, Place(number, time_ns), (number,), octets)
 
     def _position(self, at: int) -> int:
         """Where in the file the octet `at` of those at hand stands."""
@@ -341,7 +399,9 @@ class _Pass:
 
     def finish(self, reader: CaptureReader) -> Observation:
         self.table.close()
-        self._conclude()
+        conclusion = Conclusion(self.table, self.findings, self.limits, self.keep_streams)
+        with self.store.reading_on():
+            conclusion.draw()
         findings, table, rows = self.findings, self.table, Rows(self.table.flows, self.table.words)
         if self.fragments.unfinished:
             findings.warn(f"{self.fragments.unfinished} fragmented IP datagrams are incomplete", self.frames)
@@ -355,9 +415,9 @@ class _Pass:
         telling = Telling(rows, findings, self.limits.frames_per_sighting)
         telling.sight_addresses(table, self.noted_frames)
         sightings = telling.sightings(table)
-        if self.is_cut:
+        if conclusion.is_cut:
             findings.limit("streams longer than the limit were cut", self.frames)
-        streams = self._streams()
+        streams = conclusion.streams()
         cut = self.cut_packets
         cuts = (f"{cut} packet{' is' if cut == 1 else 's are'} cut: the capture has not all of their octets",)
         damaged = bool(reader.warnings) or not findings.complete
@@ -379,74 +439,6 @@ class _Pass:
             addresses=telling.addresses,
         )
 
-    def _conclude(self) -> None:
-        """Dissect every TCP conversation in turn, and let all rest of which no more than a summary will be asked."""
-        table, related = self.table, Related(self.findings.saw_dtls)
-        held: list[FlowState] = []
-        for index in range(len(table.flows)):
-            if not related.tinc and table.fold_datagrams(index):
-                continue
-            flow = table.state(index)
-            if flow.protocol == "tcp":
-                self._finish_tcp(flow)
-            elif flow.dissector is not None:
-                sight_unfinished_quic(flow, self.findings)
-            related.note(flow)
-            self.is_cut = self.is_cut or any(self._is_cut(side) for side, _ in flow.sides)
-            if self.keep_streams or flow.suspicion is not None or related.is_in_question(flow):
-                held.append(flow)
-                table.flows[flow.index] = flow
-            else:
-                table.fold(flow)
-        if related.tinc and not self.keep_streams:
-            again = [table.state(index) for index, row in enumerate(table.flows) if isinstance(row, bytes)]
-            held = sorted((*held, *filter(related.is_in_question, again)), key=lambda flow: flow.index)
-        conclude(held, related, self.findings)
-        for flow in held if not self.keep_streams else ():
-            table.fold(flow)
-
-    def _is_cut(self, side: Side) -> bool:
-        """Whether the limit for streams was reached, be they kept or not."""
-        if side.reassembly is None and not self.keep_streams:
-            return side.flow.protocol in RECORDED and side.payload_octets > self.limits.stream_octets
-        return side.recorder.truncated
-
-    def _finish_tcp(self, flow: FlowState) -> None:
-        for side, _ in flow.sides:
-            if side.reassembly is not None:
-                side.reassembly.finish()
-        limit_dissection(flow)
-        dissect_tcp(flow, self.findings)
-        for side, _ in flow.sides:
-            side.recorder.release()
-
-    def _streams(self) -> tuple[Stream, ...]:
-        """Those that were kept; then nothing but them holds the capture file open."""
-        streams = []
-        for flow in self.table.states() if self.keep_streams else ():
-            for side, direction in flow.sides:
-                if side.recorder.size or side.recorder.truncated:
-                    streams.append(_stream(flow, side.recorder, direction))
-            for side, body, frame in flow.decoded or ():
-                direction = Direction.CLIENT_TO_SERVER if side.is_client else Direction.SERVER_TO_CLIENT
-                streams.append(Stream(flow.index, direction, "http-body", body, (0,), (frame,)))
-            self.table.fold(flow)
-        return tuple(streams)
-
 
 def _client_by_ports(ports: bytes) -> bool:
     return guess_client(ports[0] << 8 | ports[1], ports[2] << 8 | ports[3])
-
-
-def _stream(flow: FlowState, recorder: Recorder, direction: Direction) -> Stream:
-    return Stream(
-        flow.index,
-        direction,
-        flow.protocol,
-        Recorded(recorder),
-        recorder.offsets,
-        recorder.frames,
-        tuple(recorder.gaps),
-        recorder.truncated,
-        recorder.times_ns,
-    )

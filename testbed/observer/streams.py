@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from operator import sub
+from typing import Any, NamedTuple
+from zlib import compress, decompress
 
 from testbed.capture.source import NOWHERE, Store
 
-SEQUENCE_MASK = 0xFFFFFFFF
+SEQUENCE_MASK, MASK_64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 HALF_SEQUENCE = 1 << 31
 SEGMENT_COST_OCTETS = 200  # what a waiting segment costs besides its octets
 ASKED_AGAIN_OCTETS = 2 << 20  # behind a hole, before what follows it may be skipped as well
@@ -43,7 +45,18 @@ class Budget:
         return position < 0 or self.store.descriptor is None
 
 
+PIECES = ("offsets", "frames", "times_ns", "handles")
+_new = tuple.__new__  # of a named tuple, a third of the time that its class takes
 _NOTHING_YET = array("Q")  # of whoever has said nothing; never changed
+
+
+def pack_numbers(numbers: array[int]) -> bytes:
+    """Numbers of eight octets that mostly go up by little, in little room."""
+    return compress(array("Q", [(one - other) & MASK_64 for other, one in pairwise((0, *numbers))]).tobytes(), 1)
+
+
+def unpack_numbers(packed: bytes) -> array[int]:
+    return array("Q", [number & MASK_64 for number in accumulate(array("Q", decompress(packed)))])
 
 
 class Run(NamedTuple):
@@ -59,6 +72,7 @@ class Recorder:
 
     __slots__ = (
         "_joined",
+        "_packed",
         "_shown",
         "asked_at",
         "budget",
@@ -89,6 +103,7 @@ class Recorder:
         self.skips = False  # what comes is not kept, up to the next hole: nobody could read it
         self.passed = 0  # octets that were not kept so; `size` does not count them
         self._joined: bytes | None = None
+        self._packed: tuple[bytes, ...] = ()  # the numbers of the pieces, while they are not needed
         self._shown: int | None = None  # octets that `data` gives at least, where it does not give all
 
     def append(
@@ -124,6 +139,18 @@ class Recorder:
     def skip(self) -> None:
         """Keep no more of this run of octets: where it stands would take room, and it cannot be read."""
         self.skips = True
+        # What is known of the pieces is hardly asked for until the end: thousands, each a little behind the last.
+        self._packed = tuple(pack_numbers(getattr(self, name)) for name in PIECES)
+        del self.offsets, self.frames, self.times_ns, self.handles
+
+    def __getattr__(self, name: str) -> Any:
+        """One of `PIECES` that is packed: all of them are there again."""
+        if name not in PIECES or not self._packed:
+            raise AttributeError(name)
+        for each, packed in zip(PIECES, self._packed, strict=True):
+            setattr(self, each, unpack_numbers(packed))
+        self._packed = ()
+        return getattr(self, name)
 
     def pass_over(self, octets: int) -> None:
         """Octets came that are not kept; the limit holds for them all the same."""
@@ -203,8 +230,9 @@ class Recorder:
         return self._pieces(bisect_left(self.offsets, start), bisect_left(self.offsets, start + octets))
 
     def _pieces(self, first: int, behind: int) -> bytes:
-        if behind - first == 1 == len(self.offsets):  # all that most sides of short conversations say
-            return self.budget.store.read(self.handles, (self.size,))
+        if not first and behind >= len(self.offsets):  # all of it, one piece or two with most short conversations
+            lengths = [*map(sub, self.offsets[1:], self.offsets), self.size - self.offsets[-1]] if behind else []
+            return self.budget.store.read(self.handles, lengths)
         edges = self.offsets[first : behind + 1]
         if behind >= len(self.offsets):
             edges.append(self.size)
@@ -225,9 +253,9 @@ class Recorder:
         return found
 
     def runs(self) -> list[Run]:
-        data = self.data()
+        data = self._joined if self._joined is not None else self.data()
         if not self.gaps:
-            return [Run(0, data)] if data else []
+            return [_new(Run, (0, data))] if data else []
         edges = [0, *(gap for gap in self.gaps if 0 < gap < len(data)), len(data)]
         return [Run(a, data[a:b]) for a, b in pairwise(edges) if b > a]
 
@@ -321,7 +349,8 @@ class Reassembly:
         """Note it if octets that are there already come again and are others. One octet alone may be a keep-alive."""
         budget = self.recorder.budget
         if len(again) > 1 and self.recorder.contradicts(again, behind):
-            budget.contradictions[min(budget.contradictions, default=frame)] += 1
+            first = min(budget.contradictions, default=frame)  # which need not come first: see `bulk`
+            budget.contradictions[min(first, frame)] = budget.contradictions.pop(first, 0) + 1
 
     def extend(self, sequence: int, data: bytes, start: int, end: int, frame: int, time_ns: int, position: int) -> bool:
         """Take `data[start:end]` if it is exactly what comes next and nothing waits; as `add`, only quicker.
@@ -361,6 +390,11 @@ class Reassembly:
 
     def fin(self, sequence: int, frame: int, time_ns: int) -> None:
         self.fin_position = self._unwrap(sequence)
+        self._note_fin(frame, time_ns)
+
+    def end(self, frame: int, time_ns: int) -> None:
+        """A FIN came behind everything else, and nothing waits."""
+        self.fin_position = self.expected
         self._note_fin(frame, time_ns)
 
     def finish(self) -> None:

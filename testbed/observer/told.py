@@ -159,17 +159,17 @@ class Telling:
                 room -= 1
                 codes.append(code)
                 firsts.append(first)
-        return self._in_order(self.findings.sightings(), codes, firsts, equals.merged)
+        return self._in_order(self.findings.sightings(), codes, firsts, equals)
 
     def _in_order(
-        self, found: tuple[Sighting, ...], codes: array[int], firsts: array[int], merged: dict[int, Sighting]
+        self, found: tuple[Sighting, ...], codes: array[int], firsts: array[int], equals: _Equals
     ) -> Sightings:
         """Both by their first frame, what the dissectors found before the others of that frame."""
         if any(later < sooner for sooner, later in pairwise(firsts)):
             by_frame = sorted(range(len(codes)), key=firsts.__getitem__)
             codes = array("Q", [codes[at] for at in by_frame])
             firsts = array("Q", [firsts[at] for at in by_frame])
-        rows, most, behind = self.rows, self.most, 2 * len(self.rows.rows)  # the codes: there begin those of `found`
+        behind = 2 * len(self.rows.rows)  # the codes: there begin those of `found`
         order, upto = array("Q"), 0
         for at, sighting in enumerate(found):
             end = bisect_left(firsts, sighting.frames[0] if sighting.frames else 0, upto)
@@ -180,20 +180,21 @@ class Telling:
 
         def make(at: int) -> Sighting:
             code = order[at]
-            if code >= behind:
-                return found[code - behind]
-            return merged.get(code) or sight_volume(rows.summary(code >> 1), code & 1, most)
+            return found[code - behind] if code >= behind else equals.sighting(code)
 
         return Sightings(len(order), make, found)
 
 
 @dataclass(slots=True)
 class _Equals:
-    """Sentences of conversations between the same ends: equal ones are one sighting, with the frames of all."""
+    """Sentences of conversations between the same ends: equal ones are one sighting, with the frames of all.
+
+    Shape: `merged` has the codes of the further ones by that of the first
+    """
 
     rows: Rows
     most: int
-    merged: dict[int, Sighting] = field(default_factory=dict)
+    merged: dict[int, int | list[int]] = field(default_factory=dict)
     _codes: dict[int, int] = field(default_factory=dict)  # by a number that equal sentences share
 
     def joins(self, code: int, told: Summary, is_told: bool) -> bool:
@@ -204,16 +205,29 @@ class _Equals:
         known = self._codes.setdefault(number, code) if is_told else self._codes.get(number, code)
         if known == code:
             return False
-        first, further = self._sighting(known), sight_volume(told, code & 1, self.most)
+        first, further = self._sentence(known), sight_volume(told, code & 1, self.most)
         if (first.kind, first.value, first.display_filter) != (further.kind, further.value, further.display_filter):
             return False
-        frames = sorted(dict.fromkeys((*first.frames, *further.frames[: self.most - len(first.frames)])))
-        time = min(first.time, further.time)
-        self.merged[known] = replace(first, frames=tuple(frames), time=time)
+        others = self.merged.get(known)
+        if others is None:
+            self.merged[known] = code  # mostly there is one, and a list of one takes as much as ten numbers
+        elif isinstance(others, int):
+            self.merged[known] = [others, code]
+        else:
+            others.append(code)
         return True
 
-    def _sighting(self, code: int) -> Sighting:
-        return self.merged.get(code) or sight_volume(self.rows.summary(code >> 1), code & 1, self.most)
+    def _sentence(self, code: int) -> Sighting:
+        return sight_volume(self.rows.summary(code >> 1), code & 1, self.most)
+
+    def sighting(self, code: int) -> Sighting:
+        """The first one's sentence, with the frames of all."""
+        first, others = self._sentence(code), self.merged.get(code, ())
+        for other in (others,) if isinstance(others, int) else others:
+            further = self._sentence(other)
+            frames = sorted(dict.fromkeys((*first.frames, *further.frames[: self.most - len(first.frames)])))
+            first = replace(first, frames=tuple(frames), time=min(first.time, further.time))
+        return first
 
 
 def sight_volume(told: Summary, which: int, most: int) -> Sighting:

@@ -16,7 +16,6 @@ from testbed.observer.flows import FlowState, is_unicast
 from testbed.observer.ip import Packet
 from testbed.observer.model import Certainty, Tunnel
 from testbed.observer.tunnels import envelopes, segments
-from testbed.observer.tunnels.candidates import datagram_detectors
 from testbed.observer.tunnels.dtls import record_types
 from testbed.observer.tunnels.openvpn_control import ControlChannel
 from testbed.observer.tunnels.recognised import Recognised
@@ -30,6 +29,8 @@ def detect_in_datagram(flow: FlowState, from_client: bool, packet: bytes, place:
     if flow.tunnel is not None:
         return True
     if flow.detectors is None:
+        from testbed.observer.tunnels.candidates import datagram_detectors  # and all of them: many captures need none
+
         flow.detectors = datagram_detectors(packet)
         if not flow.application and record_types(packet):
             flow.application, findings.saw_dtls = "dtls", True

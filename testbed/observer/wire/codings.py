@@ -11,8 +11,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import brotli
-
 MOST_CODINGS = 5
 MOST_BODIES = 16  # as large as one may be, of one direction of a conversation
 MOST_MEMBERS = 1_000  # of one compressed body
@@ -83,6 +81,8 @@ def _undo(body: bytes, coding: bytes, limit: int) -> bytes | None:
 
 
 def _unbrotli(body: bytes, limit: int) -> bytes | None:
+    import brotli  # which few captures need
+
     decompressor, decoded = brotli.Decompressor(), bytearray()
     try:
         piece = decompressor.process(body, output_buffer_limit=limit)
