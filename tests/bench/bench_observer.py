@@ -3,6 +3,9 @@
 tshark prints, per frame, the fields from which our questions are answered: addresses, streams, DNS names, HTTP hosts
 and URLs, server names. Both are timed as processes, start included, in CPU seconds and in wall time. Answers are
 compared once: names, hosts, URLs, server names and the number of TCP and UDP conversations.
+
+The observer is compiled beforehand, as an installed program is and as tshark is: a checkout with
+PYTHONDONTWRITEBYTECODE, as tests have it, would compile all of it each time it starts.
 """
 
 from __future__ import annotations
@@ -69,16 +72,17 @@ def _on_one_capture(packets: int, rounds: int) -> list[Table]:
 
 def on_file(capture: Path, octets: int, rounds: int) -> list[Table]:
     """Both programs over one capture, in turns."""
-    ours = json.loads(program_output(*_observe(capture), cwd=ROOT))
-    _require_same_answers(ours, _answers_of_tshark(capture))
-    wall: dict[str, list[float]] = {}
-    cpu = interleaved(
-        {
-            THEIRS: _timed(_tshark(capture), ours["frames"], wall.setdefault(THEIRS, [])),
-            OURS: _timed(_observe(capture), ours["frames"], wall.setdefault(OURS, [])),
-        },
-        rounds,
-    )
+    with tempfile.TemporaryDirectory(prefix="bytecode-") as compiled:
+        ours = json.loads(program_output(*_observe(capture), cwd=ROOT, env=_environment(compiled)))
+        _require_same_answers(ours, _answers_of_tshark(capture))
+        wall: dict[str, list[float]] = {}
+        cpu = interleaved(
+            {
+                THEIRS: _timed(_tshark(capture), ours["frames"], wall.setdefault(THEIRS, []), compiled),
+                OURS: _timed(_observe(capture), ours["frames"], wall.setdefault(OURS, []), compiled),
+            },
+            rounds,
+        )
     what = f"{ours['frames']:,} packets, {octets / 1e6:.0f} MB, {ours['tcp']:,} TCP connections"
     notes = {OURS: f"{ours['octets'] / 1e6:.0f} MB of memory at most; same names, hosts, URLs, server names, flows"}
     return [
@@ -96,10 +100,16 @@ def _tshark(capture: Path) -> list[str]:
     return ["tshark", "-r", str(capture), "-T", "fields", *(word for field in fields for word in ("-e", field))]
 
 
-def _timed(argv: Sequence[str], frames: int, wall: list[float]) -> Contestant:
+def _environment(compiled: str) -> dict[str, str]:
+    """Shape: `compiled` is a directory for what Python compiles"""
+    mine = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**mine, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": compiled}
+
+
+def _timed(argv: Sequence[str], frames: int, wall: list[float], compiled: str) -> Contestant:
     def once() -> float:
         before, started_at = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        program_output(*argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        program_output(*argv, cwd=ROOT, env=_environment(compiled))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         wall.append(frames / (time.perf_counter() - started_at))
         return frames / (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
