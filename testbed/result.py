@@ -99,6 +99,8 @@ class VariantResult:
     # what the timeline did: {at, after, time, words, ok, error}; `at` in seconds after the start of the workload
     # as planned, `after` as it was, `time` the same in Unix seconds; both null if the workload ended before
     events: tuple[dict[str, Any], ...] = ()
+    # as `egress`, at the end of the workload: those ways that events, or a tunnel that failed, had changed by then
+    egress_after: tuple[dict[str, Any], ...] = ()
     # who talked to whom, as taps on both sides of the VPN server tell by times and sizes alone:
     # {near, far, client, tunnel, server, site, egress, score, p_value, confidence, sentence, evidence, …}
     correlations: tuple[dict[str, Any], ...] = ()

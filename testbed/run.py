@@ -346,6 +346,7 @@ def _variant_result(variant: Variant, values: Mapping[str, Any], judgement: Judg
         interfaces=tuple(values["interfaces"]),
         routes=tuple(values["routes"]),
         egress=tuple(values["egress"]),
+        egress_after=tuple(values["egress_after"]),
         taps=tuple(TapRecord(**{key: record[key] for key in TAP_KEYS}) for record in values["taps"]),
         exposure=judgement.exposures[variant.name],
         leaks=judgement.leaks[variant.name],

@@ -107,6 +107,7 @@ class VariantRun:
         self._phase("workload")
         timeline = Timeline(variant.events, lab, self._tunnel, self._log_fd, self._tell_event, self._tap_new_device)
         actions, facts = self._run_workload(client, timeline)
+        ways = self._ways_to_sites(client)
         events = timeline.close()
         self._warnings += [f"event {event['words']}: {event['error']}" for event in events if not event["ok"]]
         self._phase("closing")
@@ -121,6 +122,7 @@ class VariantRun:
             **seen,
             "actions": actions,
             "facts": facts,
+            "egress_after": [way for way in ways if way not in seen["egress"]],
             "events": events,
             "workload_began_at": self._began_at,
             "taps": [self._tap_record(name, counts) for name, counts in taps.items()],
@@ -222,12 +224,15 @@ class VariantRun:
         self._tunnel = Tunnel(plan_tunnel(spec, places, keys), self._log_fd, child_environment())
 
     def _ask_kernel(self, client: Node) -> dict[str, Any]:
-        sites = self._job.variant.sites.values()
         return {
             "interfaces": client.interfaces(),
             "routes": client.routes(),
-            "egress": [{"site": site.name, **client.egress(address)} for site in sites for address in site.addresses],
+            "egress": self._ways_to_sites(client),
         }
+
+    def _ways_to_sites(self, client: Node) -> list[dict[str, Any]]:
+        sites = self._job.variant.sites.values()
+        return [{"site": site.name, **client.egress(address)} for site in sites for address in site.addresses]
 
     def _tell_event(self, words: str) -> None:
         self._conductor.send({"event": "fault", "words": words})

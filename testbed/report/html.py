@@ -24,7 +24,14 @@ from testbed.report.html_view import matrix_views, packet_ids, proof_views
 from testbed.report.matrix import observers_of
 from testbed.report.packets import Inside, PacketKey, PacketLine, Packets
 from testbed.report.places import graph_of, places_of
-from testbed.report.summary import answer, bare_and_fullest, reproduce_command, started_at, verdict_line
+from testbed.report.summary import (
+    answer,
+    bare_and_fullest,
+    distinct_leaks,
+    reproduce_command,
+    started_at,
+    verdict_line,
+)
 from testbed.report.text import visible
 from testbed.report.words import is_server, observer_in_words
 from testbed.result import Exposure, RunResult
@@ -72,7 +79,7 @@ def _result_context(result: RunResult) -> dict[str, Any]:
         "topologies": [topology_view(result, variant, graph) for variant in variants],
         "actions": [[_action(variant.actions, name) for variant in variants] for name in action_ids],
         "metric_names": list(dict.fromkeys(name for variant in variants for name in variant.metrics)),
-        "leaks": [(variant.name, leak) for variant in variants for leak in variant.leaks],
+        "leaks": distinct_leaks(result),
         "recognised": [_of_kind(variant.exposure, Kind.TUNNEL) for variant in variants],
         "volumes": [
             (kind, [_of_kind(variant.exposure, kind) for variant in variants]) for kind in (Kind.VOLUME, Kind.TIMING)

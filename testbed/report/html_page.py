@@ -19,6 +19,7 @@ from markupsafe import Markup
 from testbed.report.correlated import both_sides_in_words
 from testbed.report.html_packet import opened_view
 from testbed.report.inside import inside_in_words
+from testbed.report.later_ways import later_way
 from testbed.report.own_addresses import is_tunnel_interface
 from testbed.report.text import number_in_words, octets_in_words, plain_value, shorten
 from testbed.report.words import action_in_words, kind_in_words
@@ -50,6 +51,7 @@ def environment() -> Environment:
         both_sides_words=both_sides_in_words,
         inside_words=inside_in_words,
         is_inside=is_tunnel_interface,
+        later_way=later_way,
         opened_view=opened_view,
     )
     return made

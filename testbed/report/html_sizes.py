@@ -20,7 +20,7 @@ from testbed.report.text import octets_in_words
 from testbed.result import RunResult, VariantResult
 
 WIDTH, HALF = 1000, 84
-_LABEL_WIDTH = 62
+_LABEL_WIDTH, _LABEL_ROWS = 62, 4
 _MOST_COMPARED = 400  # packets of one action: comparing in order takes the square of it
 _LEAST_SCALE_OCTETS = 600
 
@@ -38,7 +38,7 @@ class StemView:
 class MarkView:
     x: float
     name: str
-    row: int  # labels that would meet stand in different rows
+    row: int  # labels that would meet stand in different rows; one without room is empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,14 @@ def _height(octets: int, largest: int) -> float:
 
 
 def _marks(variant: VariantResult, zero: float, longest: float) -> Iterator[MarkView]:
-    taken = [-1000.0, -1000.0, -1000.0]
+    """A line for each action; its name where one of the rows has room for it."""
+    taken = [-1000.0] * _LABEL_ROWS
     for action in variant.actions:
         x = float(_x(max(0.0, action.started_at - zero), longest))
-        row = next((at for at, end in enumerate(taken) if end <= x), 0)
+        row = next((at for at, end in enumerate(taken) if end <= x), None)
+        if row is None:
+            yield MarkView(x, "", 0)
+            continue
         taken[row] = x + _LABEL_WIDTH
         yield MarkView(x, action.id, row)
 

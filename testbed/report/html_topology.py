@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from testbed.report.later_ways import later_in_words
 from testbed.report.matrix import observers_of
 from testbed.report.own_addresses import is_tunnel_interface
 from testbed.report.places import CLIENT, Graph, reached, targets
@@ -213,7 +214,13 @@ def _toward_client(graph: Graph, node: str) -> str:
 
 
 def way_sentence(variant: VariantResult) -> str:
-    """What the drawing says, in words. A site that is reached both ways is named with the addresses of each."""
+    """What the drawing says, in words, and what had changed at the end."""
+    changed = later_in_words(variant)
+    return f"{_way_at_first(variant)} At the end: {changed}." if changed else _way_at_first(variant)
+
+
+def _way_at_first(variant: VariantResult) -> str:
+    """A site that is reached both ways is named with the addresses of each."""
     ways: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
     for row in variant.egress:
         if not row.get("error"):

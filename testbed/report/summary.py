@@ -7,6 +7,7 @@ Variants are compared by the facts that both have; what only one of them did is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -32,22 +33,45 @@ def answer(result: RunResult) -> Answer:
     tables = folded_tables(result)
     if not tables:
         return Answer("Nothing was judged: no observer of this run had a fact to look for.", ())
-    comparison = _Comparison(tables[0], *bare_and_fullest(result))
-    return Answer(comparison.sentence(), tuple(comparison.notes()))
+    one_tunnel = len(_full_tunnels(result)) == 1
+    comparison = _Comparison(tables[0], *bare_and_fullest(result), one_tunnel=one_tunnel)
+    return Answer(comparison.sentence(), (*comparison.notes(), *_leaks(result)))
 
 
-def _fullest_tunnel(result: RunResult) -> str | None:
+def distinct_leaks(result: RunResult) -> list[tuple[str, str, str]]:
+    """Each leak once, however many actions showed it: variant, kind, value."""
+    found = dict.fromkeys(
+        (variant.name, str(leak.get("kind", "?")), str(leak.get("value", "")))
+        for variant in result.variants.values()
+        for leak in variant.leaks
+    )
+    return list(found)
+
+
+def _leaks(result: RunResult) -> Iterator[str]:
+    """How many leaks each variant with a tunnel had, if any had one: a table of facts does not say which are leaks."""
+    counts = Counter(name for name, _kind, _value in distinct_leaks(result))
+    tunnelled = [variant.name for variant in result.variants.values() if variant.tunnel is not None]
+    if counts:
+        told = ", ".join(f"{name} {counts[name] or 'none'}" for name in tunnelled)
+        yield f"Leaks beside the tunnel: {told}"
+
+
+def _full_tunnels(result: RunResult) -> list[str]:
+    """The variants whose tunnel carries most: everything, or, where none does, whatever tunnels there are."""
     tunnelled = [variant for variant in result.variants.values() if variant.tunnel is not None]
     full = [variant for variant in tunnelled if variant.tunnel and variant.tunnel.get("routes") == "all"]
-    return next((variant.name for variant in [*full, *tunnelled]), None)
+    return [variant.name for variant in full or tunnelled]
 
 
 class _Comparison:
     """One observer's facts of the bare variant and of the one with the fullest tunnel, side by side."""
 
-    def __init__(self, table: FoldedTable, bare: str | None, full: str | None) -> None:
+    def __init__(self, table: FoldedTable, bare: str | None, full: str | None, *, one_tunnel: bool) -> None:
+        """Shape: with `one_tunnel` nobody can ask which variant `the tunnel` means."""
         self._table = table
         self._bare, self._full = bare, full
+        self._tunnel = "the tunnel" if one_tunnel else f"the tunnel ({full})"
         self._who = _in_a_sentence(observer_in_words(table.observer))
         columns = [table.variants.index(name) for name in (bare, full) if name is not None]
         self._shared = [fact for fact in table.facts if all(fact.verdicts[column] for column in columns)]
@@ -57,12 +81,13 @@ class _Comparison:
         if bare and full and total:
             seen = self._of(full, self._shared).seen
             without = self._of(bare, self._shared).seen
-            return f"With the tunnel, {who} sees {seen} of {total} facts; without it, {without} of the same {total}."
+            with_it = f"With {self._tunnel}, {who} sees {seen} of {total} facts"
+            return f"{with_it}; without it, {without} of the same {total}."
         if bare and full:
             with_it, without_it = (_share(self._of(name, self._table.facts)) for name in (full, bare))
-            return f"With the tunnel, {who} sees {with_it} facts; without it, {without_it} others."
+            return f"With {self._tunnel}, {who} sees {with_it} facts; without it, {without_it} others."
         if full:
-            return f"With the tunnel, {who} sees {_share(self._of(full, self._shared))} facts."
+            return f"With {self._tunnel}, {who} sees {_share(self._of(full, self._shared))} facts."
         if bare:
             return f"Without a tunnel, {who} sees {_share(self._of(bare, self._shared))} facts."
         return f"{who} was not asked."
@@ -70,7 +95,7 @@ class _Comparison:
     def notes(self) -> Iterator[str]:
         if self._bare and self._full and self._shared:
             yield from self._still_seen(self._full)
-            yield from self._only(self._full, self._bare, "Only with the tunnel")
+            yield from self._only(self._full, self._bare, f"Only with {self._tunnel}")
             yield from self._only(self._bare, self._full, "Only without it")
         for name in self._table.variants:
             if name not in (self._bare, self._full):
@@ -86,7 +111,7 @@ class _Comparison:
         seen = [fact for fact in self._shared if fact.verdicts[column] is Verdict.SEEN]
         if 0 < len(seen) <= _STILL_SHOWN:
             told = [fact.words if fact.about == YOU else f"{fact.words} ({fact.about})" for fact in seen]
-            yield f"Still seen with the tunnel: {', '.join(told)}"
+            yield f"Still seen with {self._tunnel}: {', '.join(told)}"
 
     def _only(self, name: str, other: str, when: str) -> Iterator[str]:
         """What one of the two alone did, so that nothing of the other compares with it."""
@@ -143,7 +168,8 @@ def started_at(variant: VariantResult) -> float | None:
 
 def bare_and_fullest(result: RunResult) -> tuple[str | None, str | None]:
     """The variant without a tunnel, and the one whose tunnel carries most: the pair that a class compares."""
-    return next((v.name for v in result.variants.values() if v.tunnel is None), None), _fullest_tunnel(result)
+    bare = [variant.name for variant in result.variants.values() if variant.tunnel is None]
+    return next(iter(bare), None), next(iter(_full_tunnels(result)), None)
 
 
 def reproduce_command(result: RunResult) -> str:

@@ -18,7 +18,9 @@ from rich.text import Text
 from testbed.facts import Kind
 from testbed.report.correlated import both_sides_in_words
 from testbed.report.inside import inside_in_words
+from testbed.report.later_ways import later_in_words
 from testbed.report.own_addresses import is_tunnel_interface
+from testbed.report.summary import distinct_leaks
 from testbed.report.text import octets_in_words, plain_value, shorten, visible
 from testbed.report.words import action_in_words, kind_in_words
 from testbed.result import ActionRecord, Evidence, ExpectationResult, RunResult, TapRecord, VariantResult
@@ -134,6 +136,8 @@ def _variant_lines(variant: VariantResult, style: Style) -> Iterator[tuple[str, 
             yield "recognised", Text.assemble(shown(row.observer, "dim"), f" {row.verdict}: ", shown(row.fact.value))
     yield "addresses", _addresses(variant)
     yield "routes", _routes(variant, style)
+    if changed := later_in_words(variant):
+        yield "at the end", shown(changed, "bold red" if variant.tunnel else "")
     for tap in variant.taps:
         yield "capture", _tap(tap)
     for sentence in both_sides_in_words(variant.correlations):
@@ -243,11 +247,7 @@ def _evidence(item: Evidence) -> str:
 
 def leaks(result: RunResult, style: Style) -> Iterator[RenderableType]:
     """What a tunnel in full use should have hidden and did not, each once however many actions showed it."""
-    found = dict.fromkeys(
-        (variant.name, str(leak.get("kind", "?")), str(leak.get("value", "")))
-        for variant in result.variants.values()
-        for leak in variant.leaks
-    )
+    found = distinct_leaks(result)
     if not found:
         return
     yield heading("Leaks", f"{len(found)}", style)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from testbed.report.html import render_html
 from testbed.report.json import from_json, to_json
+from testbed.report.summary import answer
 from testbed.report.terminal import render_terminal
 from testbed.result import RunResult
 from tests.unit.test_report_sample import sample_result
@@ -58,3 +59,50 @@ def test_events_come_back_from_json_as_they_were(result: RunResult) -> None:
 
 def test_a_run_without_events_has_no_word_of_them() -> None:
     assert "What happened meanwhile" not in render_html(sample_result())
+
+
+def terminal(result: RunResult) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as capture:
+        render_terminal(result, console)
+    return " ".join(capture.get().split())
+
+
+LATER = {
+    "site": "www.example.com",
+    "address": "93.184.216.34",
+    "interface": "eth0",
+    "gateway": "192.168.0.1",
+    "source": "192.168.0.13",
+    "error": None,
+}
+
+
+def test_a_way_that_an_event_changed_stands_beside_the_one_before_everywhere() -> None:
+    sample = sample_result()
+    changed = replace(sample.variants["with"], egress_after=(LATER,))
+    result = from_json(to_json(replace(sample, variants={**sample.variants, "with": changed})))
+    words = "beside the tunnel, by eth0 via 192.168.0.1"
+    assert f"www.example.com (93.184.216.34) {words}" in terminal(result)
+    page = render_html(result)
+    assert f"at the end: {words}" in page
+    assert f"At the end: www.example.com (93.184.216.34) {words}." in page, "the drawing says so"
+    assert "at the end" not in terminal(sample) + render_html(sample)
+
+
+def test_the_answer_names_the_variant_it_means_where_several_tunnels_carry_everything() -> None:
+    sample = sample_result()
+    assert answer(sample).sentence.startswith("With the tunnel, your ISP sees")
+    twice = replace(sample, variants={**sample.variants, "again": replace(sample.variants["with"], name="again")})
+    assert answer(twice).sentence.startswith("With the tunnel (with), your ISP sees")
+
+
+def test_the_answer_counts_each_leak_once_and_says_who_had_none() -> None:
+    sample = sample_result()
+    leak = {"kind": "dns-name", "value": "news.example.org", "action": "4-http", "evidence": []}
+    twice = replace(sample.variants["split"], leaks=(leak, {**leak, "action": "5-http"}))
+    result = replace(sample, variants={**sample.variants, "split": twice})
+    assert "Leaks beside the tunnel: with none, split 1" in answer(result).notes
+    assert render_html(result).count("news.example.org</td>") == render_html(sample).count("news.example.org</td>")
+    tight = replace(sample, variants={**sample.variants, "split": replace(twice, leaks=())})
+    assert not any("Leaks" in note for note in answer(tight).notes)
