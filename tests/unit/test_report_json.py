@@ -52,7 +52,7 @@ def test_the_keys_are_those_of_the_contract() -> None:
     assert plain["schema"] == SCHEMA
     assert set(plain["variants"]["with"]) == {
         *("tunnel", "actions", "interfaces", "routes", "egress", "taps", "exposure", "leaks", "metrics"),
-        *("ground_truth", "events", "correlations"),
+        *("ground_truth", "events", "egress_after", "correlations"),
     }
     row = plain["variants"]["without"]["exposure"][0]
     assert (row["observer"], row["verdict"]) == ("isp", "seen")

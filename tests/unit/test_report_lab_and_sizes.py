@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -128,5 +129,5 @@ def test_no_two_names_of_actions_meet_in_a_timeline_and_each_action_has_its_line
     assert len(view.marks) == 12
     for row in range(4):
         places = sorted(mark.x for mark in view.marks if mark.name and mark.row == row)
-        assert all(later - earlier >= 62 for earlier, later in zip(places, places[1:], strict=False)), places
+        assert all(later - earlier >= 62 for earlier, later in itertools.pairwise(places)), places
     assert view.marks[0].name == "0-http"
