@@ -80,7 +80,7 @@ def _own(own: tuple[str | None, str | None, str | None], rivals: tuple[str, ...]
 
 def _unknown(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, 1)
-    return (f"did you mean {near[0]}? " if near else "") + f"There are {', '.join(known)}"
+    return (f"did you mean {near[0]}? " if near else "") + f"Known are {', '.join(known)}"
 
 
 def listing() -> str:

@@ -52,13 +52,18 @@ def _shipped() -> list[ShippedScenario]:
 
 
 def prepare_lesson(name: str) -> running.Prepared:
-    """The lesson's scenario, checked and planned; the number of one that ships is enough. Errors: ScenarioErrors."""
+    """The lesson's scenario, checked and planned; its number or topic will do if it ships. Errors: ScenarioErrors."""
     lessons = [entry.name.removeprefix(f"{FOLDER}/") for entry in _shipped()]
     known = f"lessons that ship: {', '.join(lessons)}"
     if name.isascii() and name.isdecimal() and not os.path.exists(name):
         name = next((lesson for lesson in lessons if int(lesson.partition("-")[0]) == int(name)), name)
+    topics = {lesson.partition("-")[2]: lesson for lesson in lessons}
+    if not os.path.exists(name):
+        name = topics.get(name, name)
     if name not in lessons and not os.path.exists(name) and "/" not in name:
-        message = f"no such file, and no lesson of that name ships{nearest(name, lessons)}; {known}"
+        message = (
+            f"no such file, and no lesson of that name ships{nearest(name, lessons) or nearest(name, topics)}; {known}"
+        )
         raise ScenarioErrors([Mistake(name, 0, 0, "", message)])
     prepared = running.prepare(f"{FOLDER}/{name}" if name in lessons else name, [], [], None)
     if not prepared.scenario.lesson:

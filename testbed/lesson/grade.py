@@ -2,12 +2,15 @@
 
 name,1,2,3          a header, then a line per pupil: a name, and a letter per step (empty: not answered)
 Ada,a,c,b
+
+Semicolons serve as well: spreadsheets write them where the comma is the decimal point.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,33 +66,45 @@ class Grades:
 
 def read_answers(text: str, source: str, steps: Sequence[Step]) -> tuple[Pupil, ...]:
     """The pupils' answers. Errors: BadAnswers."""
-    rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff"))) if any(cell.strip() for cell in row)]
+    text = text.removeprefix("\ufeff")
+    head = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
+    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     expected = ["name", *(str(number + 1) for number in range(len(steps)))]
-    if not rows or [cell.strip().lower() for cell in rows[0]] != expected:
-        raise BadAnswers(f"{source}:1: the first line must be {','.join(expected)}")
+    if not rows or [cell.strip().lower() for cell in rows[0][1]] != expected:
+        found = f", not {visible(','.join(rows[0][1]))[:60]}" if rows else "; the file is empty"
+        raise BadAnswers(f"{source}:1: the first line must be {','.join(expected)}{found}")
     if not rows[1:]:
         raise BadAnswers(f"{source}: there is nobody to grade; a line per pupil, such as Ada{',a' * len(steps)}")
-    return tuple(_pupil(row, f"{source}:{number}", steps) for number, row in enumerate(rows[1:], start=2))
+    mistakes: list[str] = []
+    pupils = [_pupil(row, f"{source}:{line}", steps, mistakes) for line, row in rows[1:]]
+    if mistakes:
+        raise BadAnswers("\n".join(mistakes))
+    return tuple(pupils)
 
 
-def _pupil(row: list[str], place: str, steps: Sequence[Step]) -> Pupil:
+def _pupil(row: list[str], place: str, steps: Sequence[Step], mistakes: list[str]) -> Pupil:
+    """A line's pupil; what is wrong in it goes to `mistakes`."""
     if len(row) != len(steps) + 1:
-        raise BadAnswers(f"{place}: {len(row) - 1} answers, but the lesson has {len(steps)} steps")
-    answers = [
-        parse_answer(cell, len(step.choices), f"{place}: step {number}")
-        for number, (cell, step) in enumerate(zip(row[1:], steps, strict=True), start=1)
-    ]
+        mistakes.append(f"{place}: {len(row) - 1} answers, but the lesson has {len(steps)} steps")
+        return Pupil(row[0].strip(), ())
+    answers: list[int | None] = []
+    for number, (cell, step) in enumerate(zip(row[1:], steps, strict=True), start=1):
+        try:
+            answers.append(parse_answer(cell, len(step.choices)))
+        except BadAnswers as error:
+            mistakes.append(f"{place}: step {number}: {error}")
     return Pupil(row[0].strip(), tuple(answers))
 
 
-def parse_answer(text: str, choices: int, place: str) -> int | None:
+def parse_answer(text: str, choices: int) -> int | None:
     """A letter's index; None for nothing. Errors: BadAnswers."""
     letter = text.strip().lower().rstrip(")")
     if not letter:
         return None
     allowed = LETTERS[:choices]
     if len(letter) != 1 or letter not in allowed:
-        raise BadAnswers(f"{place}: {visible(text.strip())!r} is no answer; give one of {', '.join(allowed)}")
+        raise BadAnswers(f"{visible(text.strip())!r} is no answer; give one of {', '.join(allowed)}")
     return allowed.index(letter)
 
 
@@ -104,8 +119,17 @@ def grades_text(grades: Grades) -> str:
     lines += ["", "right answers"]
     for number, title in enumerate(grades.titles):
         share = f"{grades.solved(number)} of {len(grades.pupils)}"
-        lines.append(f"  {number + 1:>2}  {LETTERS[grades.right[number]]}  {share:<10} {title}")
+        lines.append(
+            f"  {number + 1:>2}  {LETTERS[grades.right[number]]}  {share:<10} {title}{_missed(grades, number)}"
+        )
     return "\n".join(lines) + "\n"
+
+
+def _missed(grades: Grades, step: int) -> str:
+    """`; instead b 3, c 1`: what those chose who were wrong, the most tempting first."""
+    chosen = Counter(pupil.answers[step] for pupil in grades.pupils if pupil.answers[step] != grades.right[step])
+    told = ", ".join(f"{LETTERS[index]} {count}" for index, count in chosen.most_common() if index is not None)
+    return f"; instead {told}" if told else ""
 
 
 def _mark(answer: int | None, right: int) -> str:

@@ -38,6 +38,7 @@ class StepView:
     choices: tuple[tuple[str, str], ...]  # letter, text
     right: str
     right_says: str
+    wrong: tuple[tuple[str, str], ...]  # letter, why it is not this one
     exhibits: tuple[ExhibitView, ...]
 
 
@@ -50,6 +51,11 @@ def lesson_page(title: str, steps: Sequence[Step], right: Sequence[int], exhibit
             choices=tuple(zip(LETTERS, (choice.says for choice in step.choices), strict=False)),
             right=LETTERS[index],
             right_says=step.choices[index].says,
+            wrong=tuple(
+                (letter, choice.but)
+                for place, (letter, choice) in enumerate(zip(LETTERS, step.choices, strict=False))
+                if choice.but and place != index
+            ),
             exhibits=tuple(
                 _exhibit(f"s{number}-{place}", show, exhibits) for place, show in enumerate(step.shows, start=1)
             ),

@@ -28,6 +28,8 @@ def teach(
         for show in step.shows:
             out.write("".join(f"{line}\n" for line in exhibit(show, exhibits)) + "\n")
         out.write(f"{strong[0]}{outcome(step, right[number], answer)}{strong[1]}\n\n")
+        if answer not in (None, right[number]) and (but := step.choices[answer].but):
+            out.write("".join(f"{line}\n" for line in paragraphs(f"{LETTERS[answer]}) {but}", width)))
         out.write("".join(f"{line}\n" for line in paragraphs(step.explain, width)))
         if listening and number + 1 < len(steps) and out.isatty():
             out.write("Enter goes on. ")
@@ -48,8 +50,9 @@ def _predicted(step: Step, source: IO[str], out: IO[str]) -> int | None:
         if not line:
             return None
         try:
-            answer = parse_answer(line, len(step.choices), "")
-        except BadAnswers:
+            answer = parse_answer(line, len(step.choices))
+        except BadAnswers as error:
+            out.write(f"{error}\n")
             answer = None
         if answer is not None:
             return answer

@@ -19,7 +19,9 @@ def resolve_lesson(steps: Iterable[StepModel]) -> tuple[Step, ...]:
             title=step.title,
             text=_paragraphs(step.text),
             ask=_paragraphs(step.ask),
-            choices=tuple(Choice(choice.says, _condition(choice.right, step)) for choice in step.choices),
+            choices=tuple(
+                Choice(choice.says, _condition(choice.right, step), _paragraphs(choice.but)) for choice in step.choices
+            ),
             shows=tuple(
                 Show(show.variant, show.what, show.observer, show.action, show.protocol, show.has, show.most)
                 for show in step.show

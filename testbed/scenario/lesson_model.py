@@ -62,6 +62,7 @@ class ChoiceModel(_Model):
     right: ConditionModel | Literal["otherwise"] | None = Field(
         None, description="When it is right; `otherwise`: when no other one is. Without this key it never is."
     )
+    but: str = Field("", description="What to tell a pupil who chose it where it is wrong.")
 
 
 def _one_as_list(value: Any) -> Any:

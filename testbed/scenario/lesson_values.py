@@ -42,6 +42,7 @@ class Choice:
 
     says: str
     right: Condition | str | None
+    but: str = ""  # why it is not this one, for whoever chose it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ Reads the head of each file only; a file of a scenario that ships is checked by 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -45,9 +47,15 @@ def find_scenario(name_or_path: str) -> Path:
     shipped = {scenario.name: scenario.path for scenario in list_scenarios()}
     if name_or_path in shipped:
         return shipped[name_or_path]
-    message = f"no such file, and no scenario of that name ships{nearest(name_or_path, shipped)}"
+    message = f"no such file, and no scenario of that name ships{nearest(name_or_path, (*shipped, *_beside(path)))}"
     known = f"those that ship: {', '.join(shipped)}"
     raise ScenarioErrors([Mistake(name_or_path, 0, 0, "", f"{message}; {known}")])
+
+
+def _beside(path: Path) -> Iterator[str]:
+    """The scenario files in the folder that a person named, as they would have to be written."""
+    with suppress(OSError, ValueError):
+        yield from (str(path.parent / name) for name in os.listdir(path.parent) if name.endswith((".yaml", ".yml")))
 
 
 def _roots() -> tuple[Path, ...]:

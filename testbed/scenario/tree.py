@@ -227,4 +227,6 @@ def _plainer(problem: str, text: str, mark: Any) -> str:
     line = text.split("\n")[mark.line] if mark and mark.line < text.count("\n") + 1 else ""
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         return "the line is indented with a tab; YAML wants spaces"
+    if "found character '>'" in problem:
+        return 'a bare > means something else in YAML; put the comparison in quotes, as in ">= 2s"'
     return " ".join(problem.split())

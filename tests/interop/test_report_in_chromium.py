@@ -176,6 +176,20 @@ def test_many_variants_scroll_in_their_table_and_not_the_page(
     assert fact >= 100
 
 
+def test_long_leaks_do_not_push_a_phones_page_sideways(chromium: Chromium, tmp_path: Path) -> None:
+    sample = sample_result()
+    leak = {"kind": "http-url", "value": "http://www.example.com/" + "a" * 120, "action": "2-http", "evidence": []}
+    variants = {**sample.variants, "split": replace(sample.variants["split"], leaks=(leak,))}
+    path = tmp_path / "leaks.html"
+    path.write_text(render_html(replace(sample, variants=variants)), encoding="utf-8")
+    chromium.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=False)
+    chromium.open(path)
+    assert chromium.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    words = "document.querySelector('.leaks tbody td').getBoundingClientRect().width"
+    assert chromium.value(words) > 60, "words are not broken into letters"
+    chromium.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_dark_and_light_differ(drawn: Chromium) -> None:
     grounds = set()
     for scheme in ("light", "dark"):

@@ -13,8 +13,10 @@ from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
 from testbed.lesson.answers import LessonBroken, holds, right_choice
+from testbed.lesson.command import prepare_lesson
 from testbed.lesson.exhibits import Exhibits
 from testbed.lesson.grade import BadAnswers, Grades, grades_text, read_answers
+from testbed.lesson.page import lesson_page
 from testbed.lesson.teach import teach
 from testbed.lesson.text import exhibit
 from testbed.result import (
@@ -138,6 +140,44 @@ def test_a_pupil_is_told_what_was_right_and_how_many(tmp_path: Path) -> None:
     assert "1 of 3 predicted." in said
 
 
+def test_a_wrong_answer_is_told_why_and_a_right_one_is_not(tmp_path: Path) -> None:
+    step = a_step(Choice("nothing", None, "It is in clear."), Choice("the name", NAME_SEEN, "never shown"))
+    out, exhibits = io.StringIO(), a_run(tmp_path)
+    teach([step, step], [1, 1], exhibits, io.StringIO("a\nb\n"), out, 80)
+    assert out.getvalue().count("a) It is in clear.") == 1
+    assert "never shown" not in out.getvalue()
+    page = lesson_page("A lesson", [step], [1], exhibits)
+    assert "<b>Not a):</b> It is in clear." in page
+    assert "never shown" not in page
+
+
+def test_an_answer_that_is_no_choice_is_told_which_there_are(tmp_path: Path) -> None:
+    out = io.StringIO()
+    teach([a_step(Choice("one", NAME_SEEN), Choice("two", None))], [0], a_run(tmp_path), io.StringIO("z\na\n"), out, 80)
+    assert "'z' is no answer; give one of a, b" in out.getvalue()
+    assert "1 of 1 predicted." in out.getvalue()
+
+
+def test_grades_say_what_tempted_those_who_were_wrong() -> None:
+    step = a_step(Choice("one", None), Choice("two", None), Choice("three", None))
+    pupils = read_answers("name,1\nA,a\nB,b\nC,c\nD,b\nE,\n", "class.csv", [step])
+    text = grades_text(Grades(pupils, (0,), ("first",)))
+    assert "1 of 5     first; instead b 2, c 1" in text
+
+
+def test_a_class_may_come_from_a_spreadsheet_that_writes_semicolons() -> None:
+    step = a_step(Choice("one", None), Choice("two", None))
+    (pupil,) = read_answers("\ufeffName;1;2\r\nAda, the first;a;b\r\n", "class.csv", [step, step])
+    assert (pupil.name, pupil.answers) == ("Ada, the first", (0, 1))
+
+
+def test_all_mistakes_of_a_class_are_told_at_once_with_their_lines() -> None:
+    step = a_step(Choice("one", None), Choice("two", None))
+    with pytest.raises(BadAnswers) as caught:
+        read_answers("name,1,2\n\nAda,a\nBob,c,d\n", "class.csv", [step, step])
+    assert [line.partition(": ")[0] for line in str(caught.value).splitlines()] == ["class.csv:3", *["class.csv:4"] * 2]
+
+
 def test_a_class_is_graded_by_name_and_by_question() -> None:
     step = a_step(Choice("one", None), Choice("two", None))
     pupils = read_answers("name,1,2\nAda,a,B\n\nBob,b,\n", "class.csv", [step, step])
@@ -152,7 +192,7 @@ def test_a_class_is_graded_by_name_and_by_question() -> None:
     ("text", "words"),
     [
         ("", "class.csv:1: the first line must be name,1,2"),
-        ("name,1\nAda,a\n", "class.csv:1: the first line must be name,1,2"),
+        ("name,1\nAda,a\n", "class.csv:1: the first line must be name,1,2, not name,1"),
         ("name,1,2\n", "there is nobody to grade"),
         ("name,1,2\nAda,a\n", "class.csv:2: 1 answers, but the lesson has 2 steps"),
         ("name,1,2\nAda,a,c\n", "class.csv:2: step 2: 'c' is no answer; give one of a, b"),
@@ -206,3 +246,10 @@ def test_a_mistake_in_a_lesson_is_named_with_its_place(old: str, new: str, words
     with pytest.raises(ScenarioErrors) as caught:
         parse_scenario(text.encode(), "x.yaml")
     assert words in str(caught.value)
+
+
+def test_a_lesson_is_found_by_its_number_or_its_topic_and_a_slip_is_named() -> None:
+    for name in ("1", "01", "dns", "01-dns"):
+        assert prepare_lesson(name).scenario.title.startswith("DNS:")
+    with pytest.raises(ScenarioErrors, match="did you mean ipv6"):
+        prepare_lesson("ipv5")

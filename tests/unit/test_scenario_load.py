@@ -195,6 +195,7 @@ def test_what_a_topology_complains_of_stands_where_it_is_named() -> None:
         ("- a\n- b\n", "not a list"),
         ("a: [1", "not YAML"),
         ("a:\n\tb: 1\n", "indented with a tab"),
+        ("a: >= 2s\n", "put the comparison in quotes"),
         (b"title: \xff\n", "is not UTF-8"),
         ("a: 1\n" * 60_000, "the file has 300000 octets"),
         ("x" * 1_000_000, "the file has 1.0 MB; a scenario has at most 256 KB"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,13 @@ def test_the_main_scenario_holds_without_with_and_split_against_each_other() -> 
 def test_a_name_that_does_not_ship_names_the_nearest() -> None:
     with pytest.raises(ScenarioErrors, match="did you mean what-a-vpn-hides"):
         find_scenario("what-a-vpn-hide")
+
+
+def test_a_file_with_a_slip_in_its_name_names_the_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "leaks.yaml").write_text("title: t\n")
+    with pytest.raises(ScenarioErrors) as caught:
+        find_scenario(str(tmp_path / "leaks.yml"))
+    assert f"did you mean {tmp_path / 'leaks.yaml'}?" in str(caught.value)
 
 
 def test_the_schema_describes_every_key() -> None:
