@@ -9,6 +9,7 @@ Source: YAML 1.2.2; scalars by its core schema (a date, for one, is text)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -222,11 +223,14 @@ class _Reader:
         self.mistakes.append(Mistake(self.source, node.start_mark.line + 1, node.start_mark.column + 1, path, message))
 
 
+_BARE_COMPARISON = re.compile(r"[:\[,]\s*>=?\s*\d")  # what stands after it is read as the head of a block of text
+
+
 def _plainer(problem: str, text: str, mark: Any) -> str:
     """The parser's complaint in words that name the usual cause."""
     line = text.split("\n")[mark.line] if mark and mark.line < text.count("\n") + 1 else ""
     if "\\t" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         return "the line is indented with a tab; YAML wants spaces"
-    if "found character '>'" in problem:
+    if _BARE_COMPARISON.search(line):
         return 'a bare > means something else in YAML; put the comparison in quotes, as in ">= 2s"'
     return " ".join(problem.split())
