@@ -53,8 +53,8 @@ def _leaks(result: RunResult) -> Iterator[str]:
     counts = Counter(name for name, _kind, _value in distinct_leaks(result))
     tunnelled = [variant.name for variant in result.variants.values() if variant.tunnel is not None]
     if counts:
-        told = ", ".join(f"{name} {counts[name] or 'none'}" for name in tunnelled)
-        yield f"Leaks beside the tunnel: {told}"
+        told = ", ".join(f"{counts[name] or 'none'} in {name}" for name in tunnelled)
+        yield f"Leaked beside the tunnel: {told}"
 
 
 def _full_tunnels(result: RunResult) -> list[str]:

@@ -96,7 +96,7 @@ def _drawn(
     variants: Sequence[str], groups: Sequence[FoldedGroup], style: Style, totals: Sequence[Total]
 ) -> Iterator[RenderableType]:
     for columns in _slices(variants, style):
-        fact_columns = style.width - _CELL_COLUMNS * len(columns) - 2
+        fact_columns = min(details.FIRST_COLUMNS_MOST, style.width - _CELL_COLUMNS * len(columns) - 2)
         drawn = details.columns_table([variants[column] for column in columns], fact_columns, _CELL_COLUMNS, style)
         for group in groups:
             failed = [_failed(variants[column] in group.failed, style) for column in columns]

@@ -25,6 +25,7 @@ from testbed.report.text import octets_in_words, plain_value, shorten, visible
 from testbed.report.words import action_in_words, kind_in_words
 from testbed.result import ActionRecord, Evidence, ExpectationResult, RunResult, TapRecord, VariantResult
 
+FIRST_COLUMNS_MOST = 68  # of a wide terminal: further away, an eye loses the line between a fact and its verdict
 _LABEL_COLUMNS = 10
 _LONGEST_VALUE = 400  # columns of one captured value; longer ones are in result.json
 _EVIDENCE_SHOWN = 3
@@ -76,7 +77,7 @@ def egress(result: RunResult, style: Style, slices: Sequence[range]) -> Iterator
         return
     yield heading("Which way to each site", "as the client's kernel answers", style)
     for columns in slices:
-        first = style.width - 12 * len(columns) - 2
+        first = min(FIRST_COLUMNS_MOST, style.width - 12 * len(columns) - 2)
         drawn = columns_table([variants[column].name for column in columns], first, 12, style)
         for label, cells in rows:
             drawn.add_row(shown(shorten(label, first)), *(cells[column] for column in columns))

@@ -102,7 +102,7 @@ def test_the_answer_counts_each_leak_once_and_says_who_had_none() -> None:
     leak = {"kind": "dns-name", "value": "news.example.org", "action": "4-http", "evidence": []}
     twice = replace(sample.variants["split"], leaks=(leak, {**leak, "action": "5-http"}))
     result = replace(sample, variants={**sample.variants, "split": twice})
-    assert "Leaks beside the tunnel: with none, split 1" in answer(result).notes
+    assert "Leaked beside the tunnel: none in with, 1 in split" in answer(result).notes
     assert render_html(result).count("news.example.org</td>") == render_html(sample).count("news.example.org</td>")
     tight = replace(sample, variants={**sample.variants, "split": replace(twice, leaks=())})
-    assert not any("Leaks" in note for note in answer(tight).notes)
+    assert not any("Leaked" in note for note in answer(tight).notes)

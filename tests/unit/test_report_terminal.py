@@ -178,3 +178,11 @@ def test_the_map_of_inner_packets_is_said_or_why_there_is_none() -> None:
     assert "no inner-outer.csv, which packet carried which: no keys" in render(
         replace(result, variants={"with": unknown})
     )
+
+
+def test_on_a_wide_terminal_verdicts_stay_near_their_facts() -> None:
+    console = Console(file=io.StringIO(), width=220)
+    with console.capture() as capture:
+        render_terminal(sample_result(), console)
+    line = next(line for line in capture.get().splitlines() if "your address on the LAN" in line)
+    assert line.index("SEEN") < 80
