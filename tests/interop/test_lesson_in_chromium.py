@@ -55,6 +55,9 @@ def test_answers_are_folded_until_somebody_opens_them(page: Chromium) -> None:
     page.click("#step-2 details > summary")
     assert page.value(shown) is True
     assert page.value("document.querySelector('#step-2 .opened').checkVisibility()") is True
+    sizes = "[document.querySelector('#step-2 details p:not([class])'), document.querySelector('#step-2 > p')]"
+    inside, outside = page.value(f"{sizes}.map((one) => getComputedStyle(one).fontSize)")
+    assert inside == outside, "the answer is text like the question"
 
 
 def test_each_kind_of_exhibit_is_there(page: Chromium) -> None:

@@ -117,7 +117,7 @@ def test_packets_nobody_opened_take_no_page_and_one_that_is_open_is_printed(draw
 
 
 def test_a_lesson_prints_its_questions_and_with_the_answers_opened_these_too(lesson: Chromium) -> None:
-    answers = "details.answer"
+    answers = "details.reveal"
     sheet = pages(printed(lesson))
     assert folds(lesson, answers) == [False, False]
     lesson.click("button.all")

@@ -89,7 +89,7 @@ document.addEventListener("click", (event) => {
     const open = all.getAttribute("aria-pressed") !== "true";
     all.setAttribute("aria-pressed", String(open));
     all.textContent = all.textContent.replace(open ? "Open" : "Close", open ? "Close" : "Open");
-    document.querySelectorAll("details.answer").forEach((one) => { one.open = open; });
+    document.querySelectorAll("details.reveal").forEach((one) => { one.open = open; });
     return all.closest("section, details")?.querySelectorAll("button.cell").forEach((one) => setOpen(one, open));
   }
   const button = event.target.closest("button.copy");
