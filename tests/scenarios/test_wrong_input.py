@@ -132,7 +132,7 @@ def test_usage_errors_are_exit_code_2(tmp_path: Path) -> None:
     assert run_testbed("run", cwd=tmp_path).code == 2
     assert run_testbed("show", tmp_path, cwd=tmp_path).code == 2
     assert run_testbed("observe", tmp_path / "none.pcapng", cwd=tmp_path).code == 2
-    assert run_testbed("exec", "client", "true", "--lab", "none", cwd=tmp_path).code == 2
+    assert run_testbed("exec", "--lab", "none", "client", "true", cwd=tmp_path).code == 2
 
 
 def test_a_file_that_cannot_be_read_as_a_capture_is_exit_code_2_in_one_line(tmp_path: Path) -> None:
