@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 import tempfile
 import tracemalloc
 from dataclasses import replace
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from testbed.observer import Limits, observe
 from testbed.observer.lazy import Lazy
 from testbed.output import print_json, print_json_parts
-from tests.unit.test_observer_quick_in_columns import CAPTURES, capture, ethernet, mixture
+from tests.unit.test_observer_quick_in_columns import CAPTURES, capture, ethernet, ipv4, mixture
 from tests.unit.test_observer_quick_path import tcp
 
 SYN, FIN, RST, ACK = 2, 1, 4, 16
@@ -179,3 +180,15 @@ def test_parts_are_printed_as_the_whole_would_be(value: dict[str, Any], capsys: 
     print_json_parts({name: iter(part) if isinstance(part, list) else part for name, part in value.items()})
     assert capsys.readouterr().out == whole
     assert json.loads(whole) == value
+
+
+def echo(identifier: int, reply: bool = False) -> bytes:
+    return ethernet(ipv4(1, struct.pack("!BBHHH", 0 if reply else 8, 0, 0, identifier, 1) + b"ping", sender=int(reply)))
+
+
+def test_what_a_filter_needs_besides_the_ends_is_remembered_at_rest() -> None:
+    frames = [echo(7), *conversation(5001), echo(8), *conversation(5002), echo(7, reply=True), *conversation(5003)]
+    told, _, streams = answers(capture(2, frames), limits=SLEEPY)
+    filters = {sighting["filter"] for sighting in told["sightings"] if sighting["value"].startswith("icmp ")}
+    assert {text.rpartition(" && ")[2] for text in filters} == {"icmp.ident == 7", "icmp.ident == 8"}
+    assert (told, _, streams) == answers(capture(2, frames), limits=WIDE_AWAKE)

@@ -12,7 +12,7 @@ import pytest
 from testbed.capture import pcapng
 from testbed.observer import Limits, observe
 from testbed.observer.streams import SEGMENT_COST_OCTETS, Budget, Reassembly, Recorder
-from tests.unit.test_observer_quick_in_columns import capture, ethernet
+from tests.unit.test_observer_quick_in_columns import capture, ethernet, udp
 from tests.unit.test_observer_quick_path import tcp
 
 SYN, ACK = 2, 16
@@ -123,3 +123,30 @@ def test_packets_that_were_cut_are_counted_and_make_the_answer_incomplete_but_no
     assert (observation.complete, observation.damaged) == (False, False)
     path.write_bytes(b"".join((*blocks[:3], blocks[4])))
     assert observe(path, in_columns=in_columns).complete
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+@pytest.mark.parametrize(("limit", "cut"), [(2_399_999, True), (2_400_000, False)])
+def test_the_limit_of_a_stream_holds_and_is_said_where_its_octets_are_passed_over(
+    tmp_path: Path, in_columns: bool, limit: int, cut: bool
+) -> None:
+    """Nobody asks for streams, and beyond two megabytes nothing of this one can be read: it is only counted."""
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(capture(3, download(2000, 1200)))
+    for keep_streams in (False, True):
+        found = observe(path, limits=Limits(stream_octets=limit), in_columns=in_columns, keep_streams=keep_streams)
+        assert found.damaged == cut
+
+
+@pytest.mark.parametrize("in_columns", [False, True])
+@pytest.mark.parametrize(("limit", "cut"), [(3999, True), (4000, False)])
+def test_the_limit_of_a_conversation_of_datagrams_is_said_though_nobody_asks_for_them(
+    tmp_path: Path, in_columns: bool, limit: int, cut: bool
+) -> None:
+    path = tmp_path / "x.pcapng"
+    dice = random.Random(4)
+    path.write_bytes(capture(3, [ethernet(udp(0, (5000, 6000), b"\xff" + dice.randbytes(99))) for _ in range(40)]))
+    for keep_streams, awake in ((False, 4096), (True, 4096), (False, 1)):
+        limits = Limits(stream_octets=limit, awake_flows=awake)
+        found = observe(path, limits=limits, in_columns=in_columns, keep_streams=keep_streams)
+        assert found.damaged == cut

@@ -8,12 +8,16 @@ import struct
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.capture import pcapng
+from testbed.capture.columns import Columns
+from testbed.capture.reader import CaptureReader
 from testbed.observer import Limits, Observation, observe
+from testbed.observer.headers import read_headers
 from tests.unit.test_observer_quick_path import tcp
 
 ACK, SYN, FIN, RST = 16, 2, 1, 4
@@ -190,3 +194,44 @@ def test_a_long_download_is_taken_whole(version: int) -> None:
     at_once, one_by_one = both_ways(capture(1, frames), Limits())
     assert [stream.data for stream in at_once.streams] == [octets]
     assert at_once == one_by_one
+
+
+def told_both_ways(directory: Path, frames: list[bytes], limits: Limits) -> Observation:
+    """As told in columns, which is as told one by one."""
+    path = directory / "x.pcapng"
+    path.write_bytes(capture(3, frames))
+    one_by_one, in_columns = (observe(path, limits=limits, in_columns=way) for way in (False, True))
+    assert in_columns.to_dict() == one_by_one.to_dict()
+    for mine, theirs in zip(in_columns.streams, one_by_one.streams, strict=True):
+        assert (mine.data, mine.gaps, list(mine.frames)) == (theirs.data, theirs.gaps, list(theirs.frames))
+    return in_columns
+
+
+def test_segments_that_fill_a_hole_many_at_once_lead_on_to_what_waits_behind_it(tmp_path: Path) -> None:
+    segments = [ethernet(tcp(4, 1, 1000 + 50 * n, ACK, bytes((n,)) * 50)) for n in range(84)]
+    frames = [ethernet(tcp(4, 1, 999, SYN | ACK)), segments[60], *segments[:60], *segments[61:]]
+    (stream,) = told_both_ways(tmp_path, frames, Limits()).streams
+    assert (len(stream.data), stream.gaps) == (84 * 50, ())
+
+
+@pytest.mark.parametrize("most", [1, 2, 17, 20, 21, 22, 40, 41, 42])
+def test_the_first_packets_are_told_up_to_the_limit_whichever_way_they_came(most: int, tmp_path: Path) -> None:
+    segments = [ethernet(tcp(4, 1, 1000 + 50 * n, ACK, bytes(50))) for n in range(40)]
+    frames = [ethernet(tcp(4, 1, 999, SYN | ACK)), *segments[:20], tagged(segments[20][14:]), *segments[21:]]
+    found = told_both_ways(tmp_path, frames, Limits(frames_per_sighting=most))
+    volumes = [sighting.frames for sighting in found.sightings if sighting.kind == "volume"]
+    assert volumes == [tuple(range(1, min(most, 41) + 1))]
+
+
+def test_packets_of_other_ends_or_another_protocol_are_told_apart_whatever_their_numbers_are(tmp_path: Path) -> None:
+    """The numbers that conversations are put together by may be the same by chance; the ends are compared."""
+    first = ethernet(tcp(4, 0, 1000, ACK, b"words"))
+    other_port = first[:35] + bytes((first[35] ^ 1,)) + first[36:]
+    frames = [first, first, other_port, ethernet(tcp(4, 1, 1000, ACK)), ethernet(tcp(6, 0, 1000, ACK)),
+              ethernet(udp(0, (80, 81), b"words"))]  # fmt: skip
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(capture(3, [*frames, *20 * [first]]))
+    with CaptureReader(path) as reader:
+        (batch,) = [batch for batch in reader.batches() if isinstance(batch, Columns)]
+        differing = read_headers(batch).differing(np.arange(len(frames)))
+    assert differing.tolist() == [False, False, True, True, True, True]

@@ -17,8 +17,9 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 
 from testbed.facts import Kind
+from testbed.observer import Limits, observe
 from testbed.observer.model import Certainty
-from tests.unit.test_observer_tunnels import A, B, octets, seen
+from tests.unit.test_observer_tunnels import A, B, datagrams, octets, seen, stream
 
 INNER, INNER_SERVER = "172.16.0.1", "172.16.0.9"
 TEREDO, SITE6 = "2001:0:1:2::3", "2001:db8::80"
@@ -154,3 +155,15 @@ def test_a_datagram_whose_packet_has_a_wrong_checksum_is_no_envelope(tmp_path: P
     payload = bytearray(bytes(request()))
     payload[10] ^= 1
     assert seen(tmp_path, [outer() / UDP(sport=5555, dport=5555) / Raw(bytes(payload))]).tunnels == ()
+
+
+def test_datagrams_before_the_connection_that_says_whose_they_are_are_held_against_it(tmp_path: Path) -> None:
+    """Whoever rests, and whether anybody asks for streams: which conversation came first changes nothing."""
+    meta = stream([(True, b"0 alice 17.0\n1 94 64 0 0 ABCD\n"), (False, b"0 bob 17\n1 94 64 0 0 CDEF\n")], 655)
+    early = datagrams([(way, octets(number, 80)) for number in range(6) for way in (True, False)], 655)
+    others = [frame for port in range(7000, 7004) for frame in datagrams([(True, b"a word")], port)]
+    expected = seen(tmp_path, [*early, *others, *meta])
+    assert [(tunnel.protocol, tunnel.transport) for tunnel in expected.tunnels] == [("tinc", "udp"), ("tinc", "tcp")]
+    for keep_streams, awake in ((False, 4096), (False, 1), (True, 1)):
+        limits = Limits(awake_flows=awake)
+        assert observe(tmp_path / "x.pcapng", limits=limits, keep_streams=keep_streams).tunnels == expected.tunnels
