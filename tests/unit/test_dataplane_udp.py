@@ -140,3 +140,11 @@ def test_two_senders_are_kept_apart(ends: tuple[End, End]) -> None:
                 datagrams = arrived.datagrams() if isinstance(arrived, Train) else arrived
                 found[address] += [datagram[0] for datagram in datagrams]
         assert found == {here.address: list(range(10)), other.getsockname(): list(range(100, 110))}
+
+
+def test_trains_that_end_with_a_shorter_datagram_stay_apart(ends: tuple[End, End]) -> None:
+    here, there = ends
+    trains = [[*numbered(20, 1000, 20 * place), bytes((200 + place,)) * 500] for place in range(3)]
+    here.link.send([(train_of(train), there.address) for train in trains])
+    expected = [datagram for train in trains for datagram in train]
+    assert there.taken(sum(map(len, expected)))[0] == expected

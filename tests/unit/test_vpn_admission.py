@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -69,3 +71,27 @@ def test_any_name_and_password_reaches_the_program_that_checks_them(name: str, b
     answers = answers_to(settings, name, "pass\udcffwörd", tmp_path / "log")
     assert answers.admitted
     assert "w\u00f6rd" in (tmp_path / "seen").read_text("utf-8", "replace")
+
+
+def test_a_check_that_is_still_running_ends_with_the_server(tmp_path: Path) -> None:
+    program, started = tmp_path / "check", tmp_path / "started"
+    program.write_text(f'#!/bin/sh\necho $$ > "{started}.new"\nmv "{started}.new" "{started}"\nexec sleep 60\n')
+    program.chmod(0o700)
+    signals, log = Signals(()), Log(OutputSettings(verb=9, log_file=tmp_path / "log"))
+    pump = Pump(signals)
+    admitter = Admitter(Admission(verify_command=(str(program),), temporary_directory=tmp_path), *_core(), log, pump)
+    admitter.ask(AdmissionRequested(1, ("192.0.2.1", 5), "alice", "CN=alice", "alice", Password("x"), False))
+    deadline = time.monotonic() + 20.0
+    while not started.exists():
+        assert time.monotonic() < deadline
+    admitter.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert not list(tmp_path.glob("vpn_up_*")), "the file with the password is still there"
+    pump.close()
+    signals.close()
+    log.close()
+
+
+def _core() -> tuple[Any]:
+    return (cast("Any", Answers()),)

@@ -183,3 +183,19 @@ def test_a_packet_too_large_for_a_length_field_is_left_out_and_counted() -> None
     assert link.unsent == 1
     link.close()
     theirs.close()
+
+
+def test_a_caller_of_whom_no_client_comes_in_time_is_hung_up_on() -> None:
+    masks = Masks()
+    link = TcpListener(SETTINGS, masks, 0.0)
+    (descriptor,) = masks.masks
+    with (
+        socket.socket(fileno=os.dup(descriptor)) as own,
+        socket.create_connection(own.getsockname(), PATIENCE_SECONDS) as caller,
+    ):
+        assert select.select([descriptor], [], [], PATIENCE_SECONDS)[0]
+        link.receive(descriptor)
+        link.expire()
+        assert caller.recv(1) == b""
+        assert [address for address, _ in link.lost()] == [caller.getsockname()]
+    link.close()
