@@ -145,6 +145,17 @@ class ClientCore:
         self._limits.note(session.data.octets_in + session.data.octets_out, now)
         return datagram, self._server
 
+    def seal_few(self, superpacket: Superpacket, now: float) -> tuple[list[bytes], Address] | None:
+        """The same for a few segments in one packet; None, and nothing has happened: `receive_superpacket`."""
+        session = self._session
+        if session is None or self._arrival.options is None or self._closed:
+            return None
+        datagrams = session.seal_few(superpacket, now)
+        if datagrams is None:
+            return None
+        self._limits.note(session.data.octets_in + session.data.octets_out, now)
+        return datagrams, self._server
+
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
         """What to deliver at once of one datagram; None, and nothing has happened: `receive_datagrams`."""
         session = self._session

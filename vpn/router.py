@@ -54,6 +54,17 @@ class Router:
             peer.limits.note(data.octets_in + data.octets_out, now)
         return datagram, peer.address
 
+    def seal_few(self, superpacket: Superpacket, now: float) -> tuple[list[bytes], Address] | None:
+        """The same for a few segments in one packet; None, and nothing has happened: `send_superpacket`."""
+        peer = self._clientele.behind(usual_destination(superpacket.octets))
+        datagrams = None if peer is None else peer.session.seal_few(superpacket, now)
+        if peer is None or datagrams is None:
+            return None
+        if self._limits_idleness:
+            data = peer.session.data
+            peer.limits.note(data.octets_in + data.octets_out, now)
+        return datagrams, peer.address
+
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
         """The usual packet in one datagram; None, and nothing has happened, if it has to be `receive_data`."""
         if not self._takes_usual or len(untrusted) < 4 or untrusted[0] >> 3 != _DATA_V2:

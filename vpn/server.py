@@ -124,6 +124,10 @@ class ServerCore:
         """What to send at once for one packet; None, and nothing has happened, if it has to be `receive_packets`."""
         return self._router.seal_one(packet, now)
 
+    def seal_few(self, superpacket: Superpacket, now: float) -> tuple[list[bytes], Address] | None:
+        """The same for a few segments in one packet; None, and nothing has happened: `receive_superpacket`."""
+        return self._router.seal_few(superpacket, now)
+
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
         """What to deliver at once of one datagram; None, and nothing has happened: `receive_datagrams`."""
         return self._router.open_one(untrusted, address, now)

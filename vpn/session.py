@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vpn.clamping import segment_limits
+from vpn.clamping import session_limits
 from vpn.crypto.wrapping import NotAuthentic, Replayed
 from vpn.dataplane.channel import DataChannel, Negotiated, Opened
 from vpn.dataplane.cipher import RENEGOTIATE_AT_PACKET_ID
-from vpn.dataplane.mss import Path
 from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.train import Outgoing, Train
 from vpn.drops import Drop
@@ -171,6 +170,14 @@ class Session:
             self.last_sent_at = now
         return datagram
 
+    def seal_few(self, superpacket: Superpacket, now: float) -> list[bytes] | None:
+        """The same for a few segments in one packet; None, and nothing has happened: `send_superpacket`."""
+        waits = self._control_is_due or self._outbox or self._has_quotas
+        datagrams = None if waits else self.data.seal_few(superpacket, now)
+        if datagrams is not None:
+            self.last_sent_at = now
+        return datagrams
+
     def send_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None:
         self._outbox += self.data.seal_superpacket(superpacket, now, bench)
 
@@ -220,12 +227,7 @@ class Session:
         self._disturb()
         self.negotiated = negotiated
         self.data.compression = negotiated.compression
-        data, setup = self.setup.data, self.setup
-        header = 1 if negotiated.peer_id is None else 4
-        path = Path(
-            setup.transport, setup.transport_ipv6, negotiated.cipher, data.digest, negotiated.compression, header
-        )
-        self.data.mss = segment_limits(data.mssfix, path, inner=data.mssfix_inner)
+        self.data.mss = session_limits(self.setup, negotiated)
 
     def install_keys(self, key: KeySession) -> None:
         """Make the data keys of an established key session; `agree` comes first."""
@@ -399,11 +401,8 @@ class Session:
     # -- deadlines ---------------------------------------------------------------------------------------------------
 
     def _disturb(self) -> None:
-        """Something other than data has happened: look anew at what is to be said, and when.
-
-        Data alone only moves deadlines away, so what is known stays good: looking once too early costs nothing, looking
-        with each packet would cost more than sealing it.
-        """
+        """Something other than data has happened: look anew at what is to be said, and when."""
+        # data alone only moves deadlines away: looking once too early costs nothing, with each packet more than sealing
         self._control_is_due = self._due_is_stale = True
 
     def _counts_towards_renegotiation(self) -> bool:

@@ -105,6 +105,10 @@ class StaticKeyCore:
         """None: every packet goes by `receive_packets`."""
         return None
 
+    def seal_few(self, superpacket: Superpacket, now: float) -> tuple[list[bytes], Address] | None:
+        """None: every packet goes by `receive_superpacket`."""
+        return None
+
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
         """None: every datagram goes by `receive_datagrams`."""
         return None

@@ -16,6 +16,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
+from vpn.dataplane.few import few_segments
 from vpn.dataplane.offload import PREFIX_OCTETS, Superpacket, read
 from vpn.dataplane.rows import PACKET_AT, Rows, RowShape
 from vpn.dataplane.segment import segmented
@@ -133,6 +134,23 @@ def test_no_tcp_segment_is_larger_than_the_path_allows(
         assert max(map(len, packets)) <= max(largest, superpacket.payload_at)
     smaller = min(size, largest - superpacket.payload_at) if flow.tcp else size
     assert packets == flow.segments(payload, smaller)
+
+
+@given(flows, st.integers(1, 1400), st.integers(1, 1400), st.integers(1, 9), st.integers(0, 3))
+@settings(max_examples=200, deadline=None)
+def test_a_few_tcp_segments_are_those_of_any_superpacket(
+    flow: Flow, size: int, largest: int, full: int, seed: int
+) -> None:
+    superpacket = flow.superpacket(payload_of(full * size - seed % size, seed), size)
+    for limit in (None, largest):
+        few = few_segments(superpacket, limit)
+        assert few == (segmented(superpacket, limit) if flow.tcp else None)
+
+
+def test_segments_behind_ip_options_are_no_few() -> None:
+    plain = Flow(ipv6=False, tcp=True).superpacket(bytes(500), 100)
+    octets = b"\x46" + plain.octets[1:20] + bytes(4) + plain.octets[20:]
+    assert few_segments(Superpacket(octets, 24, plain.payload_at + 4, 100, plain.protocol), None) is None
 
 
 def test_a_workbench_gives_the_same_packets_again_after_others_of_the_same_size() -> None:

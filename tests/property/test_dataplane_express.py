@@ -7,14 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
+from scapy.packet import Packet
 
 from vpn.crypto.replay import ReplayWindow
 from vpn.crypto.static_key import KeyHalf
 from vpn.dataplane.cbc import CbcKey, CbcOpener, CbcSealer
 from vpn.dataplane.channel import DataChannel, DataKey, Opened
 from vpn.dataplane.cipher import AEAD_CIPHERS, RENEGOTIATE_AT_PACKET_ID, AeadOpener, AeadSealer
+from vpn.dataplane.few import MOST_IN_FEW
 from vpn.dataplane.inner import source
 from vpn.dataplane.mss import MssLimits
+from vpn.dataplane.offload import Superpacket
 from vpn.dataplane.train import Outgoing, Train
 from vpn.drops import Drops
 from vpn.settings import Cipher, Compression, Digest
@@ -131,6 +134,41 @@ def test_a_usual_packet_does_go_by_express(cipher: Cipher) -> None:
         assert receiver.open_one(datagram, None, 0.0) is None
 
 
+def stream(segments: int, ip: Packet = FOUR, octets_each: int = 700) -> Superpacket:
+    payload = bytes(range(250)) * 100
+    whole = bytes(ip / TCP(flags="PA", seq=7) / payload[: segments * octets_each])
+    at = len(whole) - segments * octets_each - 20
+    return Superpacket(whole, at, at + 20, octets_each, whole[6 if at == 40 else 9])
+
+
+@given(
+    sent=st.lists(
+        st.tuples(st.integers(1, MOST_IN_FEW), st.sampled_from([FOUR, SIX]), st.integers(1, 1400)), max_size=5
+    ),
+    header=headers,
+    mss=limits,
+)
+@settings(max_examples=100, deadline=None)
+def test_a_few_segments_are_sealed_as_any_superpacket(
+    sent: list[tuple[int, Packet, int]], header: bytes, mss: MssLimits | None
+) -> None:
+    plain, express = channel(header, mss), channel(header, mss)
+    for few in sent:
+        assert express.seal_few(stream(*few), 1.0) == octets(plain.seal_superpacket(stream(*few), 1.0, None))
+        assert counters(express) == counters(plain)
+
+
+def test_more_than_a_few_segments_and_a_key_near_its_end_take_the_way_of_all() -> None:
+    of = channel()
+    assert of.seal_few(stream(MOST_IN_FEW + 1), 0.0) is None
+    sealer = of.newest.sealer if of.newest else None
+    assert isinstance(sealer, AeadSealer)
+    sealer.last_packet_id = RENEGOTIATE_AT_PACKET_ID - 3
+    assert of.seal_few(stream(3), 0.0) is None
+    assert sealer.last_packet_id == RENEGOTIATE_AT_PACKET_ID - 3
+    assert len(of.seal_few(stream(2), 0.0) or ()) == 2
+
+
 def test_a_packet_that_changes_something_takes_the_way_of_all() -> None:
     packet = PACKETS[0]
     framed, cbc, unkeyed = channel(), channel(cipher=Cipher.AES_256_CBC), DataChannel(Drops())
@@ -144,6 +182,7 @@ def test_a_packet_that_changes_something_takes_the_way_of_all() -> None:
     worn.install(used, NEVER)
     for of in (framed, cbc, unkeyed, due, worn):
         assert of.seal_one(packet, 5.0) is None
+        assert of.seal_few(stream(2), 5.0) is None
     assert due.seal_one(packet, 4.9) is not None
     with_newest = channel(b"\x49\x00\x00\x07").seal_raw((packet,), 0.0)[0]
     assert due.open_one(with_newest, None, 4.9) is None  # from now on the new key sends, too

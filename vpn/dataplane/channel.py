@@ -18,6 +18,7 @@ from vpn.crypto.static_key import DirectionKeys
 from vpn.dataplane.cbc import CbcKey, CbcOpener, CbcSealer
 from vpn.dataplane.cipher import AEAD_CIPHERS, AeadOpener, AeadSealer, Opener, Sealer
 from vpn.dataplane.express import Lane
+from vpn.dataplane.few import MOST_IN_FEW, few_segments
 from vpn.dataplane.framing import add_framing, remove_framing
 from vpn.dataplane.mss import MssLimits
 from vpn.dataplane.offload import Superpacket
@@ -208,6 +209,17 @@ class DataChannel:
         if datagram is not None:
             self.octets_out += len(packet)
         return datagram
+
+    def seal_few(self, superpacket: Superpacket, now: float) -> list[bytes] | None:
+        """The datagrams of a few TCP segments; None, and nothing has happened, if it has to be `seal_superpacket`."""
+        lane = self._lane
+        if lane is None or now >= self._switch_at or superpacket.segments > MOST_IN_FEW:
+            return None
+        packets = few_segments(superpacket, None if self._mss is None else self._mss.ipv4 + 40)
+        datagrams = None if packets is None else lane.seal_few(packets)
+        if packets is not None and datagrams is not None:
+            self.octets_out += sum(map(len, packets))
+        return datagrams
 
     def _seal_large(self, packet: bytes, now: float) -> Sequence[Outgoing]:
         """A packet that may be large."""

@@ -16,6 +16,7 @@ beside what does the same for many.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import cache
 
 from cryptography.exceptions import InvalidTag
@@ -75,6 +76,22 @@ class Lane:
         clear = self._header + packet_id
         sealed = self._encrypt(packet_id + self._implicit_out, packet, clear if self._with_header else packet_id)
         return clear + sealed[_LAST_TAG] + sealed[_BEFORE_TAG]
+
+    def seal_few(self, packets: Sequence[bytes]) -> list[bytes] | None:
+        """The datagrams of packets that go as they are; None, and nothing has happened, if the ids come to an end."""
+        sealer, encrypt, implicit, header = self._sealer, self._encrypt, self._implicit_out, self._header
+        number = sealer.last_packet_id
+        if number + len(packets) >= RENEGOTIATE_AT_PACKET_ID:
+            return None
+        datagrams = []
+        for packet in packets:
+            number += 1
+            packet_id = _packed(number)
+            clear = header + packet_id
+            sealed = encrypt(packet_id + implicit, packet, clear if self._with_header else packet_id)
+            datagrams.append(clear + sealed[_LAST_TAG] + sealed[_BEFORE_TAG])
+        sealer.last_packet_id = number
+        return datagrams
 
     def open(self, untrusted: bytes, sources: frozenset[bytes] | None, now: float) -> bytes | None:
         """The usual packet in a datagram; None, and nothing has happened, if it has to go the way of all others.

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from vpn.dataplane.offload import Superpacket
-from vpn.dataplane.train import Outgoing, Train
+from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
 from vpn.driver.transport import Link
 from vpn.driver.tun import READ_PACKETS, TunDevice
 from vpn.driver.udp import UdpLink
@@ -33,6 +33,10 @@ _LONGEST_WAIT = 86400.0  # epoll takes no more than 24 days; a deadline that is 
 _READABLE = select.EPOLLIN
 _NOTHING: tuple[int, ...] = ()
 _KEPT_OCTETS = 4 << 20
+_MOST_READY = 8  # device, socket, signals, children: room for more events would be memory to fetch
+# As long as a turn moves few packets, so many go one by one without a pause between them: a stream with a small window
+# waits for each, and in that many the cost of a batch would not be saved. Else the second one goes with all behind it.
+_MOST_SINGLY = 16
 _WORTH_MANY_AT_ONCE = 1 << 20  # octets in large batches: from then on numpy saves more time than its import costs
 
 
@@ -48,6 +52,7 @@ class Core(Protocol):
     ) -> None: ...
     def receive_packets(self, packets: Sequence[bytes], now: float) -> None: ...
     def seal_one(self, packet: bytes, now: float) -> tuple[bytes, Address] | None: ...
+    def seal_few(self, superpacket: Superpacket, now: float) -> tuple[list[bytes], Address] | None: ...
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None: ...
     def receive_superpacket(self, superpacket: Superpacket, now: float, bench: Workbench | None) -> None: ...
     def advance(self, now: float, unix_time: int) -> None: ...
@@ -106,6 +111,8 @@ class Pump:
         self.core: Core | None = None
         self._is_signalled = False
         self._ready_before: Sequence[int] = _NOTHING
+        self._most_singly = _MOST_SINGLY
+        self._moved = 0  # packets, in this turn
         self._bench: Workbench | None = None
         self._in_large_batches = 0  # octets, while there is no workbench
 
@@ -151,7 +158,9 @@ class Pump:
             due = self.core.next_timeout() if self.core is not None else None
             ready = self._wait(until, due)
             now, unix_time = time.monotonic(), int(time.time())
+            self._moved = 0
             is_done = self._serve(ready, now, unix_time)
+            self._most_singly = _MOST_SINGLY if self._moved < LEAST_TRAIN else 0
             if self.core is not None:
                 if due is not None and due <= now:
                     self.core.advance(now, unix_time)
@@ -169,29 +178,42 @@ class Pump:
         poll, tun, link, core = self._poll.poll, self._tun, self._link, self.core
         if tun is None or core is None or tun.is_holding or not isinstance(link, UdpLink) or not link.has_express:
             return poll(0 if tun is not None and tun.is_holding else _patience(until, due))
-        before, ends_at, from_tun = self._ready_before, earliest(until, due), tun.fileno()
+        before, ends_at = self._ready_before, earliest(until, due)
+        in_a_row, most = 0, self._most_singly
         while True:
-            ready = poll(0)
+            ready = poll(0, _MOST_READY)
             if not ready:
-                before = _NOTHING
-                ready = poll(_patience(ends_at, None))
-            if len(ready) != 1:
-                break
-            descriptor, events = ready[0]
+                before, in_a_row = _NOTHING, 0
+                ready = poll(_patience(ends_at, None), _MOST_READY)
             now = time.monotonic()
-            if descriptor in before or events != _READABLE or (ends_at is not None and ends_at <= now):
+            if not ready or (ends_at is not None and ends_at <= now):
                 break
-            if descriptor == from_tun:
-                is_done = _express_out(core, tun, link, now)
-            elif descriptor in self._link_events:
-                is_done = _express_in(core, tun, link, now)
-            else:
+            if in_a_row >= most and any(descriptor in before for descriptor, _ in ready):
                 break
-            before = (descriptor,)
-            if not is_done:
+            left = self._express(ready, core, tun, link, now)
+            before = [descriptor for descriptor, _ in ready]
+            if left:
+                ready = left
                 break
+            in_a_row += 1
         self._ready_before = before
         return ready
+
+    def _express(
+        self, ready: list[tuple[int, int]], core: Core, tun: TunDevice, link: UdpLink, now: float
+    ) -> list[tuple[int, int]]:
+        """Lets one packet of each descriptor go the express way; returns those that have something for all others'."""
+        from_tun = tun.fileno()
+        for place, (descriptor, events) in enumerate(ready):
+            if events != _READABLE:
+                return ready[place:]
+            if descriptor == from_tun:
+                is_done = _express_out(core, tun, link, now)
+            else:
+                is_done = descriptor in self._link_events and _express_in(core, tun, link, now)
+            if not is_done:
+                return ready[place:]
+        return []
 
     def _serve(self, ready: list[tuple[int, int]], now: float, unix_time: int) -> bool:
         """Moves what is ready; returns whether the owner has to look after something.
@@ -236,9 +258,11 @@ class Pump:
             if self.core is None:
                 continue
             if isinstance(packets, Superpacket):
+                self._moved += packets.segments
                 self.core.receive_superpacket(packets, now, self._bench_for(packets))
                 self.flush()
             else:
+                self._moved += len(packets)
                 self.core.receive_packets(packets, now)
 
     def _bench_for(self, many: Train | Superpacket) -> Workbench | None:
@@ -274,6 +298,7 @@ class Pump:
     def _take(self, address: Address, arrived: list[bytes] | Train, now: float, unix_time: int) -> None:
         if self.core is None:
             return
+        self._moved += len(arrived)
         if isinstance(arrived, Train):
             self.core.receive_train(arrived, address, now, unix_time, self._bench_for(arrived))
             self.flush()
@@ -284,14 +309,19 @@ class Pump:
 def _express_out(core: Core, tun: TunDevice, link: UdpLink, now: float) -> bool:
     """Whether a packet came alone and was sent; else the usual way has what came."""
     packet = tun.read_one()
-    if packet is None:
-        return False
-    sealed = core.seal_one(packet, now)
-    if sealed is None:
+    if isinstance(packet, bytes):
+        sealed = core.seal_one(packet, now)
+        if sealed is not None:
+            link.send_one(*sealed)
+            return True
+    elif packet is not None:
+        few = core.seal_few(packet, now)
+        if few is not None:
+            link.send_few(*few)
+            return True
+    if packet is not None:
         tun.hold(packet)
-        return False
-    link.send_one(*sealed)
-    return True
+    return False
 
 
 def _express_in(core: Core, tun: TunDevice, link: UdpLink, now: float) -> bool:

@@ -149,7 +149,7 @@ class TunDevice:
             return self._lanes.pop()
         return self._held.pop()
 
-    def read_one(self) -> bytes | None:
+    def read_one(self) -> bytes | Superpacket | None:
         """A packet that has come alone. None: nothing, or something that `read_packets` has.
 
         Shape: to be called only when nothing is held.
@@ -165,13 +165,9 @@ class TunDevice:
         if packet.startswith(PLAIN):
             return packet[len(PLAIN) :]
         found = read(packet)
-        if isinstance(found, bytes):
-            return found
         if found is None:
             self.refused_by_kernel += 1
-        else:
-            self.hold(found)
-        return None
+        return found
 
     def hold(self, packet: bytes | Superpacket) -> None:
         """Lets `read_packets` have this one first. Shape: the one that was read last, and nothing else is held."""

@@ -119,6 +119,10 @@ class UdpLink:
         except OSError:
             self.unsent += 1  # full buffer or no route for now: lost, as on any link
 
+    def send_few(self, datagrams: Sequence[bytes], address: Address) -> None:
+        """Datagrams of one size, but for a shorter last one."""
+        self._send_run(datagrams, address)
+
     def receive(self, descriptor: int, *, is_busy: bool = True) -> list[Arrived]:
         if isinstance(self._traffic, MultihomeSocket):
             return self._receive_singly(self._traffic)
