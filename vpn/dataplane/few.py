@@ -1,6 +1,6 @@
 """A superpacket of a few TCP segments, cut in the fewest steps.
 
-A stream with a small window, as after a loss, gives superpackets of two to eight segments: too few for arrays, whose
+A stream with a small window, as after a loss, gives superpackets of two to five segments: too few for arrays, whose
 fixed cost is that of about as many, and each one waits for the answer to the one before, so that every step delays
 the stream. What all segments have in common is summed and taken apart once; then a segment is its payload's sum and
 one `pack`. Numbers are in the wire's order here.
@@ -18,8 +18,9 @@ from struct import Struct
 from vpn.dataplane.checksum import MODULUS, complement
 from vpn.dataplane.offload import TCP, Superpacket
 from vpn.dataplane.segment import CWR, FIN, PSH, payload_octets
+from vpn.dataplane.train import LEAST_TRAIN
 
-MOST_IN_FEW = 9  # segments: with so many arrays save less than what they touch costs, in caches that others have used
+MOST_IN_FEW = LEAST_TRAIN - 1  # segments: with one more, arrays are faster
 _IPV4_OCTETS, _IPV6_OCTETS = 20, 40
 _NEVER_LATER, _NEVER_EARLIER = ~CWR, ~(FIN | PSH)  # than in the first, in the last
 _ipv4_header, _ipv6_header = Struct(">2sHH4sH8s").pack, Struct(">4sH34s").pack

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from vpn.dataplane.offload import Superpacket
-from vpn.dataplane.train import LEAST_TRAIN, Outgoing, Train
+from vpn.dataplane.train import Outgoing, Train
 from vpn.driver.transport import Link
 from vpn.driver.tun import READ_PACKETS, TunDevice
 from vpn.driver.udp import UdpLink
@@ -34,9 +34,11 @@ _READABLE = select.EPOLLIN
 _NOTHING: tuple[int, ...] = ()
 _KEPT_OCTETS = 4 << 20
 _MOST_READY = 8  # device, socket, signals, children: room for more events would be memory to fetch
-# As long as a turn moves few packets, so many go one by one without a pause between them: a stream with a small window
-# waits for each, and in that many the cost of a batch would not be saved. Else the second one goes with all behind it.
+# Where few packets usually come between two pauses, so many go one by one: a stream with a small window waits for each,
+# and in that many a batch would save nothing. Elsewhere the second one goes with all behind it.
+_FEW_PACKETS = 24
 _MOST_SINGLY = 16
+_BURSTS = 8  # that the usual one is an average of
 _WORTH_MANY_AT_ONCE = 1 << 20  # octets in large batches: from then on numpy saves more time than its import costs
 
 
@@ -112,7 +114,8 @@ class Pump:
         self._is_signalled = False
         self._ready_before: Sequence[int] = _NOTHING
         self._most_singly = _MOST_SINGLY
-        self._moved = 0  # packets, in this turn
+        self._moved = 0  # packets since the last pause
+        self._usual_burst = 0.0  # packets between two pauses, on the average
         self._bench: Workbench | None = None
         self._in_large_batches = 0  # octets, while there is no workbench
 
@@ -158,9 +161,9 @@ class Pump:
             due = self.core.next_timeout() if self.core is not None else None
             ready = self._wait(until, due)
             now, unix_time = time.monotonic(), int(time.time())
-            self._moved = 0
             is_done = self._serve(ready, now, unix_time)
-            self._most_singly = _MOST_SINGLY if self._moved < LEAST_TRAIN else 0
+            if self._moved > _MOST_SINGLY:
+                self._most_singly = 0
             if self.core is not None:
                 if due is not None and due <= now:
                     self.core.advance(now, unix_time)
@@ -183,7 +186,9 @@ class Pump:
         while True:
             ready = poll(0, _MOST_READY)
             if not ready:
+                self._note_burst(in_a_row)
                 before, in_a_row = _NOTHING, 0
+                most = self._most_singly
                 ready = poll(_patience(ends_at, None), _MOST_READY)
             now = time.monotonic()
             if not ready or (ends_at is not None and ends_at <= now):
@@ -197,7 +202,14 @@ class Pump:
                 break
             in_a_row += 1
         self._ready_before = before
+        self._moved += in_a_row
         return ready
+
+    def _note_burst(self, in_a_row: int) -> None:
+        """There is a pause, after so many packets one by one and what the turns before have moved."""
+        self._usual_burst += (in_a_row + self._moved - self._usual_burst) / _BURSTS
+        self._moved = 0
+        self._most_singly = _MOST_SINGLY if self._usual_burst < _FEW_PACKETS else 0
 
     def _express(
         self, ready: list[tuple[int, int]], core: Core, tun: TunDevice, link: UdpLink, now: float
