@@ -138,7 +138,7 @@ class Recorder:
 
     def skip(self) -> None:
         """Keep no more of this run of octets: where it stands would take room, and it cannot be read."""
-        self.skips = True
+        self.skips, self.asked_at = True, NEVER_ASKED  # up to the next hole
         # What is known of the pieces is hardly asked for until the end: thousands, each a little behind the last.
         self._packed = tuple(pack_numbers(getattr(self, name)) for name in PIECES)
         del self.offsets, self.frames, self.times_ns, self.handles
