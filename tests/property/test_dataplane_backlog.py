@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpn.dataplane.backlog import HELD_OCTETS, HELD_PACKETS, Backlog, Held
+from vpn.dataplane.backlog import BATCH_SUPERPACKETS, HELD_OCTETS, HELD_PACKETS, SHORT_TURNS, Backlog, Held, Turns
 from vpn.dataplane.offload import TCP, UDP, Superpacket
 
 ICMP, ICMP6, EXPERIMENT = 1, 58, 253
@@ -97,3 +97,17 @@ def test_a_datagram_does_not_overtake_one_that_came_before_the_stream_or_may_be_
     for backlog in (before, large, cut):
         backlog.add(packet(4, UDP, 2))
         assert [number_of(backlog.pop()) for _ in range(3)] == [0, 1, 2]
+
+
+def test_turns_are_short_for_a_while_after_a_ping_beside_a_stream_and_after_nothing_else() -> None:
+    turns = Turns()
+    turns.note(packet(4, ICMP, 0))
+    assert turns.begin() == BATCH_SUPERPACKETS  # no stream
+    turns.note(superpacket(4, TCP, 1))
+    turns.note(packet(4, TCP, 2))
+    assert turns.begin() == BATCH_SUPERPACKETS
+    turns.note(packet(4, UDP, 3))
+    turns_taken = [turns.begin() for _ in range(SHORT_TURNS + 1)]
+    assert turns_taken == [1] * (SHORT_TURNS - 1) + [BATCH_SUPERPACKETS] * 2
+    turns.note(packet(6, ICMP6, 4))
+    assert turns.begin() == BATCH_SUPERPACKETS  # the stream has ended

@@ -17,8 +17,11 @@ from vpn.dataplane.offload import TCP, Superpacket
 # beside it takes half to two thirds of the time, and the stream is a tenth slower; with a quarter, four streams lose so
 # much that they are half as fast.
 HELD_PACKETS, HELD_OCTETS = 500, 1 << 20
-BATCH_PACKETS = 32  # taken before anything else is looked at: bounds how long a flood from one side delays the other
-BATCH_SUPERPACKETS = 4
+# What is taken before anything else is looked at: bounds how long a flood from one side delays the other.
+BATCH_PACKETS, BATCH_SUPERPACKETS = 32, 4
+# With one superpacket a turn a round trip beside a full stream takes half the time, but each turn then finds fewer
+# answers, and the stream is a tenth slower. So turns are short only after ICMP or UDP: somebody may wait for an answer.
+SHORT_TURNS = 128
 _SPARSE = frozenset({1, 17, 58})  # ICMP, UDP, ICMPv6
 _SMALL_OCTETS = 4096
 Held: TypeAlias = bytes | Superpacket
@@ -85,6 +88,28 @@ class Backlog:
         self._taken += 1
         self._octets -= len(packet) if isinstance(packet, bytes) else len(packet.octets)
         return packet
+
+
+class Turns:
+    """How many superpackets each turn may take: one, while somebody may wait for an answer beside a stream."""
+
+    __slots__ = ("_short", "_streams")
+
+    def __init__(self) -> None:
+        self._streams = 0  # turns until superpackets are forgotten
+        self._short = 0  # as many are to be short from now on
+
+    def begin(self) -> int:
+        self._streams -= self._streams > 0
+        self._short -= self._short > 0
+        return 1 if self._short else BATCH_SUPERPACKETS
+
+    def note(self, packet: Held) -> None:
+        """A packet of this turn."""
+        if not isinstance(packet, bytes):
+            self._streams = SHORT_TURNS
+        elif self._streams and _protocol(packet) in _SPARSE:
+            self._short = SHORT_TURNS
 
 
 def _protocol(packet: bytes) -> int:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vpn.dataplane.backlog import BATCH_PACKETS, BATCH_SUPERPACKETS, HELD_OCTETS, HELD_PACKETS, Backlog
+from vpn.dataplane.backlog import BATCH_PACKETS, HELD_OCTETS, HELD_PACKETS, Backlog, Turns
 from vpn.dataplane.offload import PLAIN, Superpacket, read
 from vpn.driver.errors import HostError
 from vpn.driver.lanes import Lanes
@@ -66,6 +66,7 @@ class TunDevice:
         self._has_offload = False
         self._takes_udp = False  # superpackets of UDP
         self._held = Backlog()
+        self._turns = Turns()
         self._lanes: Lanes | None = None
         self.overflowed = 0  # packets that found no room
 
@@ -127,9 +128,10 @@ class TunDevice:
         self._fill(most)
         batch: list[list[bytes] | Superpacket] = []
         packets: list[bytes] = []
-        room = BATCH_PACKETS
-        while self.is_holding and room and len(batch) < BATCH_SUPERPACKETS:
+        room, superpackets = BATCH_PACKETS, self._turns.begin()
+        while self.is_holding and room and superpackets:
             packet = self._next()
+            self._turns.note(packet)
             room -= 1
             if isinstance(packet, bytes):
                 if not packets:
@@ -138,6 +140,7 @@ class TunDevice:
             else:
                 batch.append(packet)
                 packets = []
+                superpackets -= 1
         return batch
 
     def share(self) -> None:
