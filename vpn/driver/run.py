@@ -29,6 +29,8 @@ def check_configuration(argv: Sequence[str]) -> int:
 
 def run_tunnel(argv: Sequence[str]) -> int:
     """Runs the tunnel that the configuration describes until it ends."""
+    # numpy is loaded in the middle of the first stream, and nothing is multiplied: threads would only cost their start
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signals = Signals(_SIGNALS)
     try:
         while True:
