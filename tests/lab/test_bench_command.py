@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from testbed.bench.model import MEASURES
+from tests.scenarios.running import heed_interrupts
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.root, pytest.mark.interop, pytest.mark.slow]
@@ -109,7 +110,9 @@ def test_a_vpn_that_does_not_start_is_named_and_the_others_are_measured(tmp_path
 def test_an_interrupted_run_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     argv = bench_argv(*own_vpn(tmp_path), "--measure", "no-gro")
     before = set(tmp_path.iterdir())
-    bench = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
+    bench = subprocess.Popen(
+        argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment(tmp_path), preexec_fn=heed_interrupts
+    )
     assert bench.stderr is not None
     assert next(line for line in bench.stderr if line.startswith("[2/2]"))
     started = wait_for_descendant(bench.pid, "openvpn")

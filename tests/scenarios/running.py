@@ -34,8 +34,9 @@ class Ran:
 
 
 def heed_interrupts() -> None:
-    """For a child that shall feel Ctrl-C: whoever runs the tests in the background has had it ignored."""
+    """For a child that shall feel Ctrl-C and a closed terminal: in the background, or under nohup, they are ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def environment() -> dict[str, str]:

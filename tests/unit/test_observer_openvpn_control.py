@@ -63,6 +63,7 @@ def flights(version: ssl.TLSVersion, folder: Path) -> tuple[tuple[bool, bytes], 
     for name, side in (("vpn-client", ssl.PROTOCOL_TLS_CLIENT), ("vpn-server", ssl.PROTOCOL_TLS_SERVER)):
         context = ssl.SSLContext(side)
         context.check_hostname = False
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # some systems' OpenSSL offers older ones
         context.maximum_version = version
         context.verify_mode = ssl.CERT_REQUIRED
         own, other = credentials(name), credentials("vpn-server" if name == "vpn-client" else "vpn-client")
