@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
+from typing import Protocol
 
 from vpn.config.model import DeviceSettings, DriverSettings, ServerAddresses
 from vpn.driver.changes import Change, Changes
@@ -37,6 +40,7 @@ from vpn.driver.routes import IpAddress, KernelRoute, Policy, RoutePlan, Underla
 from vpn.driver.tun import InterfaceState, TunDevice, interface_state
 from vpn.push import PushedOptions
 
+LOCAL_PATIENCE_SECONDS, _LOCAL_PAUSE_SECONDS = 1.0, 0.001
 _DOMAIN_KINDS = frozenset({"DOMAIN", "DOMAIN-SEARCH", "ADAPTER_DOMAIN_SUFFIX"})
 
 
@@ -99,9 +103,11 @@ class TunnelNetwork:
         if self._settings.set_routes:
             options = self._with_named_routes(options, server)
         device = self._open_device(mtu)
-        if self._settings.set_addresses:
-            self._add_addresses(device, _client_addresses(options))
+        own = _client_addresses(options) if self._settings.set_addresses else []
+        if own:
+            self._add_addresses(device, own)
         self._bring_up(device, mtu)
+        self._await_local(own)
         if self._settings.set_routes:
             if self._underlay is None:
                 self.look_at_underlay(server)
@@ -121,14 +127,15 @@ class TunnelNetwork:
             gateway = options.route_gateway or addresses.ipv4_peer
             options = self._with_named_routes(replace(options, route_gateway=gateway), None)
         device = self._open_device(mtu)
+        own: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]] = []
         if self._settings.set_addresses:
-            own: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]] = []
             if addresses.ipv4 is not None:
                 own.append((addresses.ipv4, addresses.ipv4_peer))
             if addresses.ipv6 is not None:
                 own.append((addresses.ipv6, None))
             self._add_addresses(device, own)
         self._bring_up(device, mtu)
+        self._await_local(own)
         if self._settings.set_routes:
             self._add_routes(RoutePlan(tuple(_server_routes(addresses, options, device))))
 
@@ -188,6 +195,11 @@ class TunnelNetwork:
         name = self.tun.name if self.tun else ""
         self._log.write(f"net_iface_mtu_set: mtu {mtu} for {name}", NORMAL)
         self._log.write(f"net_iface_up: set {name} up", NORMAL)
+
+    def _await_local(self, addresses: Sequence[tuple[IPv4Interface | IPv6Interface, IpAddress | None]]) -> None:
+        """Until then packets for them would be lost: the first answers through the tunnel."""
+        for late in await_local(self._netlink, [own.ip for own, _ in addresses]):
+            self._log.write(f"NOTE: {late} is not in use yet: the first packets for it may be lost", NORMAL)
 
     def _add_addresses(
         self, device: int, addresses: list[tuple[IPv4Interface | IPv6Interface, IpAddress | None]]
@@ -249,6 +261,36 @@ class TunnelNetwork:
             self._log.write(f"ERROR: {error}", BRIEF)
             return
         self._log.write(f"DNS servers set: {', '.join(str(server) for server in servers)}", NORMAL)
+
+
+class Paths(Protocol):
+    """What knows how the kernel would send a packet."""
+
+    def path_to(self, address: IpAddress) -> object | None: ...
+
+
+def await_local(
+    paths: Paths, addresses: Sequence[IpAddress], patience: float = LOCAL_PATIENCE_SECONDS
+) -> list[IpAddress]:
+    """Waits until the kernel takes packets for these addresses as its own; returns those that it does not in time.
+
+    An IPv6 address becomes local in a worker of the kernel, after the call that sets it and the one that brings its
+    device up: mostly at once, 8 ms later where other namespaces keep the kernel's lock, more on a busy machine.
+    Units: seconds. Source: Linux, addrconf_dad_work
+    """
+    until, waiting = time.monotonic() + patience, list(addresses)
+    while waiting := [address for address in waiting if not _is_local(paths, address)]:
+        if time.monotonic() >= until:
+            break
+        time.sleep(_LOCAL_PAUSE_SECONDS)
+    return waiting
+
+
+def _is_local(paths: Paths, address: IpAddress) -> bool:
+    try:
+        return paths.path_to(address) is None
+    except HostError:
+        return False  # there is no way to it at all yet
 
 
 def _read_number(path: Path) -> int:
