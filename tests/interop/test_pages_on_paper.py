@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from testbed.dissection.shown import shown_packets
 from testbed.lesson.exhibits import Exhibits
 from testbed.lesson.page import lesson_page
 from testbed.report.html import render_html
@@ -19,25 +17,6 @@ from tests.unit.report_run import write_run
 from tests.unit.test_report_sample import sample_packet_lists, sample_packets, sample_result
 
 pytestmark = pytest.mark.interop
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    browser = Chromium(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def drawn(chromium: Chromium, tmp_path: Path) -> Iterator[Chromium]:
-    """The report of captures on disk, with everything that is drawn from packets."""
-    result = write_run(tmp_path)
-    shown = shown_packets(result, tmp_path)
-    path = tmp_path / "drawn.html"
-    path.write_text(render_html(result, shown.packets, shown.lists, shown.inside, shown.others), encoding="utf-8")
-    chromium.open(path)
-    yield chromium
-    chromium.call("Emulation.setEmulatedMedia", media="", features=[])
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ The page is judged from outside (see `chromium`), and so is what it makes of cap
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from testbed.dissection.shown import shown_packets
 from testbed.report.html import render_html
 from tests.interop.chromium import Chromium
-from tests.unit.report_run import HOSTILE_PATH, write_run
+from tests.unit.report_run import HOSTILE_PATH
 from tests.unit.test_report_sample import (
     HOSTILE_HEADER,
     HOSTILE_HOST,
@@ -29,33 +27,12 @@ from tests.unit.test_report_sample import (
 pytestmark = pytest.mark.interop
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    browser = Chromium(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
 @pytest.fixture
 def page(chromium: Chromium, tmp_path: Path) -> Chromium:
     path = tmp_path / "report.html"
     path.write_text(render_html(sample_result(), sample_packets(), sample_packet_lists()), encoding="utf-8")
     chromium.open(path)
     return chromium
-
-
-@pytest.fixture
-def drawn(chromium: Chromium, tmp_path: Path) -> Iterator[Chromium]:
-    """The report of captures on disk, with everything that is drawn from packets."""
-    result = write_run(tmp_path)
-    shown = shown_packets(result, tmp_path)
-    path = tmp_path / "drawn.html"
-    path.write_text(render_html(result, shown.packets, shown.lists, shown.inside, shown.others), encoding="utf-8")
-    chromium.open(path)
-    yield chromium
-    chromium.call("Emulation.setScriptExecutionDisabled", value=False)
-    chromium.call("Emulation.setEmulatedMedia", media="", features=[])
-    chromium.call("Emulation.clearDeviceMetricsOverride")
 
 
 def complaints(page: Chromium) -> list[dict[str, Any]]:
