@@ -50,8 +50,7 @@ class Router:
         if peer is None or datagram is None:
             return None
         if self._limits_idleness:
-            data = peer.session.data
-            peer.limits.note(data.octets_in + data.octets_out, now)
+            _note_traffic(peer, now)
         return datagram, peer.address
 
     def seal_few(self, superpacket: Superpacket, now: float) -> tuple[list[bytes], Address] | None:
@@ -61,8 +60,7 @@ class Router:
         if peer is None or datagrams is None:
             return None
         if self._limits_idleness:
-            data = peer.session.data
-            peer.limits.note(data.octets_in + data.octets_out, now)
+            _note_traffic(peer, now)
         return datagrams, peer.address
 
     def open_one(self, untrusted: bytes, address: Address, now: float) -> bytes | None:
@@ -75,7 +73,7 @@ class Router:
         session = peer.session
         packet = session.open_one(untrusted, peer.inner_sources, now)
         if packet is not None and self._limits_idleness:
-            peer.limits.note(session.data.octets_in + session.data.octets_out, now)
+            _note_traffic(peer, now)
         return packet
 
     def receive_usual(self, untrusted: Sequence[bytes], address: Address, now: float) -> Peer | None:
@@ -252,3 +250,9 @@ def _by_peer_id(untrusted: Sequence[bytes]) -> list[tuple[int | None, list[bytes
 def _common_source(rows: Rows) -> bytes | None:
     """The source address of all packets; None if they have several. Shape: IP packets of one version."""
     return rows.common(12, 4) if rows.first[0] >> 4 == 4 else rows.common(8, 16)
+
+
+def _note_traffic(peer: Peer, now: float) -> None:
+    """For `inactive`: what this client has moved so far."""
+    data = peer.session.data
+    peer.limits.note(data.octets_in + data.octets_out, now)

@@ -24,7 +24,7 @@ from vpn.config.model import DriverSettings
 from vpn.driver.errors import HostError
 from vpn.driver.keylog import KeyLog
 from vpn.driver.log import BRIEF, NORMAL, Log
-from vpn.driver.management_news import State, StateName
+from vpn.driver.management_news import State, StateName, inner_ends, local_end
 from vpn.driver.merge import merge_options
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
@@ -275,7 +275,7 @@ class ClientDriver:
             self._log.write("NOTE: Pulled options changed on restart, closing and reopening the TUN/TAP device", BRIEF)
             self._take_down()
         if self._network.tun is None:
-            self._tell_state(StateName.ASSIGN_IP, **_inner_addresses(options))
+            self._tell_state(StateName.ASSIGN_IP, **inner_ends(options.ifconfig, options.ifconfig_ipv6))
             self._network.set_up_client(options, server, mtu)
             self._pump.attach_tun(self._network.tun)
             self._applied = wanted
@@ -351,9 +351,8 @@ class ClientDriver:
             self._management.tell_state(State(int(time.time()), name, detail, **where))
 
     def _tell_connected(self, server: Address) -> None:
-        inner = _inner_addresses(self._applied[0]) if self._applied else {}
-        bound = self._settings.socket
-        local = {"local": bound.local, "local_port": str(bound.local_port)} if bound.local else {}
+        options = self._applied[0] if self._applied else PushedOptions()
+        inner, local = inner_ends(options.ifconfig, options.ifconfig_ipv6), local_end(self._settings.socket)
         detail = "ERROR" if self._network.has_errors else "SUCCESS"
         remote = {"remote": str(ip_of(server)), "remote_port": str(server[1])}
         self._tell_state(StateName.CONNECTED, detail, **inner, **remote, **local)
@@ -378,12 +377,6 @@ class ClientDriver:
         refused = self._network.tun.refused_by_kernel if self._network.tun else 0
         for line in drop_lines(self._core.drops.by_reason(), unsent=unsent, refused_by_kernel=refused):
             self._log.write(line, level)
-
-
-def _inner_addresses(options: PushedOptions) -> dict[str, str]:
-    """As a state names them."""
-    found = {"inner": options.ifconfig, "inner6": options.ifconfig_ipv6}
-    return {name: str(address.ip) for name, address in found.items() if address is not None}
 
 
 def _network_part(options: PushedOptions) -> PushedOptions:

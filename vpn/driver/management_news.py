@@ -19,8 +19,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Protocol
 
+from vpn.config.model import SocketSettings
 from vpn.driver.log import BRIEF, FATAL
 from vpn.driver.printable import printable
 from vpn.driver.transport import ip_of
@@ -63,6 +65,17 @@ class State:
         words = (self.detail, self.inner, self.remote, self.remote_port, self.local, self.local_port)
         inner6 = (self.inner6,) if self.inner6 else ()  # the one field that openvpn leaves out
         return ",".join((str(self.unix_time), self.name, *words, *inner6))
+
+
+def inner_ends(ipv4: IPv4Interface | None, ipv6: IPv6Interface | None) -> dict[str, str]:
+    """The fields of a state that hold a tunnel's own addresses."""
+    found = {"inner": ipv4, "inner6": ipv6}
+    return {name: str(address.ip) for name, address in found.items() if address is not None}
+
+
+def local_end(bound: SocketSettings) -> dict[str, str]:
+    """The fields of a state that hold the outer address it is bound to; none without `local`."""
+    return {"local": bound.local, "local_port": str(bound.local_port)} if bound.local else {}
 
 
 @dataclass(frozen=True, slots=True)

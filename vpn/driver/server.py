@@ -18,7 +18,7 @@ from vpn.driver.keylog import KeyLog
 from vpn.driver.log import BRIEF, NORMAL, Log
 from vpn.driver.management import Management
 from vpn.driver.management_desks import ServerDesk
-from vpn.driver.management_news import State, StateName, established
+from vpn.driver.management_news import State, StateName, established, inner_ends, local_end
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.outcome import Outcome
 from vpn.driver.pump import Pump, Signals, earliest
@@ -194,15 +194,13 @@ class ServerDriver:
             self._management.tell_state(State(int(time.time()), name, detail, **where))
 
     def _tell_connected(self) -> None:
-        bound = self._settings.socket
-        local = {"local": bound.local, "local_port": str(bound.local_port)} if bound.local else {}
+        local = local_end(self._settings.socket)
         detail = "ERROR" if self._network.has_errors else "SUCCESS"
         self._tell_state(StateName.CONNECTED, detail, **self._inner_addresses(), **local)
 
     def _inner_addresses(self) -> dict[str, str]:
         own = self._settings.server or ServerAddresses()
-        found = {"inner": own.ipv4, "inner6": own.ipv6}
-        return {name: str(address.ip) for name, address in found.items() if address is not None}
+        return inner_ends(own.ipv4, own.ipv6)
 
     def _write_status(self, *, at_once: bool = False) -> None:
         self._status.write_when_due(lambda: self._render_status(self._settings.output.status_version), at_once=at_once)
