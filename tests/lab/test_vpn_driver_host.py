@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from vpn.driver.log import Log
 from vpn.driver.netlink import Netlink, add_route, delete_route, device_index
 from vpn.driver.network import TunnelNetwork
 from vpn.driver.resolver import ResolverFile
-from vpn.driver.routes import KernelRoute
+from vpn.driver.routes import IpAddress, KernelRoute
 from vpn.driver.tun import TunDevice
 from vpn.push import PushedOptions, RedirectGateway, Route
 from vpn.settings import Topology
@@ -294,3 +294,21 @@ def test_the_key_log_is_for_its_owner_alone_and_no_link(tmp_path: Path) -> None:
     trap.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError):
         KeyLog(trap)
+
+
+def test_a_client_waits_until_its_addresses_are_this_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> list[str]:
+        waited: list[str] = []
+
+        def wait(_paths: object, addresses: Sequence[IpAddress]) -> list[IpAddress]:
+            waited.extend(map(str, addresses))
+            return []
+
+        monkeypatch.setattr("vpn.driver.network.await_local", wait)
+        network = TunnelNetwork(settings(), Log(OutputSettings(verb=0)))
+        network.look_at_underlay(SERVER)
+        network.set_up_client(PUSHED, SERVER, 1400)
+        network.close()
+        return waited
+
+    assert apart(body) == ["10.8.0.2", "2001:db8:8::1000"]
